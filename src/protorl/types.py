@@ -1,0 +1,223 @@
+"""What travels between the parts: specifications, steps, batches, schedules, and the errors meant for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Obs: TypeAlias = "Array | dict[str, Array]"
+TensorObs: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
+State: TypeAlias = dict[str, Any]
+
+
+class ProtoRLError(Exception):
+    """A mistake or a condition that one clear sentence explains; the command line prints it without a traceback."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Whatever remembers: its `state_dict` is a tree of tensors, arrays, numbers, strings, lists and dicts."""
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One observation array of one environment: shape, dtype, bounds, and how its frames are stacked.
+
+    `frame_stack` is the number k of consecutive frames along the first axis (1: not stacked). `stack_padding` says what
+    fills a stack when an episode begins: "reset" repeats the first frame, "zero" puts zeros.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    low: Array | None = field(default=None, compare=False)
+    high: Array | None = field(default=None, compare=False)
+    frame_stack: int = 1
+    stack_padding: str = "reset"
+
+    @property
+    def pixels(self) -> bool:
+        """Whether these are image values in 0..255, channels first."""
+        return self.dtype == np.uint8 and len(self.shape) == 3
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+ObsSpec: TypeAlias = "ArraySpec | dict[str, ArraySpec]"
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What one environment accepts.
+
+    kind "discrete": integers 0..n-1, shape (); "multidiscrete": `nvec` integers, shape (len(nvec),); "box": floats in
+    [-1, 1], shape as the environment's: the environment's own bounds `low`, `high` are applied once, at its edge.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    n: int = 0
+    nvec: tuple[int, ...] = ()
+    low: Array | None = field(default=None, compare=False)
+    high: Array | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """Everything the other parts size themselves from. `time_limit` is in agent steps (None: no limit known)."""
+
+    id: str
+    obs: ObsSpec
+    action: ActionSpec
+    num_envs: int
+    time_limit: int | None = None
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the observation is one image."""
+        return isinstance(self.obs, ArraySpec) and self.obs.pixels
+
+
+class Step(NamedTuple):
+    """What one vector step revealed; every array has one row per environment, N rows.
+
+    `next_obs` is the true successor, never a reset observation. `discount` is 1 where the future counts and 0 where
+    nothing is bootstrapped: at a termination, and at a lost life where the game goes on. `first` marks rows whose `obs`
+    starts an episode. Rows with `valid` False revealed nothing (an environment spent the step on its reset): they are
+    never stored, learned from, or counted.
+    """
+
+    obs: Obs  # [N, *O]
+    action: Array  # [N, *A]
+    reward: Array  # [N] float32, as the environment gave it
+    discount: Array  # [N] float32, 0 or 1
+    terminated: Array  # [N] bool
+    truncated: Array  # [N] bool
+    next_obs: Obs  # [N, *O]
+    first: Array  # [N] bool
+    valid: Array  # [N] bool
+    extras: Mapping[str, Array] = {}  # what the agent emitted: [N, ...] each
+
+    @property
+    def ended(self) -> Array:
+        """[N] bool: the episode ended here, by termination or truncation."""
+        return self.terminated | self.truncated
+
+
+class Act(NamedTuple):
+    """What an agent answers to observations: actions [N, *A], the next carry, and columns of its own."""
+
+    action: Array
+    carry: Any = ()
+    extras: Mapping[str, Array] = {}
+
+
+class Update(NamedTuple):
+    """What learning from a batch gives back: a priority per example [B] and metrics, all tensors on the device."""
+
+    priority: torch.Tensor
+    metrics: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A memory column: the shape and dtype of one row."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The rows an agent wants remembered: observation and action as specified, plus generic `extras`, per environment."""
+
+    obs: ObsSpec
+    action: ActionSpec
+    num_envs: int
+    extras: Mapping[str, Field] = field(default_factory=dict)
+
+
+class Batch:
+    """An example set: an attribute view over named tensors. Asking for an unknown column names the known ones."""
+
+    __slots__ = ("columns",)
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self.columns = columns
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.columns[name]
+        except KeyError:
+            known = ", ".join(sorted(self.columns))
+            raise AttributeError(f"no column {name!r} in this batch; it has: {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return int(self.columns["weight"].shape[0])
+
+    def replace(self, **columns: Any) -> Batch:
+        """The same batch with some columns exchanged or added."""
+        return Batch({**self.columns, **columns})
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{k}={tuple(v.shape) if hasattr(v, 'shape') else type(v).__name__}" for k, v in self.columns.items())
+        return f"Batch({inside})"
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A schedule: from `start` to `end` in a straight line over `steps`, constant before and after."""
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        if step >= self.steps:
+            return self.end
+        return self.start + (self.end - self.start) * max(step, 0) / self.steps
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A schedule that never changes."""
+
+    value: float
+
+    def __call__(self, step: int) -> float:
+        return self.value
+
+
+Schedule: TypeAlias = Callable[[int], float]
+
+
+def as_schedule(value: float | Schedule) -> Schedule:
+    """A number becomes a constant schedule; a schedule stays itself."""
+    return value if callable(value) else Constant(float(value))
+
+
+def tree_map(function: Callable[..., Any], first: Any, *rest: Any) -> Any:
+    """Apply `function` to an array, or to each entry of a dict of arrays."""
+    if isinstance(first, dict):
+        return {key: function(value, *(other[key] for other in rest)) for key, value in first.items()}
+    return function(first, *rest)
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """The arrays of an observation: one, or a dict's values in its order."""
+    return list(tree.values()) if isinstance(tree, dict) else [tree]
