@@ -1,0 +1,5 @@
+"""Actors: who steps the environments."""
+
+from protorl.actors.local import LocalActors
+
+__all__ = ["LocalActors"]

@@ -1,0 +1,41 @@
+"""The command line: `protorl train|resume|eval|plot|list`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn every expected failure into one sentence and an exit status."""
+    from protorl.cli.arguments import parse
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # torch is needed from here on, but not for --help
+    try:
+        command = parse(arguments)
+    except _errors() as error:
+        return _report(error)
+    from protorl.loops import Interrupted
+
+    try:
+        return command.run()
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return interrupted.code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except _errors() as error:
+        return _report(error)
+
+
+def _errors() -> type[Exception]:
+    from protorl.types import ProtoRLError
+
+    return ProtoRLError
+
+
+def _report(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 1

@@ -1,0 +1,32 @@
+"""Environments: made by name, stepped in vectors, resumed exactly; the only part that knows Gymnasium."""
+
+from protorl.envs import probes
+from protorl.envs.adapter import AdaptedEnv, from_vector
+from protorl.envs.atari import AtariGame, AtariProtocol
+from protorl.envs.compat import OldApi
+from protorl.envs.make import make_env, make_vec_envs
+from protorl.envs.normalize import NormalizeObservation, NormalizeReward, RunningMeanStd
+from protorl.envs.sync import SyncEnv
+from protorl.envs.vector import Episode, VecEnv, VecWrapper
+from protorl.envs.wrappers import Canonical, FrameStack, TimeAware
+
+__all__ = [
+    "AdaptedEnv",
+    "AtariGame",
+    "AtariProtocol",
+    "Canonical",
+    "Episode",
+    "FrameStack",
+    "NormalizeObservation",
+    "NormalizeReward",
+    "OldApi",
+    "RunningMeanStd",
+    "SyncEnv",
+    "TimeAware",
+    "VecEnv",
+    "VecWrapper",
+    "from_vector",
+    "make_env",
+    "make_vec_envs",
+    "probes",
+]

@@ -1,0 +1,8 @@
+"""Loops: train and evaluate, the only ones, and what watches them."""
+
+from protorl.loops.evaluate import Evaluation, evaluate
+from protorl.loops.monitor import Monitor
+from protorl.loops.run import Interrupted, Run
+from protorl.loops.train import train
+
+__all__ = ["Evaluation", "Interrupted", "Monitor", "Run", "evaluate", "train"]

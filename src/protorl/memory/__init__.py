@@ -1,0 +1,24 @@
+"""Memory: Storage (what happened) + View (what an example is) + Sampler (which) + Rate (when)."""
+
+from protorl.memory.rate import Rate
+from protorl.memory.replay import Replay
+from protorl.memory.samplers import All, Minibatches, Prioritized, Sampler, Uniform
+from protorl.memory.storage import MemoryPlan, Storage, plan_memory
+from protorl.memory.sumtree import SumTree
+from protorl.memory.views import NStep, OneStep
+
+__all__ = [
+    "All",
+    "MemoryPlan",
+    "Minibatches",
+    "NStep",
+    "OneStep",
+    "Prioritized",
+    "Rate",
+    "Replay",
+    "Sampler",
+    "Storage",
+    "SumTree",
+    "Uniform",
+    "plan_memory",
+]

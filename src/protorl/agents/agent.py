@@ -1,0 +1,83 @@
+"""What every agent is: it acts, it learns from a batch, and its state can be saved."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from protorl.types import Act, Batch, Columns, EnvSpec, Obs, State, Stateful, Step, TensorObs, Update, tree_map
+
+
+class Agent:
+    """An algorithm: networks, optimizers, targets and counters. One paper, one subclass.
+
+    A subclass sets `network` (what acts) and writes `act` and `learn`; `update` adds what happens every so many updates.
+    `counters` names the plain numbers that belong to the state, besides everything that has a `state_dict` itself.
+    """
+
+    network: nn.Module
+    counters: ClassVar[tuple[str, ...]] = ("updates",)
+
+    def __init__(self) -> None:
+        self.updates = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.network.parameters()).device
+
+    def columns(self, spec: EnvSpec) -> Columns:
+        """What a memory must remember of each step; an agent that emits extras adds them as generic fields."""
+        return Columns(spec.obs, spec.action, spec.num_envs)
+
+    def initial_carry(self, n: int) -> Any:
+        """The carry of `n` environments at an episode's start; a feed-forward agent has none."""
+        return ()
+
+    def act(self, obs: Obs, carry: Any = (), *, explore: bool) -> Act:
+        """Actions [N, *A] for observations [N, *O]: with exploration, or the best the agent knows."""
+        raise NotImplementedError
+
+    def learn(self, batch: Batch) -> Update:
+        """One step of the paper's optimisation; tensors only, so that it can be compiled."""
+        raise NotImplementedError
+
+    def update(self, batch: Batch) -> Update:
+        """`learn`, then what the paper does every so many updates."""
+        update = self.learn(batch)
+        self.updates += 1
+        return update
+
+    def observe(self, step: Step) -> None:
+        """Told of every step; most agents need not know."""
+
+    @torch.inference_mode()
+    def infer(self, obs: Obs, explore: bool) -> Any:
+        """The network's outputs for NumPy observations [N, *O], without gradients; noise in its layers only to explore."""
+        if explore:
+            return self.network(as_tensor(obs, self.device))
+        self.network.eval()
+        try:
+            return self.network(as_tensor(obs, self.device))
+        finally:
+            self.network.train()
+
+    def state_dict(self) -> State:
+        """Everything that remembers, by attribute name."""
+        state: State = {name: part.state_dict() for name, part in vars(self).items() if isinstance(part, Stateful)}
+        return state | {name: getattr(self, name) for name in self.counters}
+
+    def load_state_dict(self, state: State) -> None:
+        for name, part in vars(self).items():
+            if isinstance(part, Stateful):
+                part.load_state_dict(state[name])
+        for name in self.counters:
+            setattr(self, name, state[name])
+
+
+def as_tensor(obs: Obs, device: torch.device) -> TensorObs:
+    """NumPy observations as tensors on a device."""
+    return tree_map(lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device), obs)

@@ -1,0 +1,285 @@
+"""What the commands do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from protorl.types import ProtoRLError
+
+if TYPE_CHECKING:
+    from protorl.cli.arguments import Eval, Plot, Resume, Train
+
+
+def train(arguments: Train) -> int:
+    """`protorl train`."""
+    if arguments.seeds < 1:
+        raise ProtoRLError(f"--seeds {arguments.seeds} is too few: use 1 or more")
+    recipe = build_recipe(arguments)
+    if arguments.seeds > 1:
+        return train_seeds(arguments, recipe)
+    from protorl.recipes.running import start
+
+    finish(start(recipe, arguments.run_dir))
+    return 0
+
+
+def build_recipe(arguments: Train) -> Any:
+    """The recipe with everything that was typed."""
+    from protorl.recipes.fields import parse_settings
+    from protorl.recipes.running import find_recipe
+
+    cls = find_recipe(arguments.recipe)
+    typed = {name: value for name in ("env", "steps", "num_envs", "device") if (value := getattr(arguments, name)) is not None}
+    return cls(**{"seed": arguments.seed, **typed, **parse_settings(cls, list(arguments.set))})
+
+
+def finish(result: Any) -> None:
+    """The last lines of a training: score, plot, what to type next."""
+    from protorl.cli.plot import plot
+
+    scores = [
+        f"{name} evaluation {value:.1f}" for name, value in (("last", result.last), ("best", result.best)) if value is not None
+    ]
+    print(f"done: {result.steps:,} steps; {', '.join(scores) or 'no evaluation'}")
+    try:
+        print(f"learning curve: {plot([result.run_dir], result.run_dir / 'curve.png')}")
+    except ProtoRLError as error:  # a very short run has nothing to draw
+        print(f"no learning curve: {error}")
+    print(f"next: protorl eval {result.run_dir} --episodes 100")
+
+
+def train_seeds(arguments: Train, recipe: Any) -> int:
+    """Every seed in a process of its own, so many at a time."""
+    folder = arguments.run_dir
+    if folder is None:
+        stem = f"{type(recipe).name or type(recipe).__name__}_{recipe.env.replace('/', '-').replace(':', '-')}"
+        folder = Path("runs") / stem
+        number = 2
+        while folder.exists():
+            folder, number = Path("runs") / f"{stem}-{number}", number + 1
+    if folder.exists() and any(folder.iterdir()):
+        raise ProtoRLError(f"{folder} already exists: resume it with `protorl resume {folder}`, or give another --run-dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = []
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        words = ["train", arguments.recipe, "--seed", str(seed), "--run-dir", str(folder / f"seed-{seed}")]
+        for name in ("env", "steps", "num_envs", "device"):
+            value = getattr(arguments, name)
+            words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+        words += [word for setting in arguments.set for word in ("--set", setting)]
+        jobs.append((folder / f"seed-{seed}", words))
+    return side_by_side(folder, jobs, arguments.jobs)
+
+
+def side_by_side(folder: Path, jobs: list[tuple[Path, list[str]]], at_once: int | None) -> int:
+    """Run command lines of ours, each in a process of one thread, and report as they end."""
+    at_once = max(1, os.cpu_count() or 1) if at_once is None else at_once
+    print(f"{len(jobs)} runs in {folder}, {min(at_once, len(jobs))} at a time; their output is in *.log there", flush=True)
+    waiting, running, failed = list(jobs), {}, []
+    stopped = 0
+    with forwarded_signals(running) as received:
+        while waiting or running:
+            while waiting and len(running) < at_once and not received:
+                run_dir, words = waiting.pop(0)
+                with open(run_dir.with_suffix(".log"), "ab") as log:
+                    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+                    running[run_dir] = subprocess.Popen(
+                        [sys.executable, "-m", "protorl", *words], stdout=log, stderr=log, env=environment
+                    )
+            time.sleep(0.2)
+            for run_dir, process in list(running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[run_dir]
+                if code == 0:
+                    print(f"{run_dir.name}: {last_score(run_dir)}", flush=True)
+                elif code > 128 and received:
+                    stopped += 1
+                else:
+                    failed.append(run_dir)
+                    print(f"{run_dir.name} failed: {last_line(run_dir.with_suffix('.log'))}", file=sys.stderr, flush=True)
+            if received and not running:
+                break
+    if received:
+        print(f"stopped {stopped} runs, all saved: continue with `protorl resume {folder}`", file=sys.stderr)
+        return 128 + received[0]
+    if failed:
+        raise ProtoRLError(
+            f"{len(failed)} of {len(jobs)} runs failed ({', '.join(run.name for run in failed)}): see their .log files"
+        )
+    from protorl.cli.plot import plot
+
+    print(f"learning curve: {plot([folder], folder / 'curve.png')}")
+    print(f"next: protorl eval {folder} --episodes 100")
+    return 0
+
+
+@contextmanager
+def forwarded_signals(running: dict[Path, Any]) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM go to the runs, which save themselves; the numbers received are in the list."""
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        for process in list(running.values()):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def last_line(path: Path) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"
+
+
+def last_score(run_dir: Path) -> str:
+    from protorl.logging import read_metrics
+
+    metrics = read_metrics(run_dir / "metrics.csv")
+    for name in ("eval_return", "return"):
+        values = metrics.get(name, np.zeros(0))
+        values = values[~np.isnan(values)]
+        if len(values):
+            return f"last {name} {values[-1]:.1f}"
+    return "done"
+
+
+def seed_folders(folder: Path) -> list[Path]:
+    """The runs of a folder of seeds; the folder itself if it is one run."""
+    if (folder / "config.json").exists():
+        return [folder]
+    runs = sorted((p.parent for p in folder.glob("seed-*/config.json")), key=lambda p: int(p.name.split("-")[1]))
+    if not runs:
+        raise ProtoRLError(f"{folder} is no run folder: it has neither config.json nor seed-*/config.json")
+    return runs
+
+
+def resume(arguments: Resume) -> int:
+    """`protorl resume`."""
+    runs = seed_folders(arguments.run_dir)
+    if runs != [arguments.run_dir]:
+        extra = ["--steps", str(arguments.steps)] if arguments.steps is not None else []
+        return side_by_side(arguments.run_dir, [(run, ["resume", str(run), *extra]) for run in runs], None)
+    from protorl.recipes.running import resume as carry_on
+
+    finish(carry_on(arguments.run_dir, steps=arguments.steps))
+    return 0
+
+
+def evaluate(arguments: Eval) -> int:
+    """`protorl eval`."""
+    runs = seed_folders(arguments.run_dir)
+    means = [evaluate_run(run, arguments) for run in runs]
+    if len(runs) > 1:
+        from protorl.cli.plot import bootstrap_interval
+
+        low, high = bootstrap_interval(np.array(means))
+        print(f"{len(runs)} seeds: mean {np.mean(means):.1f}, 95 % interval [{low:.1f}, {high:.1f}]")
+    return 0
+
+
+def evaluate_run(run_dir: Path, arguments: Eval) -> float:
+    """One run's evaluation; returns the mean."""
+    from protorl import rng
+    from protorl.checkpoint import atomic_write
+    from protorl.loops import evaluate as play
+    from protorl.recipes.running import load
+
+    seed = rng.integer(arguments.seed, "evaluate")
+    _, agent, env, step = load(run_dir, arguments.checkpoint, num_envs=min(arguments.episodes, 10))
+    try:
+        result = play(agent, env, arguments.episodes, seed=seed)
+    finally:
+        env.close()
+    report = {
+        "mean": result.mean,
+        "std": result.std,
+        "returns": result.returns,
+        "lengths": result.lengths,
+        "episodes": len(result.returns),
+        "seed": arguments.seed,
+        "checkpoint": arguments.checkpoint,
+        "steps": step,
+    }
+    atomic_write(run_dir / "eval.json", json.dumps(report, indent=2).encode())
+    print(
+        f"{run_dir}: return {result.mean:.1f} ± {result.std:.1f} over {arguments.episodes} episodes "
+        f"({arguments.checkpoint} checkpoint, step {step:,})"
+    )
+    if arguments.video:
+        print(f"video: {film(run_dir, arguments, seed)}")
+    return result.mean
+
+
+def film(run_dir: Path, arguments: Eval, seed: int) -> Path:
+    """Record one episode."""
+    from protorl.cli.video import write_video
+    from protorl.loops import evaluate as play
+    from protorl.recipes.running import load
+
+    frames: list[Any] = []
+    _, agent, env, _ = load(run_dir, arguments.checkpoint, num_envs=1, render=True)
+    try:
+        play(agent, env, 1, seed=seed, watch=lambda env: frames.append(env.render()))
+    finally:
+        env.close()
+    return write_video(run_dir / "episode", frames, fps=30)
+
+
+def draw(arguments: Plot) -> int:
+    """`protorl plot`."""
+    from protorl.cli.plot import plot
+
+    if not arguments.run_dirs:
+        raise ProtoRLError("plot needs at least one run folder, such as `protorl plot runs/my-run`")
+    options = {} if arguments.metric is None else {"metric": arguments.metric}
+    print(plot(list(arguments.run_dirs), arguments.out, **options))
+    return 0
+
+
+def show_recipes() -> int:
+    """`protorl list`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from protorl.recipes import RECIPES
+
+    table = Table("recipe", "what it is", "paper", "tuned for", box=None)
+    for name, recipe in RECIPES.items():
+        table.add_row(name, (recipe.__doc__ or "").split("\n")[0], recipe.paper, ", ".join(recipe.presets))
+    Console().print(table)
+    return 0
+
+
+def describe(name: str) -> str:
+    """The help page of a recipe: its fields for --set."""
+    from protorl.recipes.fields import table
+    from protorl.recipes.running import find_recipe
+
+    try:
+        recipe = find_recipe(name)
+    except ProtoRLError as error:
+        return str(error)
+    rows = table(recipe)
+    width = max(len(field) for field, _, _ in rows)
+    lines = [f"  {field:<{width}}  {text} (default {default})" for field, default, text in rows]
+    tuned = f"\nTuned for: {', '.join(recipe.presets)}." if recipe.presets else ""
+    return f"{recipe.__doc__}\n\nPaper: {recipe.paper}.{tuned}\nFields for --set KEY=VALUE:\n" + "\n".join(lines)

@@ -1,0 +1,226 @@
+"""Any Gymnasium vector environment, in any autoreset mode, behind the contract of `VecEnv`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from protorl.envs import snapshot
+from protorl.envs.spec import ActionEdge, canonical, obs_spec
+from protorl.envs.vector import Episode, HostedEnvs
+from protorl.types import Array, EnvSpec, ObsSpec, ProtoRLError, State, Step, tree_leaves, tree_map
+
+AnyVectorEnv = VectorEnv[Any, Any, Any]
+
+
+class AdaptedEnv(HostedEnvs):
+    """A Gymnasium `VectorEnv` as a `VecEnv`.
+
+    SAME_STEP: the true successor is taken from `final_obs`. DISABLED: finished rows are reset here, in the same step.
+    NEXT_STEP: a row spends the step after its episode's end on the reset; that step is marked not valid.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], AnyVectorEnv],
+        *,
+        id: str | None = None,
+        seed: int = 0,
+        name: str = "env",
+        first_row: int = 0,
+        autoreset_mode: AutoresetMode | str | None = None,
+        obs: ObsSpec | None = None,
+        time_limit: int | None = None,
+    ) -> None:
+        self._make = make
+        self._vector = vector = make()
+        declared = vector.metadata.get("autoreset_mode") if autoreset_mode is None else autoreset_mode
+        if declared is None:
+            raise ProtoRLError(
+                f"{type(vector).__name__} does not say how it resets: pass autoreset_mode= to from_vector, "
+                "or set metadata['autoreset_mode'] in it"
+            )
+        self._mode = AutoresetMode(declared)
+        if id is None:
+            id = vector.spec.id if vector.spec is not None else type(vector).__name__
+        if time_limit is None and vector.spec is not None:
+            time_limit = vector.spec.max_episode_steps
+        space, self._convert = canonical(vector.single_observation_space)
+        self._leaves: Any = obs_spec(space) if obs is None else obs
+        self._edge = ActionEdge(vector.single_action_space, vector.num_envs)
+        spec = EnvSpec(id, self._leaves, self._edge.spec, vector.num_envs, time_limit)
+        offers = hasattr(type(vector), "state_dict") and hasattr(type(vector), "load_state_dict")
+        exact = offers and getattr(vector, "exact", True)
+        super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=exact)
+
+    def step(self, action: Any) -> Step:
+        obs = self.obs
+        action, answers = self._edge(action)
+        try:
+            seen, gain, over, cut, info = self._vector.step(np.asarray(answers))
+        except Exception as error:
+            raise self._vector_failed("step", error) from error
+        valid = ~self._pending
+        next_obs = self._fresh(seen)
+        gain = np.where(valid, gain, 0.0)
+        terminated, truncated = np.array(over, np.bool_) & valid, np.array(cut, np.bool_) & valid
+        ended = terminated | truncated
+        discount = self._announced(info, ended)
+        discount[~valid] = 1.0
+        discount[terminated] = 0.0
+        self._returns += gain
+        self._lengths += valid
+        first, self._first = self._first, ended
+        self._obs = next_obs
+        if self._mode is AutoresetMode.NEXT_STEP:
+            self._first, self._pending = self._pending, ended
+        if ended.any():
+            for i in np.flatnonzero(ended).tolist():
+                self._finished.append(Episode(float(self._returns[i]), int(self._lengths[i]), i))
+            self._returns[ended], self._lengths[ended] = 0.0, 0
+            if self._mode is AutoresetMode.SAME_STEP:
+                next_obs = self._with_final(next_obs, info, ended)
+            elif self._mode is AutoresetMode.DISABLED:
+                self._obs = self._fresh(self._reset_vector(options={"reset_mask": ended.copy()}))
+        reward = gain.astype(np.float32)
+        return Step(obs, action, reward, discount, terminated, truncated, next_obs, first, valid)
+
+    def close(self) -> None:
+        self._vector.close()
+
+    def _fresh(self, seen: Any) -> Any:
+        if self._convert is not None:
+            seen = self._convert(seen)
+        return tree_map(lambda leaf, array: np.array(array, leaf.dtype), self._leaves, seen)
+
+    def _with_final(self, current: Any, info: dict[str, Any], ended: Array) -> Any:
+        if "final_obs" not in info:
+            raise ProtoRLError(f"{self.spec.id} resets in the same step but gives no info['final_obs'] where an episode ends")
+        final = info["final_obs"]
+        if not isinstance(final, dict) and final.dtype == object:
+            # Gymnasium's layout: an object per row, None where no episode ended.
+            rows = {int(i): final[i] for i in np.flatnonzero(ended)}
+        else:
+            # The dense layout of C++ environments: an array, only meaningful where an episode ended.
+            rows = {int(i): tree_map(lambda leaf, i=i: leaf[i], final) for i in np.flatnonzero(ended)}
+        true_next = tree_map(np.copy, current)
+        for i, row in rows.items():
+            row = row if self._convert is None else self._convert(row)
+            for leaf, value in zip(tree_leaves(true_next), tree_leaves(tree_map(lambda _, v: v, current, row))):
+                leaf[i] = value
+        return true_next
+
+    def _announced(self, info: dict[str, Any], ended: Array) -> Array:
+        """[N] float32: `info["discount"]` where a row announced one, else 1."""
+        discount = _rows(info, "discount", self.num_envs)
+        if self._mode is AutoresetMode.SAME_STEP and ended.any():
+            # The info beside a same-step reset is the new episode's; the old one's last word is in final_info.
+            last = _rows(info.get("final_info", {}), "discount", self.num_envs)
+            discount = np.where(ended, last, discount)
+        return discount
+
+    def _reset_vector(self, **arguments: Any) -> Any:
+        try:
+            return self._vector.reset(**arguments)[0]
+        except Exception as error:
+            raise self._vector_failed("reset", error) from error
+
+    def _vector_failed(self, doing: str, error: Exception) -> ProtoRLError:
+        if isinstance(error, ProtoRLError):
+            return error
+        last = self.first_row + self.num_envs - 1
+        return ProtoRLError(f"{self.spec.id} failed in {doing}() of rows {self.first_row}..{last}: {error!r}")
+
+    def _construct(self) -> None:
+        fresh = self._make()
+        if fresh is not self._vector:
+            self._vector.close()
+            self._vector = fresh
+
+    def _reset(self, seeds: list[int] | None) -> Any:
+        if seeds is None:
+            return self._fresh(self._reset_vector())
+        many = isinstance(self._vector.unwrapped, (SyncVectorEnv, AsyncVectorEnv)) or getattr(
+            self._vector.unwrapped, "seeds_rows", False
+        )
+        return self._fresh(self._reset_vector(seed=seeds if many else seeds[0]))
+
+    def _begin(self) -> None:
+        self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
+        self._first, self._pending = np.ones(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+
+    def _render(self) -> Any:
+        if self._vector.render_mode is None:
+            return None
+        frames = self._vector.render()
+        return None if frames is None else frames[0]
+
+    def _save(self) -> Any:
+        return self._vector.state_dict()  # type: ignore[attr-defined]
+
+    def _load(self, state: Any) -> None:
+        self._vector.load_state_dict(state)  # type: ignore[attr-defined]
+
+    def _progress(self) -> State:
+        return {
+            "returns": snapshot.freeze(self._returns),
+            "lengths": snapshot.freeze(self._lengths),
+            "first": self._first.tolist(),
+            "pending": self._pending.tolist(),
+        }
+
+    def _resume(self, progress: State) -> None:
+        self._returns, self._lengths = snapshot.thaw(progress["returns"]), snapshot.thaw(progress["lengths"])
+        self._first, self._pending = (np.array(progress[key], np.bool_) for key in ("first", "pending"))
+
+
+def _rows(info: dict[str, Any], key: str, num_envs: int) -> Array:
+    if key not in info:
+        return np.ones(num_envs, np.float32)
+    value = np.array(info[key], np.float32)
+    return np.where(info["_" + key], value, np.float32(1)) if "_" + key in info else value
+
+
+def from_vector(
+    vector_env: AnyVectorEnv | Callable[[], AnyVectorEnv],
+    *,
+    id: str | None = None,
+    seed: int = 0,
+    name: str = "env",
+    first_row: int = 0,
+    autoreset_mode: AutoresetMode | str | None = None,
+    time_limit: int | None = None,
+) -> AdaptedEnv:
+    """A user's own Gymnasium `VectorEnv`, or a callable that makes one, as a `VecEnv`.
+
+    `rebuild` constructs anew only what came as a callable; a ready-made environment is reset from its named seed
+    instead, which is as exact as its seeding. Gymnasium's Sync- and AsyncVectorEnv are seeded per row, another
+    `VectorEnv` by the first row's seed, unless its attribute `seeds_rows` is true: then by a list. `autoreset_mode` is
+    read from the environment's metadata unless given.
+
+    Raises:
+        ProtoRLError: the autoreset mode is unknown, or a space is not supported.
+    """
+    make: Callable[[], AnyVectorEnv] = vector_env if not isinstance(vector_env, VectorEnv) else _Given(vector_env)
+    return AdaptedEnv(
+        make,
+        id=id,
+        seed=seed,
+        name=name,
+        first_row=first_row,
+        autoreset_mode=autoreset_mode,
+        time_limit=time_limit,
+    )
+
+
+class _Given:
+    """Makes the environment it was given, again and again."""
+
+    def __init__(self, vector_env: AnyVectorEnv) -> None:
+        self.vector_env = vector_env
+
+    def __call__(self) -> AnyVectorEnv:
+        return self.vector_env

@@ -1,0 +1,320 @@
+"""From a name, a class or a callable to environments: `make_env` for one, `make_vec_envs` for many."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+from gymnasium import wrappers as gym_wrappers
+from gymnasium.envs.registration import load_env_creator
+
+from protorl.envs.adapter import AdaptedEnv
+from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
+from protorl.envs.compat import OldApi
+from protorl.envs.native import AsyncRows, CartPoleRows, EnvPoolRows
+from protorl.envs.spec import single_spec
+from protorl.envs.sync import SyncEnv
+from protorl.envs.vector import VecEnv
+from protorl.envs.wrappers import Canonical, FrameStack
+from protorl.types import ProtoRLError
+
+AnyEnv = gymnasium.Env[Any, Any]
+EnvLike = str | Callable[..., Any]
+Wrap = Callable[[AnyEnv], AnyEnv]
+BACKENDS = ("auto", "sync", "async", "native", "envpool")
+CARTPOLES = {"CartPole-v0": 200, "CartPole-v1": 500}
+NATIVE_CARTPOLE_FROM = 16  # rows; below, the light loop is faster (see docs of make_vec_envs)
+EXTRAS = {"box2d": "box2d", "Box2D": "box2d", "mujoco": "mujoco", "ale_py": "atari", "cv2": "atari", "minigrid": "minigrid"}
+
+
+def make_env(
+    env: EnvLike,
+    *,
+    seed: int | None = None,
+    package_to_import: str | None = None,
+    apply_api_compatibility: bool = False,
+    wrappers: Sequence[Wrap] = (),
+    render_mode: str | None = None,
+    protocol: str | AtariProtocol | None = None,
+    frame_stack: int | None = None,
+    time_limit: int | None = None,
+    **env_kwargs: Any,
+) -> AnyEnv:
+    """One Gymnasium environment with this library's wrappers around it.
+
+    env: a registered id ("CartPole-v1", "module:Env-v0", "ALE/Pong-v5", "protorl/Counter-v0"), a class, or a callable.
+    seed: resets the environment once, so that later resets follow from the seed.
+    package_to_import: imported first, so that it can register its ids; or the home of the class that `env` names.
+    apply_api_compatibility: the environment speaks the old Gym interface. "module:Class" names a class directly.
+    wrappers: applied in order, before images become [C, H, W] and frames are stacked.
+    protocol: Atari only: "nature", "machado", an `AtariProtocol`, or "raw" for ALE's environment as it is. Without one,
+        an id with sticky actions plays by "machado", another by "nature". Fields of the protocol may be given by name.
+    frame_stack: how many observations are joined along the first axis. time_limit: in agent steps, in place of the id's.
+
+    Raises:
+        ProtoRLError: nothing has that name, something must be installed first, or a space is not supported.
+    """
+    maker = EnvMaker(
+        env,
+        package_to_import,
+        apply_api_compatibility,
+        tuple(wrappers),
+        render_mode,
+        protocol,
+        frame_stack,
+        time_limit,
+        env_kwargs,
+    )
+    made = maker()
+    if seed is not None:
+        made.reset(seed=seed)
+    return made
+
+
+def make_vec_envs(
+    env: EnvLike,
+    num_envs: int = 1,
+    *,
+    seed: int = 0,
+    backend: str = "auto",
+    package_to_import: str | None = None,
+    apply_api_compatibility: bool = False,
+    wrappers: Sequence[Wrap] = (),
+    render_mode: str | None = None,
+    protocol: str | AtariProtocol | None = None,
+    frame_stack: int | None = None,
+    time_limit: int | None = None,
+    name: str = "env",
+    first_row: int = 0,
+    **env_kwargs: Any,
+) -> VecEnv:
+    """N environments behind the contract of `VecEnv`; see `make_env` for what the other arguments mean.
+
+    backend: "sync" steps them in a loop in this process; "async" gives each a worker process; "native" uses a fast vector
+    implementation (ALE's C++ threads, CartPole in NumPy); "envpool" uses EnvPool. "auto" takes ALE's C++ for Atari, NumPy
+    for CartPole from 16 rows on, and the loop for everything else, which beats worker processes until a single step
+    costs more than about 100 microseconds. Row i is seeded by the stream (seed, name, first_row + i).
+
+    Raises:
+        ProtoRLError: as `make_env`; or the backend is unknown, or does not have this environment.
+    """
+    if num_envs < 1:
+        raise ProtoRLError(f"num_envs is {num_envs}: at least one environment is needed")
+    if backend not in BACKENDS:
+        raise ProtoRLError(f"backend {backend!r} is unknown: use one of {', '.join(BACKENDS)}")
+    maker = EnvMaker(
+        env,
+        package_to_import,
+        apply_api_compatibility,
+        tuple(wrappers),
+        render_mode,
+        protocol,
+        frame_stack,
+        time_limit,
+        env_kwargs,
+    )
+    id = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+    rows: dict[str, Any] = {"id": id, "seed": seed, "name": name, "first_row": first_row}
+    if backend == "envpool":
+        return _envpool(maker, num_envs, rows)
+    native = None if backend in ("sync", "async") else _native(maker, num_envs, rows)
+    if native is not None and (backend == "native" or num_envs >= NATIVE_CARTPOLE_FROM or id not in CARTPOLES):
+        return native()
+    if backend == "native":
+        raise ProtoRLError(
+            f'{id} has no native vector implementation for these arguments: use backend="sync" or backend="async"'
+        )
+    if backend == "async":
+        obs, limit = _probe(maker)
+        return AdaptedEnv(lambda: AsyncRows(maker, num_envs, first_row, id), obs=obs, time_limit=limit, **rows)
+    return SyncEnv(maker, num_envs, **rows)
+
+
+@dataclass(frozen=True)
+class EnvMaker:
+    """Builds one environment when called, here or in another process; the arguments are those of `make_env`."""
+
+    env: EnvLike
+    package_to_import: str | None = None
+    apply_api_compatibility: bool = False
+    wrappers: tuple[Wrap, ...] = ()
+    render_mode: str | None = None
+    protocol: str | AtariProtocol | None = None
+    frame_stack: int | None = None
+    time_limit: int | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> AnyEnv:
+        protocol = self.atari_protocol()
+        if protocol is not None:
+            made: AnyEnv = AtariGame(self.registered().kwargs["game"], protocol, self.render_mode)
+            stack, padding = protocol.frame_stack, "zero"
+        else:
+            made = self.limited(self.simulator())
+            stack, padding = 1 if self.frame_stack is None else self.frame_stack, "reset"
+        for wrap in self.wrappers:
+            made = wrap(made)
+        canonical = Canonical(made)
+        if canonical.convert is not None:
+            made = canonical
+        return FrameStack(made, stack, padding) if stack > 1 else made
+
+    def registered(self) -> Any:
+        """Gymnasium's entry for the id.
+
+        Raises:
+            ProtoRLError: there is none; the sentence names close ones, or what must be installed.
+        """
+        return find_id(str(self.env), self.package_to_import)
+
+    def atari_protocol(self) -> AtariProtocol | None:
+        """The protocol to play by, or None where this is no Atari game (or a "raw" one)."""
+        if not isinstance(self.env, str) or self.protocol == "raw" or self.apply_api_compatibility:
+            return None
+        spec = self.registered()
+        if spec.entry_point != "ale_py.env:AtariEnv":
+            if self.protocol is not None:
+                raise ProtoRLError(f"{self.env} is not an Atari game: it has no protocol {self.protocol!r}")
+            return None
+        named = "machado" if spec.kwargs["repeat_action_probability"] > 0 else "nature"
+        protocol = named if self.protocol is None else self.protocol
+        return find_protocol(protocol, self.frame_stack, self.time_limit, self.env_kwargs)
+
+    def simulator(self) -> AnyEnv:
+        """The environment before this library's wrappers."""
+        render: dict[str, Any] = {} if self.render_mode is None else {"render_mode": self.render_mode}
+        if self.apply_api_compatibility:
+            return self.old_simulator()
+        if not isinstance(self.env, str):
+            made = self.env(**render, **self.env_kwargs)
+            if not isinstance(made, gymnasium.Env):
+                raise ProtoRLError(
+                    f"{made!r} is not a gymnasium.Env: derive it from one, or pass apply_api_compatibility=True "
+                    "if it speaks the old Gym interface"
+                )
+            return made
+        spec = self.registered()
+        limit: dict[str, Any] = {} if self.time_limit is None else {"max_episode_steps": self.time_limit}
+        try:
+            return gymnasium.make(spec, disable_env_checker=True, **limit, **render, **self.env_kwargs)
+        except Exception as error:
+            raise _explained(self.env, error) from error
+
+    def old_simulator(self) -> AnyEnv:
+        """A class of the old interface: given, named "module:Class", an attribute of the package, or registered."""
+        if not isinstance(self.env, str):
+            return OldApi(self.env, self.render_mode, **self.env_kwargs)
+        module, _, attribute = self.env.rpartition(":")
+        home = _import(module or self.package_to_import) if module or self.package_to_import else None
+        if callable(getattr(home, attribute, None)):
+            return OldApi(getattr(home, attribute), self.render_mode, **self.env_kwargs)
+        spec = self.registered()
+        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        made: AnyEnv = OldApi(creator, self.render_mode, **{**spec.kwargs, **self.env_kwargs})
+        if self.time_limit is None and spec.max_episode_steps is not None:
+            made = gym_wrappers.TimeLimit(made, spec.max_episode_steps)
+        return made
+
+    def limited(self, made: AnyEnv) -> AnyEnv:
+        """With the time limit asked for, where Gymnasium has not put it there already."""
+        by_gymnasium = isinstance(self.env, str) and not self.apply_api_compatibility
+        if self.time_limit is None or by_gymnasium:
+            return made
+        return gym_wrappers.TimeLimit(made, self.time_limit)
+
+
+def find_id(id: str, package_to_import: str | None = None) -> Any:
+    """Gymnasium's `EnvSpec` of an id, after importing what registers it.
+
+    Raises:
+        ProtoRLError: it is registered nowhere; the sentence names close ids, or the package to install.
+    """
+    if package_to_import is not None:
+        _import(package_to_import)
+    module, _, plain = id.rpartition(":")
+    if module:
+        _import(module)
+    if plain not in gymnasium.registry:
+        _register(plain)
+    try:
+        return gymnasium.spec(plain)
+    except gymnasium.error.Error as error:
+        close = difflib.get_close_matches(plain, list(gymnasium.registry), n=3, cutoff=0.6)
+        hint = f"did you mean {', '.join(close)}?" if close else "package_to_import= imports what registers it"
+        raise ProtoRLError(f"no environment is registered as {plain!r}: {hint}") from error
+
+
+def _register(id: str) -> None:
+    """Import what may know the id; each of these packages registers its own on import."""
+    if id.startswith("protorl/"):
+        importlib.import_module("protorl.envs.probes").register()
+    elif id.startswith(("MiniGrid-", "BabyAI-")):
+        try:
+            importlib.import_module("minigrid")
+        except ImportError as error:
+            raise ProtoRLError(f'{id} needs MiniGrid: pip install "protorl[minigrid]"') from error
+    elif id.startswith("ALE/") or id.endswith(("NoFrameskip-v4", "NoFrameskip-v0")):
+        require_ale()
+
+
+def _import(module: str | None) -> Any:
+    try:
+        return importlib.import_module(str(module))
+    except ModuleNotFoundError as error:
+        if error.name is not None and not str(module).startswith(error.name):
+            raise
+        raise ProtoRLError(f"cannot import {module!r}: install it, or run where Python finds it") from error
+
+
+def _explained(id: str, error: Exception) -> ProtoRLError:
+    text = f"{error!r} {error.__cause__!r}"
+    if isinstance(error, (gymnasium.error.DependencyNotInstalled, ImportError)):
+        for word, extra in EXTRAS.items():
+            if word in text:
+                return ProtoRLError(f'{id} needs more packages: pip install "protorl[{extra}]"')
+    return ProtoRLError(f"{id} cannot be made: {error}")
+
+
+def _native(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> Callable[[], VecEnv] | None:
+    if not isinstance(maker.env, str) or maker.wrappers or maker.render_mode is not None or maker.apply_api_compatibility:
+        return None
+    protocol = maker.atari_protocol()
+    if protocol is not None:
+        game = maker.registered().kwargs["game"]
+        obs, limit = _probe(maker)
+        return lambda: AdaptedEnv(lambda: AtariVector(game, num_envs, protocol), obs=obs, time_limit=limit, **rows)
+    if maker.env not in CARTPOLES or maker.frame_stack not in (None, 1):
+        return None
+    limit = CARTPOLES[maker.env] if maker.time_limit is None else maker.time_limit
+    options = maker.env_kwargs
+    return lambda: AdaptedEnv(lambda: CartPoleRows(num_envs, limit, **options), time_limit=limit, **rows)
+
+
+def _envpool(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> VecEnv:
+    if not isinstance(maker.env, str) or maker.wrappers or maker.render_mode is not None or maker.apply_api_compatibility:
+        raise ProtoRLError("EnvPool takes an id, and neither wrappers, render_mode nor apply_api_compatibility")
+    task, obs, options, protocol = maker.env, None, dict(maker.env_kwargs), None
+    if task.startswith("ALE/"):
+        protocol = maker.atari_protocol()
+        obs, limit = _probe(maker)
+        task, options = task.removeprefix("ALE/"), {}
+    else:
+        if maker.frame_stack not in (None, 1):
+            raise ProtoRLError('EnvPool stacks no frames of this environment: use backend="sync"')
+        limit = find_id(task).max_episode_steps if task in gymnasium.registry else None
+        if maker.time_limit is not None:
+            limit = options["max_episode_steps"] = maker.time_limit
+    return AdaptedEnv(lambda: EnvPoolRows(task, num_envs, protocol, **options), obs=obs, time_limit=limit, **rows)
+
+
+def _probe(maker: EnvMaker) -> Any:
+    """The observation spec and the time limit, from one environment that is built and thrown away."""
+    one = maker()
+    try:
+        return single_spec(one)
+    finally:
+        one.close()

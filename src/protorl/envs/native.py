@@ -1,0 +1,176 @@
+"""The fast vector environments of others, seeded row by row: worker processes, CartPole in NumPy, EnvPool in C++."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.utils import seeding
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from protorl import rng
+from protorl.envs import snapshot
+from protorl.envs.atari import AtariProtocol, LifeLoss
+from protorl.types import Array, ProtoRLError, State
+
+ENVPOOL_INSTALL = 'the envpool backend needs EnvPool: pip install "protorl[envpool]"'
+
+
+class Row(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """One environment inside a worker process: it names itself where it fails, and takes and gives its snapshot."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], row: int, number: int, id: str) -> None:
+        super().__init__(env)
+        self.row, self.number, self.id = row, number, id
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        try:
+            return self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise ProtoRLError(f"{self.id} failed in reset() of row {self.number}: {error!r}") from error
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        try:
+            return self.env.step(action)
+        except Exception as error:
+            raise ProtoRLError(f"{self.id} failed in step() of row {self.number}: {error!r}") from error
+
+    def can_snapshot(self) -> bool:
+        return snapshot.exact(self.env)
+
+    def give_snapshot(self) -> bytes:
+        return snapshot.to_bytes(self.env)
+
+    def take_snapshot(self, rows: list[bytes]) -> None:
+        snapshot.from_bytes(self.env, rows[self.row])
+
+
+class MakeRow:
+    """Builds row `row` in its worker; picklable as far as `make` is."""
+
+    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], row: int, first_row: int, id: str) -> None:
+        self.make, self.row, self.first_row, self.id = make, row, first_row, id
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        return Row(self.make(), self.row, self.first_row + self.row, self.id)
+
+
+class AsyncRows(AsyncVectorEnv):
+    """One worker process per environment, observations in shared memory; started fresh, never forked: a fork would copy
+    the threads' locks and any CUDA context of this process."""
+
+    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], num_envs: int, first_row: int, id: str) -> None:
+        context = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        makers = [MakeRow(make, row, first_row, id) for row in range(num_envs)]
+        super().__init__(makers, copy=False, context=context, autoreset_mode=AutoresetMode.DISABLED)
+        self.exact = all(self.call("can_snapshot"))
+
+    def state_dict(self) -> State:
+        rows = self.call("give_snapshot")
+        return {"rows": [torch.frombuffer(bytearray(row), dtype=torch.uint8) for row in rows]}
+
+    def load_state_dict(self, state: State) -> None:
+        self.call("take_snapshot", [row.numpy().tobytes() for row in state["rows"]])
+
+
+class CartPoleRows(CartPoleVectorEnv):
+    """Gymnasium's CartPole for N rows at once in NumPy, with a generator per row in place of the one for all, so that a
+    row's episodes begin as those of the single environment with the same seed, whoever its neighbours are."""
+
+    seeds_rows = True
+
+    def __init__(self, num_envs: int, max_episode_steps: int, **options: Any) -> None:
+        super().__init__(num_envs, max_episode_steps, **options)
+        self.rows = [seeding.np_random(None)[0] for _ in range(num_envs)]
+        self._np_random: Any = self  # it draws the initial states of the rows that begin
+
+    def uniform(self, low: float, high: float, size: tuple[int, int]) -> Array:
+        """[4, rows that begin] initial states, each from its own row's generator."""
+        begins = np.arange(self.num_envs) if size[1] == self.num_envs else np.flatnonzero(self.prev_done)
+        states = np.empty(size)
+        for column, row in enumerate(begins.tolist()):
+            states[:, column] = self.rows[row].uniform(low, high, 4)
+        return states
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            self.rows = [seeding.np_random(one)[0] for one in seed]
+        return super().reset(options=options)
+
+    def state_dict(self) -> State:
+        kept = {name: snapshot.freeze(getattr(self, name)) for name in ("state", "steps", "prev_done")}
+        return {**kept, "rows": [rng.pack(row) for row in self.rows]}
+
+    def load_state_dict(self, state: State) -> None:
+        for name in ("state", "steps", "prev_done"):
+            setattr(self, name, snapshot.thaw(state[name]))
+        for row, kept in zip(self.rows, state["rows"], strict=True):
+            rng.unpack(row, kept)
+
+
+class EnvPoolRows(VectorEnv[Any, Any, Any]):
+    """An EnvPool task as a Gymnasium vector environment. EnvPool resets a row in the step after its episode's end, and
+    takes its seeds only at construction: a seeded reset makes the pool anew."""
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    seeds_rows = True
+
+    def __init__(self, task: str, num_envs: int, protocol: AtariProtocol | None = None, **options: Any) -> None:
+        try:
+            import envpool
+        except ImportError as error:
+            raise ProtoRLError(ENVPOOL_INSTALL) from error
+        if task not in envpool.list_all_envs():
+            raise ProtoRLError(f"EnvPool has no task {task!r}: envpool.list_all_envs() names them, or use another backend")
+        self.life_loss = None
+        if protocol is not None:
+            options = {**_envpool_atari(protocol), **options}
+            self.life_loss = LifeLoss() if protocol.life_loss else None
+        self.make: Any = partial(envpool.make, task, env_type="gymnasium", num_envs=num_envs, **options)
+        self.pool = self.make(seed=list(range(num_envs)))
+        self.num_envs = num_envs
+        self.single_observation_space = self.pool.observation_space
+        self.single_action_space = self.pool.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            self.pool.close()
+            self.pool = self.make(seed=[int(one) for one in seed])
+        obs, info = self.pool.reset()
+        if self.life_loss is not None:
+            self.life_loss.reset(info["lives"])
+        return obs, {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        actions = np.asarray(actions).astype(self.single_action_space.dtype)
+        obs, reward, terminated, truncated, info = self.pool.step(actions)
+        discount = {} if self.life_loss is None else {"discount": self.life_loss.discount(info["lives"])}
+        return obs, reward, terminated, truncated, discount
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self.pool.close()
+
+
+def _envpool_atari(protocol: AtariProtocol) -> dict[str, Any]:
+    return {
+        "repeat_action_probability": protocol.sticky,
+        "noop_max": max(protocol.noop_max, 1),  # EnvPool draws at least one
+        "max_episode_steps": protocol.max_frames // protocol.frame_skip,
+        "frame_skip": protocol.frame_skip,
+        "stack_num": protocol.frame_stack,
+        "img_height": protocol.size,
+        "img_width": protocol.size,
+        "full_action_space": protocol.full_action_space,
+        "use_fire_reset": protocol.fire_reset,
+        "episodic_life": False,
+        "reward_clip": False,
+    }

@@ -1,0 +1,171 @@
+"""Running normalisers around a `VecEnv`: saved with it, frozen in evaluation, right under every autoreset mode."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from protorl.envs.snapshot import freeze, thaw
+from protorl.envs.vector import VecEnv, VecWrapper
+from protorl.types import Array, ArraySpec, Obs, ProtoRLError, State, Step, tree_map
+
+
+class RunningMeanStd:
+    """Mean and variance of everything seen, in float64, merged batch by batch (Chan, Golub & LeVeque 1983).
+
+    With n seen and a batch of m: `mean += d m / (n + m)`, `M2 += M2_batch + d^2 n m / (n + m)`, `d` the difference of means.
+    Before anything was seen the mean is 0 and the variance 1.
+    """
+
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        self.count = 0.0
+        self.mean = np.zeros(shape)
+        self.m2 = np.zeros(shape)
+
+    def update(self, batch: Array) -> None:
+        """batch: [B, *shape]; an empty one changes nothing."""
+        m = len(batch)
+        if m == 0:
+            return
+        batch = np.asarray(batch, np.float64)
+        mean = batch.mean(0)
+        difference, total = mean - self.mean, self.count + m
+        self.mean = self.mean + difference * (m / total)
+        self.m2 = self.m2 + ((batch - mean) ** 2).sum(0) + difference**2 * (self.count * m / total)
+        self.count = total
+
+    @property
+    def var(self) -> Array:
+        """The population variance; 1 before anything was seen."""
+        return self.m2 / self.count if self.count else np.ones_like(self.m2)
+
+    def state_dict(self) -> State:
+        return {"count": self.count, "mean": freeze(self.mean), "m2": freeze(self.m2)}
+
+    def load_state_dict(self, state: State) -> None:
+        self.count, self.mean, self.m2 = state["count"], thaw(state["mean"]), thaw(state["m2"])
+
+
+class NormalizeObservation(VecWrapper):
+    """Float observations become `clip((obs - mean) / sqrt(var + epsilon), -clip, clip)`, float32; uint8 ones stay.
+
+    Every observation acted on is counted once, when it appears; final observations and the ones that an autoreset
+    throws away are not. `Step.obs` is exactly what the agent saw. With `frozen` true nothing is counted.
+    """
+
+    def __init__(self, env: VecEnv, *, clip: float = 10.0, epsilon: float = 1e-8, frozen: bool = False) -> None:
+        super().__init__(env)
+        self.clip, self.epsilon, self.frozen = clip, epsilon, frozen
+        leaves: Any = env.spec.obs if isinstance(env.spec.obs, dict) else {"": env.spec.obs}
+        self.statistics = {key: RunningMeanStd(leaf.shape) for key, leaf in leaves.items() if leaf.dtype == np.float32}
+        if not self.statistics:
+            raise ProtoRLError(f"{env.spec.id} has no float observation to normalise")
+
+        def bounded(leaf: ArraySpec) -> ArraySpec:
+            if leaf.dtype != np.float32:
+                return leaf
+            bound = np.full(leaf.shape, clip, np.float32)
+            return replace(leaf, low=-bound, high=bound)
+
+        self.spec = replace(env.spec, obs=tree_map(bounded, env.spec.obs))
+        self._obs: Any = None
+
+    @property
+    def obs(self) -> Any:
+        if self._obs is None:
+            self._take(np.ones(self.num_envs, np.bool_))
+        return self._obs
+
+    def reset(self, seed: int | None = None) -> Obs:
+        self.env.reset(seed)
+        self._obs = None
+        return self.obs
+
+    def rebuild(self, boundary: int) -> None:
+        self.env.rebuild(boundary)
+        if not self.exact:
+            self._obs = None
+
+    def step(self, action: Any) -> Step:
+        obs = self.obs
+        step = self.env.step(action)
+        self._take(~self.env.pending)
+        return step._replace(obs=obs, next_obs=self.normalize(step.next_obs))
+
+    def normalize(self, obs: Any) -> Any:
+        """Observations [N, *O] as the agent sees them, by the statistics so far."""
+        if not isinstance(obs, dict):
+            return self._scale("", obs)
+        return {key: self._scale(key, leaf) if key in self.statistics else leaf for key, leaf in obs.items()}
+
+    def _scale(self, key: str, obs: Array) -> Array:
+        seen = self.statistics[key]
+        scaled = (obs - seen.mean) / np.sqrt(seen.var + self.epsilon)
+        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+
+    def _take(self, rows: Array) -> None:
+        raw = self.env.obs
+        if not self.frozen:
+            for key, seen in self.statistics.items():
+                seen.update((raw[key] if isinstance(raw, dict) else raw)[rows])
+        self._obs = self.normalize(raw)
+
+    def state_dict(self) -> State:
+        state: State = {"env": self.env.state_dict()}
+        state["statistics"] = {key: seen.state_dict() for key, seen in self.statistics.items()}
+        # Where the environments are rebuilt, their new first observations are already counted in the statistics.
+        state["obs"] = None if self._obs is None else freeze(self._obs)
+        return state
+
+    def load_state_dict(self, state: State) -> None:
+        self.env.load_state_dict(state["env"])
+        for key, seen in self.statistics.items():
+            seen.load_state_dict(state["statistics"][key])
+        self._obs = None if state["obs"] is None else thaw(state["obs"])
+
+
+class NormalizeReward(VecWrapper):
+    """Rewards become `clip(r / sqrt(var(G) + epsilon), -clip, clip)`, where `G <- gamma G + r` runs along time in each row
+    and starts anew with each episode (as in the baselines of Engstrom et al. 2020, "Implementation matters").
+
+    The statistics of finished episodes (`episodes()`) stay the environment's own. With `frozen` true nothing is counted.
+    """
+
+    def __init__(self, env: VecEnv, *, gamma: float, clip: float = 10.0, epsilon: float = 1e-8, frozen: bool = False) -> None:
+        super().__init__(env)
+        self.gamma, self.clip, self.epsilon, self.frozen = gamma, clip, epsilon, frozen
+        self.statistics = RunningMeanStd()
+        self.returns = np.zeros(self.num_envs)
+
+    def reset(self, seed: int | None = None) -> Obs:
+        self.returns = np.zeros(self.num_envs)
+        return self.env.reset(seed)
+
+    def rebuild(self, boundary: int) -> None:
+        if not self.exact:
+            self.returns = np.zeros(self.num_envs)
+        self.env.rebuild(boundary)
+
+    def step(self, action: Any) -> Step:
+        step = self.env.step(action)
+        returns = self.gamma * self.returns + step.reward
+        self.returns = np.where(step.valid, returns, self.returns)
+        if not self.frozen:
+            self.statistics.update(self.returns[step.valid])
+        self.returns[step.ended] = 0.0
+        scaled = step.reward / np.sqrt(self.statistics.var + self.epsilon)
+        return step._replace(reward=np.clip(scaled, -self.clip, self.clip).astype(np.float32))
+
+    def state_dict(self) -> State:
+        return {
+            "env": self.env.state_dict(),
+            "statistics": self.statistics.state_dict(),
+            "returns": freeze(self.returns),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.env.load_state_dict(state["env"])
+        self.statistics.load_state_dict(state["statistics"])
+        self.returns = thaw(state["returns"])

@@ -1,0 +1,219 @@
+"""Exact snapshots of one Gymnasium environment, every wrapper included, as plain data that `torch.save` can keep and
+`torch.load(weights_only=True)` can read: tensors, numbers, strings, lists and dicts; never a pickled object.
+
+A simulator has a snapshot here if it offers `state_dict` and `load_state_dict`, or belongs to classic control, toy text
+or MuJoCo of Gymnasium, or is the plain ALE environment without sticky actions (ALE's own clone forgets which action
+would be repeated; `protorl.envs.atari.AtariGame` remembers it). Everything else is rebuilt from named seeds instead.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import wrappers as gym_wrappers
+
+from protorl import rng
+from protorl.envs.compat import OldApi
+from protorl.types import ProtoRLError, State
+
+WRAPPER_MEMORY: dict[type, tuple[str, ...]] = {
+    gym_wrappers.TimeLimit: ("_elapsed_steps",),
+    gym_wrappers.OrderEnforcing: ("_has_reset",),
+    gym_wrappers.PassiveEnvChecker: ("checked_reset", "checked_step", "checked_render"),
+    gym_wrappers.FrameStackObservation: ("obs_queue",),
+    gym_wrappers.TimeAwareObservation: ("timesteps",),
+    gym_wrappers.AtariPreprocessing: ("obs_buffer", "lives", "game_over"),
+}
+STATELESS = (gym_wrappers.TransformObservation, gym_wrappers.TransformAction, gym_wrappers.TransformReward)
+PLAIN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.", "gymnasium.envs.mujoco.")
+
+
+def freeze(value: Any) -> Any:
+    """Plain data from numbers, strings, arrays and containers of them, every type remembered.
+
+    Raises:
+        TypeError: the value is of another type.
+    """
+    if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic)):
+        return value
+    if isinstance(value, np.generic):
+        return {"is": "scalar", "value": torch.from_numpy(np.array(value))}
+    if isinstance(value, np.ndarray):
+        return {"is": "array", "value": torch.from_numpy(value.copy())}
+    if isinstance(value, (list, tuple, deque)):
+        kept = {"is": type(value).__name__, "value": [freeze(item) for item in value]}
+        return {**kept, "maxlen": value.maxlen} if isinstance(value, deque) else kept
+    if isinstance(value, dict):
+        return {"is": "dict", "value": [[freeze(key), freeze(item)] for key, item in value.items()]}
+    raise TypeError(f"no plain form for {type(value)}")
+
+
+def thaw(frozen: Any) -> Any:
+    """What `freeze` was given."""
+    if not isinstance(frozen, dict):
+        return frozen
+    kind, value = frozen["is"], frozen["value"]
+    if kind == "array":
+        return value.numpy().copy()
+    if kind == "scalar":
+        return value.numpy()[()]
+    if kind == "dict":
+        return {thaw(key): thaw(item) for key, item in value}
+    items = [thaw(item) for item in value]
+    if kind == "deque":
+        return deque(items, frozen["maxlen"])
+    return tuple(items) if kind == "tuple" else items
+
+
+def layers(env: gymnasium.Env[Any, Any]) -> list[Any]:
+    """The wrappers of an environment, outermost first, and the simulator last."""
+    found: list[Any] = [env]
+    while isinstance(found[-1], gymnasium.Wrapper):
+        found.append(found[-1].env)
+    if isinstance(found[-1], OldApi):
+        found[-1] = found[-1].old
+    return found
+
+
+def exact(env: gymnasium.Env[Any, Any]) -> bool:
+    """Whether every layer of the environment can be saved and put back exactly."""
+    *outer, simulator = layers(env)
+    return all(_wrapper_known(layer) for layer in outer) and _simulator_known(simulator)
+
+
+def save(env: gymnasium.Env[Any, Any]) -> list[Any]:
+    """One entry per layer, outermost first. Only for environments that are `exact`."""
+    *outer, simulator = layers(env)
+    return [*(_save_wrapper(layer) for layer in outer), _save_simulator(simulator)]
+
+
+def load(env: gymnasium.Env[Any, Any], state: list[Any]) -> None:
+    """Put an environment built the same way where `save` saw its like.
+
+    Raises:
+        ProtoRLError: the environment has other layers than the one that was saved.
+    """
+    *outer, simulator = layers(env)
+    if len(state) != len(outer) + 1:
+        raise ProtoRLError(
+            f"the saved environment had {len(state)} layers and this one has {len(outer) + 1}: build it as it was"
+        )
+    for layer, kept in zip(outer, state[:-1]):
+        if _stateful(layer):
+            layer.load_state_dict(kept)
+        else:
+            for name, value in kept.items():
+                setattr(layer, name, thaw(value))
+    _load_simulator(simulator, state[-1])
+
+
+def to_bytes(env: gymnasium.Env[Any, Any]) -> bytes:
+    """`save`, in a form that crosses a process boundary."""
+    buffer = io.BytesIO()
+    torch.save(save(env), buffer)
+    return buffer.getvalue()
+
+
+def from_bytes(env: gymnasium.Env[Any, Any], state: bytes) -> None:
+    """`load`, from `to_bytes`."""
+    load(env, torch.load(io.BytesIO(state), weights_only=True))
+
+
+def _stateful(layer: Any) -> bool:
+    # Asked of the type: a Gymnasium wrapper may forward unknown attributes to what it wraps.
+    return hasattr(type(layer), "state_dict") and hasattr(type(layer), "load_state_dict")
+
+
+def _wrapper_known(layer: Any) -> bool:
+    if _stateful(layer) or type(layer) in WRAPPER_MEMORY or isinstance(layer, STATELESS):
+        return True
+    # A wrapper without attributes of its own remembers nothing.
+    return set(vars(layer)) <= set(vars(gymnasium.Wrapper(layer.env)))
+
+
+def _save_wrapper(layer: Any) -> State:
+    if _stateful(layer):
+        return layer.state_dict()
+    return {name: freeze(getattr(layer, name)) for name in WRAPPER_MEMORY.get(type(layer), ()) if hasattr(layer, name)}
+
+
+def _simulator_known(env: Any) -> bool:
+    if _stateful(env):
+        return True
+    return type(env).__module__.startswith(PLAIN_FAMILIES) or _plain_ale(env)
+
+
+def _plain_ale(env: Any) -> bool:
+    return type(env).__module__ == "ale_py.env" and env.ale.getFloat("repeat_action_probability") == 0.0
+
+
+def _save_simulator(env: Any) -> State:
+    if _stateful(env):
+        return env.state_dict()
+    state: State = {"np_random": rng.pack(env.np_random)}
+    if _plain_ale(env):
+        clone = env.ale.cloneState(include_rng=True).serialize()
+        return {**state, "ale": torch.frombuffer(bytearray(clone), dtype=torch.uint8)}
+    if type(env).__module__.startswith("gymnasium.envs.mujoco."):
+        state["mujoco"] = _save_mujoco(env)
+    return {**state, "attributes": _plain_attributes(env)}
+
+
+def _load_simulator(env: Any, state: State) -> None:
+    if _stateful(env):
+        env.load_state_dict(state)
+        return
+    rng.unpack(env.np_random, state["np_random"])
+    if "ale" in state:
+        import ale_py
+
+        env.ale.restoreState(ale_py.ALEState(state["ale"].numpy().tobytes()))
+        return
+    if "mujoco" in state:
+        _load_mujoco(env, state["mujoco"])
+    for name, value in state["attributes"].items():
+        setattr(env, name, thaw(value))
+
+
+def _plain_attributes(env: Any) -> State:
+    """The attributes with a plain form. In the families known here, what has none (spaces, screens, fixed transition
+    tables, models) does not change while the environment runs."""
+    kept = {}
+    for name, value in vars(env).items():
+        if isinstance(value, (dict, str)) or name in ("_np_random", "_np_random_seed"):
+            continue
+        try:
+            kept[name] = freeze(value)
+        except TypeError:
+            continue
+    return kept
+
+
+def _save_mujoco(env: Any) -> State:
+    import mujoco
+
+    what = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+    physics = np.empty(mujoco.mj_stateSize(env.model, what))
+    mujoco.mj_getState(env.model, env.data, physics, what)
+    # Some environments read last step's positions of bodies before they step: those are not a function of the state.
+    derived = {}
+    for name in dir(env.data):
+        value = None if name.startswith("_") else getattr(env.data, name, None)
+        if isinstance(value, np.ndarray) and value.size and value.flags.writeable and value.dtype.kind in "fiu":
+            derived[name] = freeze(value)
+    return {"physics": freeze(physics), "derived": derived}
+
+
+def _load_mujoco(env: Any, state: State) -> None:
+    import mujoco
+
+    mujoco.mj_setState(env.model, env.data, thaw(state["physics"]), int(mujoco.mjtState.mjSTATE_INTEGRATION))
+    for name, value in state["derived"].items():
+        target, kept = getattr(env.data, name), thaw(value)
+        if target.shape == kept.shape:  # lists of contacts and constraints have no fixed length, and are found anew
+            target[...] = kept

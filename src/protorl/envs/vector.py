@@ -1,0 +1,249 @@
+"""The noun Env: N environments behind one contract, with seeds by name, episode statistics and exact snapshots."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from protorl import rng
+from protorl.envs import snapshot
+from protorl.types import Array, EnvSpec, Obs, ProtoRLError, State, Step
+
+
+class Episode(NamedTuple):
+    """A finished episode: its return (the environment's own rewards, summed in float64), its length in agent steps, and
+    the row of its environment."""
+
+    ret: float
+    length: int
+    env: int
+
+
+class VecEnv(ABC):
+    """N environments stepped together; every array has one row per environment.
+
+    `obs` is what to act on next, [N, *O]. `step` never hands out a reset observation as a successor; see `Step`. The
+    first reset of row i is seeded by the stream (seed, name, first_row + i), later resets continue that environment's
+    own generator, so what a row lives through depends neither on the other rows nor on the process that hosts it.
+
+    If `exact`, `state_dict` is a snapshot of the simulators themselves and `rebuild` does nothing. If not, resuming is
+    exact at boundaries: `rebuild(boundary)` constructs the environments anew from seeds named after the boundary, in
+    interrupted and uninterrupted runs alike, and `load_state_dict(state_dict())` right after it gives the same stream.
+    """
+
+    spec: EnvSpec
+    num_envs: int
+    exact: bool
+
+    @property
+    @abstractmethod
+    def obs(self) -> Any:
+        """[N, *O] observations to act on next, an array or a dict of arrays; resets the environments if need be."""
+
+    @property
+    @abstractmethod
+    def pending(self) -> Array:
+        """[N] bool: rows that will spend the next step on their reset (`Step.valid` will be False)."""
+
+    @abstractmethod
+    def reset(self, seed: int | None = None) -> Obs:
+        """Begin new episodes everywhere and return their first observations [N, *O]; unfinished episodes are forgotten.
+
+        With a seed, or for the first time, rows are seeded from their named streams; otherwise they continue theirs.
+        """
+
+    @abstractmethod
+    def step(self, action: Any) -> Step:
+        """Act with [N, *A] actions and tell what happened. The arrays are fresh: the caller may keep them.
+
+        Raises:
+            ProtoRLError: the actions do not fit the spec, or an environment failed.
+        """
+
+    @abstractmethod
+    def episodes(self) -> list[Episode]:
+        """The episodes finished since the last call."""
+
+    @abstractmethod
+    def rebuild(self, boundary: int) -> None:
+        """Where the simulators have no snapshot: construct them anew, seeded by the streams (seed, name, row,
+        "boundary", boundary). Unfinished episodes are forgotten; every row's next step is a first one."""
+
+    @abstractmethod
+    def render(self) -> Array:
+        """[H, W, 3] uint8: environment 0 as a person would see it.
+
+        Raises:
+            ProtoRLError: the environments were made without `render_mode="rgb_array"`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the environments hold."""
+
+    @abstractmethod
+    def state_dict(self) -> State: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class HostedEnvs(VecEnv):
+    """What the backends share: row seeds, the boundary rule, finished episodes, errors."""
+
+    def __init__(self, spec: EnvSpec, *, seed: int, name: str, first_row: int, exact: bool) -> None:
+        self.spec = spec
+        self.num_envs = spec.num_envs
+        self.exact = exact
+        self.seed, self.name, self.first_row = seed, name, first_row
+        self._boundary: int | None = None
+        self._finished: list[Episode] = []
+        self._obs: Any = None
+        self._first: Array  # [N] bool: what is acted on next starts an episode
+        self._pending: Array = np.zeros(self.num_envs, np.bool_)
+        self._begin()
+
+    @property
+    def obs(self) -> Any:
+        if self._obs is None:
+            self.reset()
+        return self._obs
+
+    @property
+    def pending(self) -> Array:
+        return self._pending.copy()
+
+    def reset(self, seed: int | None = None) -> Obs:
+        if seed is not None:
+            self.seed = seed
+        named = seed is not None or self._obs is None
+        if named:
+            self._boundary = None
+        self._obs = self._reset(self.row_seeds() if named else None)
+        self._begin()
+        return self._obs
+
+    def episodes(self) -> list[Episode]:
+        finished, self._finished = self._finished, []
+        return finished
+
+    def rebuild(self, boundary: int) -> None:
+        if self.exact:
+            return
+        self._boundary = boundary
+        self._construct()
+        self._obs = self._reset(self.row_seeds("boundary", boundary))
+        self._begin()
+
+    def row_seeds(self, *name: str | int) -> list[int]:
+        """One seed per row, from its named stream."""
+        return [rng.integer(self.seed, self.name, self.first_row + i, *name) for i in range(self.num_envs)]
+
+    def state_dict(self) -> State:
+        state: State = {
+            "seed": self.seed,
+            "boundary": self._boundary,
+            "finished": [list(episode) for episode in self._finished],
+        }
+        if self.exact and self._obs is not None:
+            # In this order: reading `obs` first would begin episodes that nobody asked for.
+            state["simulators"] = self._save()
+            state["obs"] = snapshot.freeze(self._obs)
+            state["progress"] = self._progress()
+        return state
+
+    def load_state_dict(self, state: State) -> None:
+        self.seed = state["seed"]
+        self._boundary = state["boundary"]
+        if "simulators" in state:
+            self._reset(self.row_seeds())
+            self._load(state["simulators"])
+            self._obs = snapshot.thaw(state["obs"])
+            self._begin()
+            self._resume(state["progress"])
+        elif self._boundary is not None:
+            self.rebuild(self._boundary)
+        else:
+            self._obs = None
+            self._begin()
+        self._finished = [Episode(float(ret), int(length), int(env)) for ret, length, env in state["finished"]]
+
+    def render(self) -> Array:
+        frame = self._render()
+        if frame is None:
+            raise ProtoRLError(f'{self.spec.id} renders nothing: make it with render_mode="rgb_array"')
+        return np.asarray(frame)
+
+    @abstractmethod
+    def _construct(self) -> None:
+        """Build the environments anew."""
+
+    @abstractmethod
+    def _reset(self, seeds: list[int] | None) -> Any:
+        """Reset every row, seeded or not, and return fresh observations."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Forget unfinished episodes."""
+
+    @abstractmethod
+    def _render(self) -> Any: ...
+
+    @abstractmethod
+    def _save(self) -> Any:
+        """The simulators' state as plain data."""
+
+    @abstractmethod
+    def _load(self, state: Any) -> None: ...
+
+    @abstractmethod
+    def _progress(self) -> State:
+        """The unfinished episodes."""
+
+    @abstractmethod
+    def _resume(self, progress: State) -> None: ...
+
+    def _failed(self, doing: str, row: int, error: Exception) -> ProtoRLError:
+        return ProtoRLError(f"{self.spec.id} failed in {doing}() of row {self.first_row + row}: {error!r}")
+
+
+class VecWrapper(VecEnv):
+    """A `VecEnv` around another one: everything is handed through, for subclasses to change what they must."""
+
+    def __init__(self, env: VecEnv) -> None:
+        self.env = env
+        self.spec, self.num_envs, self.exact = env.spec, env.num_envs, env.exact
+
+    @property
+    def obs(self) -> Any:
+        return self.env.obs
+
+    @property
+    def pending(self) -> Array:
+        return self.env.pending
+
+    def reset(self, seed: int | None = None) -> Obs:
+        return self.env.reset(seed)
+
+    def step(self, action: Any) -> Step:
+        return self.env.step(action)
+
+    def episodes(self) -> list[Episode]:
+        return self.env.episodes()
+
+    def rebuild(self, boundary: int) -> None:
+        self.env.rebuild(boundary)
+
+    def render(self) -> Array:
+        return self.env.render()
+
+    def close(self) -> None:
+        self.env.close()
+
+    def state_dict(self) -> State:
+        return {"env": self.env.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.env.load_state_dict(state["env"])

@@ -1,0 +1,129 @@
+"""Wrappers of one Gymnasium environment: canonical observations, stacked frames, the time left in view."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from protorl.envs.snapshot import freeze, thaw
+from protorl.envs.spec import canonical
+from protorl.types import ProtoRLError, State
+
+AnyEnv = gymnasium.Env[Any, Any]
+
+
+class Canonical(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Observations as agents see them: uint8 images [C, H, W], Discrete observations one-hot. See `spec.canonical`."""
+
+    def __init__(self, env: AnyEnv) -> None:
+        super().__init__(env)
+        self.observation_space, self.convert = canonical(env.observation_space)
+
+    def observation(self, observation: Any) -> Any:
+        return observation if self.convert is None else self.convert(observation)
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to remember."""
+
+
+class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """The last `num_frames` observations joined along the first axis, oldest first: [C, H, W] becomes [k*C, H, W].
+
+    padding: what stands for the frames before an episode's first one: "reset" repeats the first, "zero" puts zeros
+    (as ALE's own vector environment does).
+
+    Raises:
+        ProtoRLError: the observation is not one array, or the padding has another name.
+    """
+
+    stacks_frames = True
+
+    def __init__(self, env: AnyEnv, num_frames: int, padding: str = "reset") -> None:
+        super().__init__(env)
+        space = env.observation_space
+        if not isinstance(space, spaces.Box) or not space.shape:
+            raise ProtoRLError(f"frames of {space} cannot be stacked: only those of a Box with at least one axis")
+        if padding not in ("reset", "zero"):
+            raise ProtoRLError(f'stack padding {padding!r} is unknown: use "reset" or "zero"')
+        self.num_frames, self.padding = num_frames, padding
+        low, high = (np.concatenate([bound] * num_frames) for bound in (space.low, space.high))
+        if padding == "zero":
+            low, high = np.minimum(low, 0), np.maximum(high, 0)
+        self.observation_space = spaces.Box(low, high, dtype=space.dtype.type)
+        self.frames: deque[Any] = deque(maxlen=num_frames)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = self.env.reset(seed=seed, options=options)
+        obs = np.array(obs)
+        self.frames.extend([obs if self.padding == "reset" else np.zeros_like(obs)] * self.num_frames)
+        self.frames.append(obs)
+        return np.concatenate(self.frames), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self.frames.append(np.array(obs))
+        return np.concatenate(self.frames), reward, terminated, truncated, info
+
+    def state_dict(self) -> State:
+        return {"frames": freeze(self.frames)}
+
+    def load_state_dict(self, state: State) -> None:
+        self.frames = thaw(state["frames"])
+
+
+class TimeAware(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """The share of the time limit that has passed, t / T in [0, 1], in view: one more number at the end of a vector, one
+    more entry "time" of a Dict. (Pardo et al. 2018, "Time limits in reinforcement learning": where the limit is part
+    of the task, the agent must see it.)
+
+    Raises:
+        ProtoRLError: there is no time limit to read or given, or the observation is neither a vector nor a Dict.
+    """
+
+    def __init__(self, env: AnyEnv, time_limit: int | None = None) -> None:
+        super().__init__(env)
+        if time_limit is None and env.spec is not None:
+            time_limit = env.spec.max_episode_steps
+        if time_limit is None:
+            time_limit = getattr(env.unwrapped, "time_limit", None)
+        if time_limit is None:
+            raise ProtoRLError(f"{env} has no time limit to show: pass time_limit=")
+        space = env.observation_space
+        if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f":
+            low, high = np.append(space.low, 0.0), np.append(space.high, 1.0)
+            self.observation_space = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+        elif isinstance(space, spaces.Dict):
+            clock = spaces.Box(0.0, 1.0, (1,), np.float32)
+            self.observation_space = spaces.Dict({**space.spaces, "time": clock})
+        else:
+            raise ProtoRLError(f"time cannot be shown beside {space}: only beside a vector of floats or a Dict")
+        self.limit, self.elapsed = time_limit, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = self.env.reset(seed=seed, options=options)
+        self.elapsed = 0
+        return self._show(obs), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self.elapsed += 1
+        return self._show(obs), reward, terminated, truncated, info
+
+    def _show(self, obs: Any) -> Any:
+        share = np.float32(self.elapsed / self.limit)
+        if isinstance(obs, dict):
+            return {**obs, "time": np.array([share], np.float32)}
+        return np.append(np.asarray(obs, np.float32), share)
+
+    def state_dict(self) -> State:
+        return {"elapsed": self.elapsed}
+
+    def load_state_dict(self, state: State) -> None:
+        self.elapsed = state["elapsed"]

@@ -1,0 +1,34 @@
+"""Targets and the scale they live on."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def td_target(reward: Tensor, discount: Tensor, bootstrap: Tensor) -> Tensor:
+    """The one-step (or n-step) target `y = r + discount * bootstrap`.
+
+    `reward` [B] is the (n-step) reward; `discount` [B] is `γ^k (1 - terminated)`, which the memory computed;
+    `bootstrap` [B] is the value trusted at the next observation. Any shapes that broadcast.
+    Source: Mnih et al. 2015, Algorithm 1.
+    """
+    return reward + discount * bootstrap
+
+
+def rescale(x: Tensor, eps: float = 1e-3) -> Tensor:
+    """Squash a return: `h(x) = sign(x) (sqrt(|x| + 1) - 1) + eps x`, elementwise.
+
+    Source: Kapturowski et al. 2019 (R2D2), section 2.3; Pohlen et al. 2018.
+    """
+    # sqrt(|x| + 1) - 1 as a quotient: the difference of near-equal numbers would lose digits in float32.
+    return x / ((x.abs() + 1).sqrt() + 1) + eps * x
+
+
+def rescale_inverse(z: Tensor, eps: float = 1e-3) -> Tensor:
+    """Undo `rescale`: `sign(z) (((sqrt(1 + 4 eps (|z| + 1 + eps)) - 1) / (2 eps))^2 - 1)`, elementwise.
+
+    Source: Kapturowski et al. 2019 (R2D2), section 2.3 (Badia et al. 2020, appendix E prints it without the square).
+    """
+    a = z.abs() + 1 + eps
+    root = 2 * a / ((1 + 4 * eps * a).sqrt() + 1)  # (sqrt(1 + 4 eps a) - 1) / (2 eps) without its cancellation
+    return z.sign() * (root - 1) * (root + 1)

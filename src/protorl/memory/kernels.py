@@ -1,0 +1,216 @@
+"""Compiled loops over a memory's bookkeeping: a ring of rows per lane (environment), sum trees, n-step windows.
+
+Rows are numbered per lane by a serial 0, 1, 2, ... that never repeats; row t of lane i lives in slot i * ring + t % ring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+from protorl.types import Array
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """`numba.njit`, cached on disk so that only the first process on a machine pays for it."""
+    jitted: F = numba.njit(cache=True)(function)
+    return jitted
+
+
+@compiled
+def append_rows(
+    ring: int,
+    counts: Array,  # [N] rows written per lane
+    live: Array,  # [N] bool: the lane's last episode goes on
+    book: Array,  # [S] records reward, discount, side, age
+    side_row: Array,  # the slot that each side slot follows
+    free: Array,  # stack of free side slots
+    free_count: int,
+    step_reward: Array,  # [N]
+    step_discount: Array,
+    step_ended: Array,
+    step_first: Array,
+    step_valid: Array,
+    slots: Array,  # out [N]: where each row went, -1 where the row is not valid
+    successors: Array,  # out [N]: slot, or number of slots + side slot, of the next observation
+) -> tuple[int, int, int]:
+    """Write one vector step's bookkeeping; returns the free side slots left, and how many rows are valid and first.
+
+    Nothing is written, and the count is -1, where an episode begins although the lane's last one never ended.
+    """
+    for i in range(counts.shape[0]):
+        if step_first[i] and step_valid[i] and live[i]:
+            return -1, 0, 0
+    total = book.shape[0]
+    valid = 0
+    firsts = 0
+    for i in range(counts.shape[0]):
+        if not step_valid[i]:
+            slots[i] = -1
+            successors[i] = -1
+            continue
+        valid += 1
+        t = counts[i]
+        slot = i * ring + t % ring
+        if book[slot].side >= 0:
+            free[free_count] = book[slot].side
+            free_count += 1
+        if live[i]:
+            book[slot].age = book[i * ring + (t - 1) % ring].age + 1
+        else:
+            book[slot].age = 0
+            firsts += 1
+        book[slot].reward = step_reward[i]
+        book[slot].discount = step_discount[i]
+        slots[i] = slot
+        if step_ended[i]:
+            free_count -= 1
+            book[slot].side = free[free_count]
+            side_row[free[free_count]] = slot
+            successors[i] = total + free[free_count]
+        else:
+            book[slot].side = -1
+            successors[i] = i * ring + (t + 1) % ring
+        live[i] = not step_ended[i]
+        counts[i] = t + 1
+    return free_count, valid, firsts
+
+
+@compiled
+def nstep_window(
+    slots: Array,  # [B]
+    ring: int,
+    n: int,
+    gamma: float,
+    clip: float,
+    book: Array,  # [S] records reward, discount, side, age
+    returns: Array,  # out [B] float32
+    discounts: Array,  # out [B] float32
+    successors: Array,  # out [B] int64: slot, or number of slots + side slot
+) -> None:
+    """R = sum_{k<m} gamma^k r_{t+k} and the discount gamma^m * prod d, where m <= n stops at the episode's end and at a zero
+    discount."""
+    total = book.shape[0]
+    for b in range(slots.shape[0]):
+        start = slots[b] // ring * ring
+        position = slots[b] - start
+        g = 1.0
+        ret = 0.0
+        side = -1
+        for _ in range(n):
+            row = book[start + position]
+            ret += g * min(max(row.reward, -clip), clip)
+            g *= gamma * row.discount
+            position += 1
+            if position == ring:
+                position = 0
+            side = row.side
+            if side >= 0 or g == 0.0:
+                break
+        returns[b] = ret
+        discounts[b] = g
+        successors[b] = total + side if side >= 0 else start + position
+
+
+@compiled
+def stack_rows(rows: Array, ages: Array, ring: int, total: int, side_row: Array, zero: int, out: Array) -> None:
+    """The k rows whose frames make each stack, oldest first, for observations at `rows` of age `ages`.
+
+    A row >= total is a final observation in the side region; its stack continues at the row it followed, `side_row`.
+    `zero` is the row of a zero frame that pads a young episode's stack, or -1 to repeat the episode's first frame.
+    """
+    k = out.shape[1]
+    for b in range(rows.shape[0]):
+        out[b, k - 1] = rows[b]
+        newest = rows[b]
+        back = 0
+        if newest >= total:
+            newest = side_row[newest - total]
+            back = 1
+        lane = newest // ring
+        position = newest % ring
+        for j in range(1, k):
+            if j <= ages[b]:
+                out[b, k - 1 - j] = lane * ring + (position - j + back) % ring
+            elif zero >= 0:
+                out[b, k - 1 - j] = zero
+            else:
+                out[b, k - 1 - j] = out[b, k - j]
+
+
+@compiled
+def turnover(
+    ring: int, length: int, pending: int, counts: Array, live: Array, book: Array, lows: Array, highs: Array, out: Array
+) -> tuple[int, int]:
+    """Advance each lane's range of sampleable rows [low, high); rows older than `length` leave, rows whose window of
+    pending + 1 steps is complete enter. Slots that leave are put into out[0], slots that enter into out[1]."""
+    left = 0
+    entered = 0
+    for i in range(counts.shape[0]):
+        count = counts[i]
+        low = max(count - length, 0)
+        high = count
+        if live[i]:
+            high = count - min(pending, book[i * ring + (count - 1) % ring].age + 1)
+        high = max(high, low)
+        for t in range(lows[i], low):
+            out[0, left] = i * ring + t % ring
+            left += 1
+        for t in range(max(highs[i], low), high):
+            out[1, entered] = i * ring + t % ring
+            entered += 1
+        lows[i] = low
+        highs[i] = max(high, highs[i])
+    return left, entered
+
+
+@compiled
+def tree_set(tree: Array, leaves: int, index: Array, value: Array) -> None:
+    """Write leaves of a sum tree; parents are recomputed from their children, so errors never accumulate."""
+    for b in range(index.shape[0]):
+        tree[leaves + index[b]] = value[b]
+    level = leaves >> 1
+    shift = 1
+    while level >= 1:
+        for b in range(index.shape[0]):
+            node = (leaves + index[b]) >> shift
+            tree[node] = tree[2 * node] + tree[2 * node + 1]
+        level >>= 1
+        shift += 1
+
+
+@compiled
+def min_tree_set(tree: Array, leaves: int, index: Array, value: Array) -> None:
+    """The same for a tree of minima; a zero priority does not count."""
+    for b in range(index.shape[0]):
+        node = leaves + index[b]
+        tree[node] = value[b] if value[b] > 0.0 else np.inf
+        node >>= 1
+        while node >= 1:
+            tree[node] = min(tree[2 * node], tree[2 * node + 1])
+            node >>= 1
+
+
+@compiled
+def tree_find(tree: Array, leaves: int, target: Array, index: Array) -> None:
+    """The leaf under each target in [0, root): left where target < left sum, never into a subtree that sums to zero.
+
+    All targets go down one level at a time, so that their memory accesses overlap. `target` is used up.
+    """
+    index[:] = 1
+    level = 1
+    while level < leaves:
+        for b in range(target.shape[0]):
+            node = 2 * index[b]
+            left = tree[node]
+            if left == 0.0 or (target[b] >= left and tree[node + 1] > 0.0):
+                target[b] -= left
+                node += 1
+            index[b] = node
+        level *= 2
+    index -= leaves

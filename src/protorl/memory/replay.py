@@ -1,0 +1,131 @@
+"""Replay = Storage (what happened) + View (what an example is) + Sampler (which) + Rate (when)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from protorl.memory.kernels import turnover
+from protorl.memory.rate import Rate
+from protorl.memory.samplers import Sampler, Uniform, Window
+from protorl.memory.storage import Storage
+from protorl.memory.views import NStep
+from protorl.types import Array, Batch, Columns, ProtoRLError, State, Step
+
+
+class Replay:
+    """A memory of the last `capacity` agent steps.
+
+    columns: what to remember (`agent.columns(env.spec)`). capacity: agent steps, over all environments. batch_size: examples
+    per sample. view: what an example is. sampler: which are drawn; a column `priority`, if declared, gives new rows theirs. rate: when `due()` asks for updates; never before
+    `batch_size` examples are there. device: where observations and actions live. seed: root of the sampler's random stream.
+
+    Raises: ProtoRLError if the memory does not fit (it says how many bytes it takes), or sizes contradict each other.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        capacity: int,
+        *,
+        batch_size: int = 32,
+        view: NStep | None = None,
+        sampler: Sampler | None = None,
+        rate: Rate | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise ProtoRLError(f"batch_size {batch_size} is too small: use 1 or more")
+        if batch_size > capacity:
+            raise ProtoRLError(f"batch_size {batch_size} exceeds capacity {capacity}: raise capacity or lower batch_size")
+        self.storage = Storage(columns, capacity, device)
+        self.view = NStep() if view is None else view
+        self.sampler: Sampler = Uniform() if sampler is None else sampler
+        self.rate = Rate() if rate is None else rate
+        self.batch_size = batch_size
+        self.window = Window(self.storage.lanes, self.storage.ring, self.storage.length)
+        self.sampler.bind(self.window, batch_size, seed)
+        self.given = "priority" in columns.extras
+        self.moved = np.empty((2, self.storage.lanes * (self.view.pending + 2)), np.int64)
+
+    def __len__(self) -> int:
+        """Examples that can be sampled now."""
+        return self.window.size
+
+    def add(self, step: Step) -> None:
+        """Remember one vector step; rows that are not valid are left out."""
+        valid = self.storage.add(step)
+        left, entered = self.advance(self.moved)
+        given = self.storage.tables["priority"].read(entered).cpu().numpy() if self.given else None
+        self.sampler.turnover(left, entered, given)
+        self.rate.count(valid)
+
+    def advance(self, moved: Array) -> tuple[Array, Array]:
+        """Bring the window up to date; returns the slots that left it and those that entered."""
+        storage, window = self.storage, self.window
+        left, entered = turnover(
+            storage.ring, storage.length, self.view.pending, storage.counts, storage.live, storage.book, window.lows,
+            window.highs, moved,
+        )  # fmt: skip
+        return moved[0, :left], moved[1, :entered]
+
+    def due(self) -> int:
+        """How many updates to make now."""
+        return self.rate.take() if len(self) >= self.batch_size else 0
+
+    def sample(self) -> Batch:
+        """Examples with columns obs, action, reward, discount, next_obs, weight, index and the agent's own, [B, ...] each.
+
+        Raises: ProtoRLError if fewer than `batch_size` examples are stored.
+        """
+        if len(self) < self.batch_size:
+            raise ProtoRLError(
+                f"batch_size {self.batch_size} exceeds the {len(self)} examples stored: raise warmup_steps or lower batch_size"
+            )
+        rows, weight = self.sampler.draw(self.rate.steps)
+        columns = self.view.examples(self.storage, self.window.slots(rows))
+        columns["weight"] = torch.from_numpy(weight).to(self.storage.device)
+        columns["index"] = torch.from_numpy(rows)
+        return Batch(columns)
+
+    def feedback(self, batch: Batch, priority: torch.Tensor) -> None:
+        """Priorities [B] for the examples of `batch`, for samplers that use them."""
+        if self.sampler.wants_feedback:
+            self.sampler.feedback(batch.index.numpy(), priority.detach().cpu().numpy())
+
+    # Checkpoints: `state_dict` is small; rows are saved incrementally.
+
+    def marks(self) -> list[int]:
+        """Per lane, the first row that may still change: a live episode's last row can become a truncation."""
+        return [int(count) - int(live) for count, live in zip(self.storage.counts, self.storage.live)]
+
+    def oldest(self) -> list[int]:
+        """Per lane, the oldest row still needed: frame stacks reach a little behind the oldest example."""
+        return [max(0, int(count) - self.storage.ring + 1) for count in self.storage.counts]
+
+    def ends(self) -> list[int]:
+        """Per lane, the rows written so far."""
+        return self.storage.counts.tolist()
+
+    def rows(self, start: list[int]) -> State:
+        """Rows from `start` on, per lane."""
+        return self.storage.rows(start)
+
+    def restore_rows(self, segment: State) -> None:
+        """Put saved rows back; before `load_state_dict`."""
+        self.storage.restore_rows(segment)
+
+    def state_dict(self) -> State:
+        return {
+            "storage": self.storage.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "rate": self.rate.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.storage.load_state_dict(state["storage"])
+        self.rate.load_state_dict(state["rate"])
+        self.window.lows[:] = self.window.highs[:] = np.maximum(self.storage.counts - self.storage.length, 0)
+        self.advance(np.empty((2, self.storage.slots), np.int64))
+        self.sampler.load_state_dict(state["sampler"])

@@ -1,0 +1,242 @@
+"""Samplers: which examples. Each draws row identities and a weight per example, and may learn from feedback."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from protorl.memory.sumtree import SumTree
+from protorl.rng import generator, pack, unpack
+from protorl.types import Array, ProtoRLError, Schedule, State, as_schedule
+
+
+class Window:
+    """The rows that can be sampled now: serials low .. high - 1 of every lane.
+
+    A row's identity is serial * lanes + lane, unique for the whole run; its slot is where it is stored.
+    """
+
+    def __init__(self, lanes: int, ring: int, length: int) -> None:
+        self.lanes, self.ring, self.length = lanes, ring, length
+        self.lows, self.highs = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return int((self.highs - self.lows).sum()) if self.lanes > 1 else int(self.highs[0] - self.lows[0])
+
+    def slots(self, rows: Array) -> Array:
+        """Row identities [B] -> slots [B]."""
+        if self.lanes == 1:
+            return rows % self.ring
+        return rows % self.lanes * self.ring + rows // self.lanes % self.ring
+
+    def rows(self, slots: Array) -> Array:
+        """Slots [B] of sampleable rows -> row identities [B]."""
+        if self.lanes == 1:
+            newest = self.highs[0] - 1
+            return newest - (newest - slots) % self.ring
+        lane = slots // self.ring
+        newest = self.highs[lane] - 1
+        return (newest - (newest - slots % self.ring) % self.ring) * self.lanes + lane
+
+    def alive(self, rows: Array) -> Array:
+        """[B] bool: the rows that have not been overwritten or left since they were drawn."""
+        if self.lanes == 1:
+            return (rows >= self.lows[0]) & (rows < self.highs[0])
+        lane, serial = rows % self.lanes, rows // self.lanes
+        return (serial >= self.lows[lane]) & (serial < self.highs[lane])
+
+    def all(self) -> Array:
+        """Every sampleable row, oldest first, lanes side by side."""
+        per_lane = [np.arange(low, high) * self.lanes + lane for lane, (low, high) in enumerate(zip(self.lows, self.highs))]
+        return np.sort(np.concatenate(per_lane))
+
+
+class Sampler(Protocol):
+    """What a memory asks of a sampler. `step` is the memory's clock in agent steps."""
+
+    def bind(self, window: Window, batch_size: int, seed: int) -> None: ...
+
+    def turnover(self, left: Array, entered: Array, given: Array | None) -> None: ...
+
+    def draw(self, step: int) -> tuple[Array, Array]: ...
+
+    def feedback(self, rows: Array, priority: Array) -> None: ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class Uniform:
+    """Every example is as likely as any other, drawn with replacement; weights are one, feedback is ignored."""
+
+    wants_feedback = False
+
+    def bind(self, window: Window, batch_size: int, seed: int) -> None:
+        self.window, self.batch_size = window, batch_size
+        self.generator = generator(seed, "sampler")
+        self.weight = np.ones(batch_size, np.float32)
+
+    def turnover(self, left: Array, entered: Array, given: Array | None) -> None:
+        """Nothing to keep."""
+
+    def draw(self, step: int) -> tuple[Array, Array]:
+        window = self.window
+        if window.lanes == 1:
+            return self.generator.integers(window.lows[0], window.highs[0], self.batch_size), self.weight
+        ends = np.cumsum(window.highs - window.lows)
+        place = self.generator.integers(0, ends[-1], self.batch_size)
+        lane = np.searchsorted(ends, place, side="right")
+        serial = window.highs[lane] - (ends[lane] - place)
+        return serial * window.lanes + lane, self.weight
+
+    def feedback(self, rows: Array, priority: Array) -> None:
+        """Ignored."""
+
+    def state_dict(self) -> State:
+        return {"generator": pack(self.generator)}
+
+    def load_state_dict(self, state: State) -> None:
+        unpack(self.generator, state["generator"])
+
+
+class Prioritized:
+    """Proportional prioritization with stratified draws.
+
+        P(i) = p_i^alpha / sum_k p_k^alpha,   p = |delta| + epsilon,   w_i = (N P(i))^-beta / max_j w_j
+
+    One draw from each of B equal segments of the cumulative sum. A new example enters with the largest priority seen so far,
+    or with the one its step carries as the extra `priority`. Feedback for rows that were overwritten meanwhile is dropped.
+
+    alpha: exponent >= 0 (0: uniform). beta: importance exponent in [0, 1], a number or a schedule over agent steps.
+    normalise: "batch" divides by the largest weight of the batch, "memory" by the largest any stored example could have.
+    Source: Schaul et al. 2016, arXiv 1511.05952, section 3. Differs from the paper: none with "memory"; "batch" is what most
+    implementations do.
+    """
+
+    wants_feedback = True
+
+    def __init__(
+        self, alpha: float = 0.6, beta: float | Schedule = 0.4, *, epsilon: float = 1e-6, normalise: str = "batch"
+    ) -> None:
+        if alpha < 0:
+            raise ProtoRLError(f"per_alpha {alpha} is negative: use 0 (uniform) to 1 (greedy)")
+        if not callable(beta) and not 0 <= beta <= 1:
+            raise ProtoRLError(f"per_beta {beta} is outside [0, 1]")
+        if normalise not in ("batch", "memory"):
+            raise ProtoRLError(f'normalise {normalise!r} is unknown: use "batch" or "memory"')
+        self.alpha, self.beta, self.epsilon, self.normalise = alpha, as_schedule(beta), epsilon, normalise
+        self.largest = 1.0
+
+    def bind(self, window: Window, batch_size: int, seed: int) -> None:
+        self.window, self.batch_size = window, batch_size
+        self.generator = generator(seed, "sampler")
+        self.tree = SumTree(window.lanes * window.ring, track_min=self.normalise == "memory")
+        self.strata = np.arange(batch_size) / batch_size
+
+    def turnover(self, left: Array, entered: Array, given: Array | None) -> None:
+        if left.shape[0]:
+            self.tree.set(left, np.zeros(left.shape[0]))
+        if entered.shape[0]:
+            if given is None:
+                self.tree.set(entered, np.full(entered.shape[0], self.largest**self.alpha))
+            else:
+                self.set(entered, given)
+
+    def set(self, slots: Array, priority: Array) -> None:
+        p = np.abs(priority).astype(np.float64) + self.epsilon
+        if not np.isfinite(p).all():
+            raise ProtoRLError("a priority is not finite: the TD errors diverged; lower lr or check the rewards")
+        self.largest = max(self.largest, float(p.max()))
+        self.tree.set(slots, p**self.alpha)
+
+    def draw(self, step: int) -> tuple[Array, Array]:
+        total = self.tree.total
+        target = (self.strata + self.generator.random(self.batch_size) / self.batch_size) * total
+        slots = self.tree.find(np.minimum(target, np.nextafter(total, 0.0)))
+        beta = self.beta(step)
+        scale = self.window.size / total
+        weight = (scale * self.tree.get(slots)) ** -beta
+        largest = (scale * self.tree.smallest) ** -beta if self.normalise == "memory" else weight.max()
+        return self.window.rows(slots), (weight / largest).astype(np.float32)
+
+    def feedback(self, rows: Array, priority: Array) -> None:
+        alive = self.window.alive(rows)
+        if not alive.all():
+            rows, priority = rows[alive], priority[alive]
+        if rows.shape[0]:
+            self.set(self.window.slots(rows), priority)
+
+    def state_dict(self) -> State:
+        return {
+            "generator": pack(self.generator),
+            "largest": self.largest,
+            "leaves": self.tree.get(self.window.slots(self.window.all())) if self.window.size else np.zeros(0),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        unpack(self.generator, state["generator"])
+        self.largest = state["largest"]
+        if len(state["leaves"]):
+            self.tree.set(self.window.slots(self.window.all()), np.asarray(state["leaves"]))
+
+
+class All:
+    """Every stored example, oldest first, once a draw; for agents that learn from everything they have."""
+
+    wants_feedback = False
+
+    def bind(self, window: Window, batch_size: int, seed: int) -> None:
+        self.window = window
+
+    def turnover(self, left: Array, entered: Array, given: Array | None) -> None:
+        """Nothing to keep."""
+
+    def draw(self, step: int) -> tuple[Array, Array]:
+        rows = self.window.all()
+        return rows, np.ones(rows.shape[0], np.float32)
+
+    def feedback(self, rows: Array, priority: Array) -> None:
+        """Ignored."""
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to restore."""
+
+
+class Minibatches(All):
+    """A partition of everything stored into `count` parts of nearly equal size, in a new random order each time all parts
+    have been drawn."""
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise ProtoRLError(f"{count} minibatches are not possible: use 1 or more")
+        self.count = count
+        self.order = np.zeros(0, np.int64)
+        self.next = 0
+
+    def bind(self, window: Window, batch_size: int, seed: int) -> None:
+        super().bind(window, batch_size, seed)
+        self.generator = generator(seed, "sampler")
+
+    def turnover(self, left: Array, entered: Array, given: Array | None) -> None:
+        self.next = 0
+
+    def draw(self, step: int) -> tuple[Array, Array]:
+        if self.next == 0:
+            self.order = self.generator.permutation(self.window.all())
+        part = np.array_split(self.order, self.count)[self.next]
+        self.next = (self.next + 1) % self.count
+        return part, np.ones(part.shape[0], np.float32)
+
+    def state_dict(self) -> State:
+        return {"generator": pack(self.generator), "order": self.order, "next": self.next}
+
+    def load_state_dict(self, state: State) -> None:
+        unpack(self.generator, state["generator"])
+        self.order, self.next = np.asarray(state["order"]), state["next"]

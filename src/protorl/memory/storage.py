@@ -1,0 +1,342 @@
+"""Storage: what happened, each row once.
+
+Every environment is a lane with a ring of its own. A row's next observation is the next row's observation; where an episode
+ended, the true final observation lies in a side region behind the rings. Frame stacks are stored as single frames and rebuilt
+when read.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from protorl.memory.kernels import append_rows, stack_rows
+from protorl.types import Array, ArraySpec, Columns, Field, ProtoRLError, State, Step, tree_leaves, tree_map
+
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+}
+BOOK = np.dtype([("reward", np.float32), ("discount", np.float32), ("side", np.int32), ("age", np.int32)])
+"""A row's numbers, side by side. side: where its final observation lies, -1 if the episode goes on; age: steps since its start."""
+
+
+def human_bytes(n: float) -> str:
+    """1234567 -> "1.2 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def frame(spec: ArraySpec) -> Field:
+    """What is stored of one observation: one frame of a stack."""
+    k = spec.frame_stack
+    shape = (spec.shape[0] // k, *spec.shape[1:]) if k > 1 else spec.shape
+    return Field(shape, spec.dtype)
+
+
+def row_bytes(field: Field) -> int:
+    return int(np.prod(field.shape, dtype=np.int64)) * field.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How many bytes a memory of `capacity` steps takes, by column, before anything is allocated."""
+
+    capacity: int
+    device: str
+    columns: dict[str, int]
+    available: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.columns.values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {human_bytes(size)}" for name, size in self.columns.items())
+        return f"replay of {self.capacity:,} steps on {self.device}: {human_bytes(self.total)} ({parts})"
+
+    def check(self) -> None:
+        """Raises: ProtoRLError if it does not fit into the memory that is free now."""
+        if self.total > self.available:
+            fits = int(self.capacity * self.available / self.total * 0.9)
+            raise ProtoRLError(f"{self}; only {human_bytes(self.available)} are free: lower capacity to at most {fits:,} steps")
+
+
+def plan_memory(columns: Columns, capacity: int, device: torch.device | str = "cpu") -> MemoryPlan:
+    """What `Replay(columns, capacity)` would take."""
+    device = torch.device(device)
+    sizes = {
+        "obs": sum(row_bytes(frame(spec)) for spec in tree_leaves(columns.obs)),
+        "action": row_bytes(Field(columns.action.shape, columns.action.dtype)),
+        **{name: row_bytes(field) for name, field in columns.extras.items()},
+        "bookkeeping": BOOK.itemsize,
+    }
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return MemoryPlan(capacity, str(device), {name: size * capacity for name, size in sizes.items()}, int(free))
+
+
+class Table:
+    """One column of rows on a device. On the CPU, rows are written through NumPy, which is cheaper for few rows."""
+
+    def __init__(self, field: Field, rows: int, device: torch.device) -> None:
+        if field.dtype.name not in TORCH_DTYPES:
+            raise ProtoRLError(f"a column of dtype {field.dtype} cannot be stored; use one of {', '.join(TORCH_DTYPES)}")
+        self.field, self.device = field, device
+        # Not zeroed: pages that are never written take no memory.
+        self.data = torch.empty((rows, *field.shape), dtype=TORCH_DTYPES[field.dtype.name], device=device)
+        self.array: Array | None = self.data.numpy() if device.type == "cpu" else None
+
+    def write(self, rows: Array, values: Array) -> None:
+        if self.array is not None:
+            self.array[rows] = values
+        else:
+            where = torch.from_numpy(np.asarray(rows, np.int64)).to(self.device)
+            self.data[where] = torch.from_numpy(np.ascontiguousarray(values, self.field.dtype)).to(self.device)
+
+    def read(self, rows: Array) -> torch.Tensor:
+        return self.data.index_select(0, torch.from_numpy(rows).to(self.device))
+
+    def copy(self, source: Array, target: Array) -> None:
+        self.data[torch.from_numpy(target).to(self.device)] = self.read(source)
+
+    def grow(self, rows: int) -> None:
+        old = self.data
+        self.data = torch.empty((rows, *self.field.shape), dtype=old.dtype, device=self.device)
+        self.data[: old.shape[0]] = old
+        self.array = self.data.numpy() if self.device.type == "cpu" else None
+
+
+class Storage:
+    """Rings of `capacity // num_envs` steps per lane.
+
+    Row t of lane i is in slot i * ring + t % ring; slots number 0 .. `slots` - 1. Observations have more rows behind them: row
+    `slots + s` is the final observation in side slot s, and the last row is a zero frame.
+
+    Raises: ProtoRLError if the memory does not fit, or a step does not match the columns.
+    """
+
+    def __init__(self, columns: Columns, capacity: int, device: torch.device | str = "cpu") -> None:
+        if capacity < columns.num_envs:
+            raise ProtoRLError(
+                f"capacity {capacity} is less than one step for each of the {columns.num_envs} environments: raise capacity"
+            )
+        plan = plan_memory(columns, capacity, device)
+        logging.getLogger("protorl").info(str(plan))
+        plan.check()
+        self.columns, self.device = columns, torch.device(device)
+        self.lanes = columns.num_envs
+        self.length = capacity // self.lanes
+        self.stack = max(spec.frame_stack for spec in tree_leaves(columns.obs))
+        self.ring = self.length + self.stack  # stack - 1 older frames and the newest observation, which has no row yet
+        self.slots = self.lanes * self.ring
+        self.sides = self.lanes + max(self.slots // 16, 16)
+
+        self.counts = np.zeros(self.lanes, np.int64)
+        self.live = np.zeros(self.lanes, np.bool_)
+        self.book = np.zeros(self.slots, BOOK)
+        self.book["side"] = -1
+        self.side_row = np.zeros(self.sides, np.int64)
+        self.free = np.arange(self.sides, dtype=np.int32)
+        self.free_count = self.sides
+
+        self.obs = tree_map(lambda spec: Table(frame(spec), self.slots + self.sides + 1, self.device), columns.obs)
+        self.tables = {
+            "action": Table(Field(columns.action.shape, columns.action.dtype), self.slots, self.device),
+            **{name: Table(field, self.slots, self.device) for name, field in columns.extras.items()},
+        }
+        self.clear_zero_frame()
+
+    def clear_zero_frame(self) -> None:
+        for table in tree_leaves(self.obs):
+            table.data[-1] = 0
+
+    @property
+    def size(self) -> int:
+        """Steps stored now."""
+        return int(np.minimum(self.counts, self.length).sum())
+
+    def add(self, step: Step) -> int:
+        """Write one vector step; returns how many of its rows are valid."""
+        if step.reward.shape[0] != self.lanes:
+            raise ProtoRLError(
+                f"a step of {step.reward.shape[0]} environments does not fit a memory of {self.lanes}: build the memory "
+                "from agent.columns(env.spec) of the same environment"
+            )
+        if self.free_count < 2 * self.lanes:  # one for each row that ends, one for each that is cut
+            self.grow_sides()
+        slots, successors = np.empty(self.lanes, np.int64), np.empty(self.lanes, np.int64)
+        free, valid, firsts = self.append(step, slots, successors)
+        if free < 0:
+            self.cut(np.flatnonzero(step.first & self.live & step.valid))
+            free, valid, firsts = self.append(step, slots, successors)
+        self.free_count = free
+        rows = slice(None) if valid == self.lanes else np.flatnonzero(step.valid)
+        written, following = slots[rows], successors[rows]
+        if firsts:
+            begins = self.book["age"][written] == 0
+            self.write_first(step, np.arange(self.lanes)[rows][begins], written[begins])
+        for table, values in zip(tree_leaves(self.obs), tree_leaves(step.next_obs)):
+            table.write(following, newest_frame(values[rows], table.field))
+        self.tables["action"].write(written, step.action[rows])
+        for name in self.columns.extras:
+            if name not in step.extras:
+                raise ProtoRLError(f"the agent declared the column {name!r} but its steps do not carry it in Act.extras")
+            self.tables[name].write(written, step.extras[name][rows])
+        return valid
+
+    def append(self, step: Step, slots: Array, successors: Array) -> tuple[int, int, int]:
+        return append_rows(
+            self.ring, self.counts, self.live, self.book, self.side_row, self.free, self.free_count, step.reward,
+            step.discount, step.ended, step.first, step.valid, slots, successors,
+        )  # fmt: skip
+
+    def write_first(self, step: Step, rows: Array, slots: Array) -> None:
+        """An episode's first observation; its stack must be padded as its specification says."""
+        specs = tree_leaves(self.columns.obs)
+        for spec, table, values in zip(specs, tree_leaves(self.obs), tree_leaves(step.obs)):
+            newest = newest_frame(values[rows], table.field)
+            if spec.frame_stack > 1:
+                older = values[rows][:, : -newest.shape[1]].reshape(len(rows), spec.frame_stack - 1, *newest.shape[1:])
+                if not np.array_equal(
+                    older, np.broadcast_to(newest[:, None] if spec.stack_padding == "reset" else 0, older.shape)
+                ):
+                    raise ProtoRLError(
+                        f"an episode began with a frame stack that is not padded by {spec.stack_padding!r} as its "
+                        "specification says, so stacks cannot be rebuilt from single frames: set ArraySpec.stack_padding, or "
+                        "frame_stack=1 to store whole stacks"
+                    )
+            table.write(slots, newest)
+
+    def cut(self, lanes: Array) -> None:
+        """The episodes in these lanes were interrupted after their last row: it becomes a truncation, with the successor
+        that is known."""
+        for lane in lanes[self.live[lanes]]:
+            last = lane * self.ring + (self.counts[lane] - 1) % self.ring
+            self.free_count -= 1
+            side = int(self.free[self.free_count])
+            self.book["side"][last], self.side_row[side] = side, last
+            for table in tree_leaves(self.obs):
+                table.copy(np.array([self.head(lane)]), np.array([self.slots + side]))
+            self.live[lane] = False
+
+    def head(self, lane: int) -> int:
+        """The slot that holds a live lane's newest observation, whose row is still to come."""
+        return int(lane * self.ring + self.counts[lane] % self.ring)
+
+    def grow_sides(self) -> None:
+        """Double the side region: episodes turned out very short."""
+        old, self.sides = self.sides, 2 * self.sides
+        for table in tree_leaves(self.obs):
+            table.grow(self.slots + self.sides + 1)
+        self.clear_zero_frame()
+        self.side_row = np.concatenate([self.side_row, np.zeros(old, np.int64)])
+        free = np.arange(self.sides, dtype=np.int32)
+        free[: self.free_count] = self.free[: self.free_count]
+        free[self.free_count : self.free_count + old] = np.arange(old, self.sides)
+        self.free, self.free_count = free, self.free_count + old
+
+    def read_obs(self, rows: Array, final: Array | None = None) -> Any:
+        """Observations at `rows` [B] (slots, or side rows), frame stacks rebuilt: tensors [B, *O]."""
+
+        def read(spec: ArraySpec, table: Table) -> torch.Tensor:
+            if spec.frame_stack == 1:
+                return table.read(rows)
+            inside = rows < self.slots
+            before = np.where(inside, rows, self.side_row[np.where(inside, 0, rows - self.slots)])
+            live_head = inside & self.is_head(rows)
+            previous = np.where(live_head, rows // self.ring * self.ring + (rows - 1) % self.ring, before)
+            ages = self.book["age"][previous] + (~inside | live_head)
+            frames = np.empty((len(rows), spec.frame_stack), np.int64)
+            zero = self.slots + self.sides if spec.stack_padding == "zero" else -1
+            stack_rows(rows, ages, self.ring, self.slots, self.side_row, zero, frames)
+            return table.read(frames.reshape(-1)).reshape(len(rows), *spec.shape)
+
+        return tree_map(read, self.columns.obs, self.obs)
+
+    def is_head(self, slots: Array) -> Array:
+        """Whether each slot holds the newest observation of a live lane."""
+        lane = np.minimum(slots // self.ring, self.lanes - 1)
+        return self.live[lane] & (slots % self.ring == self.counts[lane] % self.ring)
+
+    # Rows for an incremental checkpoint
+
+    def rows(self, start: list[int]) -> State:
+        """Rows start[lane] .. counts[lane] - 1 of every lane as plain tensors, final observations included."""
+        lanes = []
+        for lane, first in enumerate(start):
+            slots = lane * self.ring + np.arange(first, self.counts[lane]) % self.ring
+            sides = self.final_rows(slots)
+            lanes.append(
+                {
+                    "start": int(first),
+                    "book": {name: self.book[name][slots] for name in ("reward", "discount", "age")},
+                    "final": self.book["side"][slots] >= 0,
+                    "obs": [table.read(slots).cpu() for table in tree_leaves(self.obs)],
+                    "final_obs": [table.read(sides).cpu() for table in tree_leaves(self.obs)],
+                    "tables": {name: table.read(slots).cpu() for name, table in self.tables.items()},
+                }
+            )
+        return {"lanes": lanes}
+
+    def final_rows(self, slots: Array) -> Array:
+        """Where the final observations of those rows lie that ended an episode."""
+        side = self.book["side"][slots]
+        return self.slots + side[side >= 0].astype(np.int64)
+
+    def restore_rows(self, segment: State) -> None:
+        """Put rows back where they were; later segments win over earlier ones."""
+        for lane, part in enumerate(segment["lanes"]):
+            final = np.asarray(part["final"])
+            old = max(0, len(final) - self.ring)  # rows of a longer segment that its own later rows overwrote
+            slots = lane * self.ring + np.arange(part["start"] + old, part["start"] + len(final)) % self.ring
+            stale = self.final_rows(slots) - self.slots
+            self.free[self.free_count : self.free_count + len(stale)] = stale
+            self.free_count += len(stale)
+            for name, values in part["book"].items():
+                self.book[name][slots] = np.asarray(values)[old:]
+            self.book["side"][slots] = -1
+            ends = slots[final[old:]]
+            while self.free_count < len(ends) + self.lanes:
+                self.grow_sides()
+            self.free_count -= len(ends)
+            self.book["side"][ends] = self.free[self.free_count : self.free_count + len(ends)]
+            self.side_row[self.book["side"][ends]] = ends
+            gone = int(final[:old].sum())
+            for table, obs, final_obs in zip(tree_leaves(self.obs), part["obs"], part["final_obs"]):
+                table.write(slots, obs.numpy()[old:])
+                table.write(self.final_rows(slots), final_obs.numpy()[gone:])
+            for name, table in self.tables.items():
+                table.write(slots, part["tables"][name].numpy()[old:])
+
+    def state_dict(self) -> State:
+        """All but the rows: lane counters and the newest observation of live lanes."""
+        heads = np.array([self.head(lane) for lane in range(self.lanes)])
+        return {
+            "length": self.length,
+            "counts": self.counts.copy(),
+            "live": self.live.copy(),
+            "heads": tree_map(lambda table: table.read(heads).cpu(), self.obs),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        if state["length"] != self.length or len(state["counts"]) != self.lanes:
+            raise ProtoRLError(
+                f"the checkpoint's memory has {len(state['counts'])} lanes of {state['length']} steps, this one "
+                f"{self.lanes} of {self.length}: resume with the same capacity and num_envs"
+            )
+        self.counts[:], self.live[:] = state["counts"], state["live"]
+        heads = np.array([self.head(lane) for lane in range(self.lanes)])
+        for table, values in zip(tree_leaves(self.obs), tree_leaves(state["heads"])):
+            table.write(heads, values.numpy())
+
+
+def newest_frame(values: Array, field: Field) -> Array:
+    """The newest frame [n, C, H, W] of observations [n, k * C, H, W]; all of an observation that is not stacked."""
+    return values if values.shape[1:] == field.shape else values[:, -field.shape[0] :]

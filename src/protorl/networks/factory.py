@@ -1,0 +1,67 @@
+"""Networks from a small config, sized by the environment's specification."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
+from protorl.networks.heads import C51Head, DuelingHead, Head, QHead, QuantileHead
+from protorl.networks.layers import unknown
+from protorl.networks.network import Network
+from protorl.types import EnvSpec, ObsSpec, ProtoRLError
+
+BASES: dict[str, type[Base]] = {"mlp": MLP, "nature": NatureCNN, "impala": ImpalaResNet}
+HEADS: dict[str, type[Head]] = {"q": QHead, "dueling": DuelingHead, "c51": C51Head, "quantile": QuantileHead}
+
+
+def build_network(spec: EnvSpec, config: Mapping[str, Any] | None = None) -> Network:
+    """A network for an environment, such as `{"base": {"type": "mlp", "widths": [64, 64]}, "head": "dueling"}`.
+
+    A part is a name, or a dict of its `type` and the arguments of its class. Bases: mlp, nature, impala, dict (with
+    `bases`: observation key to base). Heads: q, dueling, c51, quantile. A part left out: q for the head; for the base
+    nature for images, mlp for other arrays, dict for dicts. Raises ProtoRLError for an unknown part or argument.
+    """
+    config = {} if config is None else config
+    for key in config:
+        if key not in ("base", "head"):
+            raise unknown("part of a network", key, ["base", "head"])
+    base = _base(spec.obs, config.get("base", {}))
+    name, arguments = _part("head", config.get("head", {}), "q", list(HEADS))
+    return Network(base, _make(HEADS[name], spec.action, name, arguments))
+
+
+def _base(obs: ObsSpec, config: str | Mapping[str, Any]) -> Base:
+    default = "dict" if isinstance(obs, dict) else "nature" if obs.pixels else "mlp"
+    name, arguments = _part("base", config, default, [*BASES, "dict"])
+    if name != "dict":
+        return _make(BASES[name], obs, name, arguments)
+    if not isinstance(obs, dict):
+        raise ProtoRLError(f"base 'dict' reads dict observations, but this one is an array {obs.shape}: use 'mlp' or 'nature'")
+    for key in arguments:
+        if key != "bases":
+            raise unknown("argument of 'dict'", key, ["bases"])
+    configs = arguments.get("bases", {})
+    for key in configs:
+        if key not in obs:
+            raise unknown("observation", key, list(obs))
+    return DictBase({key: _base(entry, configs.get(key, {})) for key, entry in obs.items()})
+
+
+def _part(part: str, config: Any, default: str, known: list[str]) -> tuple[str, dict[str, Any]]:
+    if not isinstance(config, str | Mapping):
+        raise ProtoRLError(f"the {part} of a network is a name or a dict with its 'type', got {config!r}")
+    arguments = {"type": config} if isinstance(config, str) else dict(config)
+    name = arguments.pop("type", default)
+    if name not in known:
+        raise unknown(part, name, known)
+    return name, arguments
+
+
+def _make(cls: type[Any], spec: Any, name: str, arguments: dict[str, Any]) -> Any:
+    known = list(inspect.signature(cls).parameters)[1:]
+    for key in arguments:
+        if key not in known:
+            raise unknown(f"argument of {name!r}", key, known)
+    return cls(spec, **arguments)

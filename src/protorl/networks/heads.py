@@ -1,0 +1,177 @@
+"""Heads name the outputs: features become a NamedTuple whose `q` [..., A] is what a policy acts on.
+
+A head is made without knowing how many features it will see; `Network(base, head)` tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from protorl.networks.layers import dense, linear
+from protorl.types import ActionSpec, ProtoRLError
+
+
+class QOut(NamedTuple):
+    """Action values."""
+
+    q: Tensor  # [..., A]
+
+
+class C51Out(NamedTuple):
+    """Action values and the categorical distributions they are the means of."""
+
+    q: Tensor  # [..., A]
+    log_p: Tensor  # [..., A, K]
+    atoms: Tensor  # [K]
+
+
+class QuantileOut(NamedTuple):
+    """Action values and the quantiles they are the means of."""
+
+    q: Tensor  # [..., A]
+    quantiles: Tensor  # [..., A, K], at the levels (i + 1/2) / K
+
+
+class Head(nn.Module):
+    """Maps features [..., F] to a NamedTuple. `build` makes the layers, once."""
+
+    built = False
+
+    def build(self, features: int) -> None:
+        """Make the layers for so many features. Raises ProtoRLError the second time: a head belongs to one network."""
+        if self.built:
+            raise ProtoRLError(f"this {type(self).__name__} already belongs to a network: make a new one for each network")
+        self.make(features)
+        self.built = True
+
+    def make(self, features: int) -> None:
+        raise NotImplementedError
+
+
+class ValueHead(Head):
+    """What the heads over discrete actions share: the number of actions, and hidden layers `widths` of their own.
+
+    `noisy` makes every layer of the head a `NoisyLinear`. Raises ProtoRLError unless the actions are discrete.
+    """
+
+    def __init__(self, action: ActionSpec, widths: Sequence[int] = (), activation: str = "relu", noisy: bool = False) -> None:
+        super().__init__()
+        if action.kind != "discrete":
+            raise ProtoRLError(
+                f"{type(self).__name__} values a finite set of actions, but these actions are {action.kind!r}: "
+                "use an agent for such actions, or an environment with discrete ones"
+            )
+        self.actions, self.widths, self.activation, self.noisy = action.n, tuple(widths), activation, noisy
+
+    def stream(self, features: int, outputs: int) -> nn.Sequential:
+        """Hidden layers, then `outputs` numbers."""
+        hidden = dense(features, self.widths, self.activation, noisy=self.noisy)
+        return nn.Sequential(*hidden, linear(self.widths[-1] if self.widths else features, outputs, self.noisy))
+
+
+class QHead(ValueHead):
+    """One value per action: `q = W φ(s) + b`. [..., F] -> QOut. Source: Mnih et al. 2015."""
+
+    def make(self, features: int) -> None:
+        self.layers = self.stream(features, self.actions)
+
+    def forward(self, x: Tensor) -> QOut:
+        return QOut(self.layers(x))
+
+
+class DuelingHead(ValueHead):
+    """A state value plus mean-free advantages: `q(s, a) = v(s) + adv(s, a) - mean_a' adv(s, a')`, equation 9.
+
+    [..., F] -> QOut. `widths` are the hidden layers of each of the two streams (the paper: 512 after the convolutions).
+    Source: Wang et al. 2016. Differs from the paper: the gradient entering the base is not multiplied by 1/sqrt(2).
+    """
+
+    def make(self, features: int) -> None:
+        self.value = self.stream(features, 1)
+        self.advantage = self.stream(features, self.actions)
+
+    def forward(self, x: Tensor) -> QOut:
+        adv = self.advantage(x)
+        return QOut(self.value(x) + adv - adv.mean(-1, keepdim=True))
+
+
+class DistributionalHead(ValueHead):
+    """What C51 and quantile heads share: `outputs` numbers per action, dueling per number if asked (Rainbow)."""
+
+    def __init__(
+        self, action: ActionSpec, outputs: int, dueling: bool, widths: Sequence[int], activation: str, noisy: bool
+    ) -> None:
+        super().__init__(action, widths, activation, noisy)
+        self.outputs, self.dueling = outputs, dueling
+
+    def make(self, features: int) -> None:
+        self.advantage = self.stream(features, self.actions * self.outputs)
+        if self.dueling:
+            self.value = self.stream(features, self.outputs)
+
+    def numbers(self, x: Tensor) -> Tensor:
+        """[..., F] -> [..., A, K]."""
+        adv = self.advantage(x).unflatten(-1, (self.actions, self.outputs))
+        return self.value(x).unsqueeze(-2) + adv - adv.mean(-2, keepdim=True) if self.dueling else adv
+
+
+class C51Head(DistributionalHead):
+    """A categorical distribution over returns per action, on `atoms` evenly spaced values from `v_min` to `v_max`.
+
+    `p_i(s, a) = softmax_i`, `q = Σ_i z_i p_i`. [..., F] -> C51Out. The support must cover the (discounted) returns; 51
+    atoms on [-10, 10] are the paper's for Atari with clipped rewards. Raises ProtoRLError for fewer than 2 atoms or an
+    empty range.
+    Source: Bellemare, Dabney and Munos 2017; with `dueling`, Hessel et al. 2018 (Rainbow).
+    """
+
+    atoms: Tensor
+
+    def __init__(
+        self,
+        action: ActionSpec,
+        atoms: int = 51,
+        v_min: float = -10.0,
+        v_max: float = 10.0,
+        dueling: bool = False,
+        widths: Sequence[int] = (),
+        activation: str = "relu",
+        noisy: bool = False,
+    ) -> None:
+        super().__init__(action, atoms, dueling, widths, activation, noisy)
+        if atoms < 2 or not v_min < v_max:
+            raise ProtoRLError(
+                f"C51Head cannot put {atoms} atoms on [{v_min}, {v_max}]: it needs at least 2 and v_min below v_max"
+            )
+        self.register_buffer("atoms", torch.linspace(v_min, v_max, atoms), persistent=False)
+
+    def forward(self, x: Tensor) -> C51Out:
+        log_p = torch.log_softmax(self.numbers(x), dim=-1)
+        return C51Out((log_p.exp() * self.atoms).sum(-1), log_p, self.atoms)
+
+
+class QuantileHead(DistributionalHead):
+    """`quantiles` numbers per action at the levels (i + 1/2) / quantiles; `q` is their mean. [..., F] -> QuantileOut.
+
+    Raises ProtoRLError for fewer than 1. Source: Dabney et al. 2018 (QR-DQN), 200 quantiles.
+    """
+
+    def __init__(
+        self,
+        action: ActionSpec,
+        quantiles: int = 200,
+        dueling: bool = False,
+        widths: Sequence[int] = (),
+        activation: str = "relu",
+        noisy: bool = False,
+    ) -> None:
+        super().__init__(action, quantiles, dueling, widths, activation, noisy)
+        if quantiles < 1:
+            raise ProtoRLError(f"QuantileHead needs at least 1 quantile, got {quantiles}")
+
+    def forward(self, x: Tensor) -> QuantileOut:
+        quantiles = self.numbers(x)
+        return QuantileOut(quantiles.mean(-1), quantiles)

@@ -1,0 +1,147 @@
+"""Policies over a finite set of actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from protorl.functional import pick
+from protorl.policies.draws import Draws, as_numpy, discrete
+from protorl.types import ActionSpec, Array, Constant, Linear, ProtoRLError, Schedule, State, as_schedule
+
+
+class Policy(Protocol):
+    """`policy(out)` explores, `policy.mode(out)` does not; `out` is a head's output, the answer actions [N, *A] in numpy."""
+
+    def __call__(self, out: Any) -> Array: ...
+
+    def mode(self, out: Any) -> Array: ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class Greedy:
+    """The action of the largest value, the first of several: `out.q` [N, A] -> [N]. It never explores.
+
+    Raises ProtoRLError unless the actions are discrete.
+    """
+
+    def __init__(self, action: ActionSpec) -> None:
+        discrete(action, "Greedy")
+
+    def __call__(self, out: Any) -> Array:
+        return self.mode(out)
+
+    def mode(self, out: Any) -> Array:
+        best: Array = as_numpy(out.q).argmax(-1)
+        return best
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        pass
+
+
+class EpsilonGreedy:
+    """With probability ε a uniformly random action, else the greedy one; each row tosses a coin of its own.
+
+    `out.q` [N, A] -> [N]. `epsilon` is a number, a schedule over this policy's clock, or one number per row [N]
+    (`apex_epsilons`). The clock counts agent steps: N per exploring call, so that a schedule means the same for any number
+    of environments. `rows` names the environments served (row i draws from stream i, whoever hosts it); None: 0..N-1.
+    Raises ProtoRLError for an epsilon outside [0, 1], actions that are not discrete, or a changed number of rows.
+    Source: Mnih et al. 2015, Algorithm 1.
+    """
+
+    def __init__(
+        self, action: ActionSpec, epsilon: float | Schedule | Array, seed: int = 0, rows: Sequence[int] | None = None
+    ) -> None:
+        self.actions = discrete(action, "EpsilonGreedy")
+        if isinstance(epsilon, np.ndarray):
+            rows = range(len(epsilon)) if rows is None else rows
+            if epsilon.shape != (len(rows),):
+                raise ProtoRLError(f"epsilon has shape {epsilon.shape} but there are {len(rows)} rows: give one for each")
+            values: Any = epsilon
+            self.schedule: Schedule = Constant(values)
+        else:
+            self.schedule = as_schedule(epsilon)
+            values = [epsilon.start, epsilon.end] if isinstance(epsilon, Linear) else [self.schedule(0)]
+        if not all(0 <= value <= 1 for value in values):
+            raise ProtoRLError(f"epsilon {[float(v) for v in values]} is not a probability: keep it in [0, 1]")
+        self.draws = Draws(seed, "epsilon-greedy", rows)
+        self.steps = 0
+
+    def __call__(self, out: Any) -> Array:
+        action = self.mode(out)
+        coin = self.draws.uniform(len(action), 2)
+        explore = coin[:, 0] < self.schedule(self.steps)
+        np.copyto(action, coin[:, 1] * self.actions, where=explore, casting="unsafe")  # the cast rounds down
+        self.steps += len(action)
+        return action
+
+    def mode(self, out: Any) -> Array:
+        best: Array = as_numpy(out.q).argmax(-1)
+        return best
+
+    def state_dict(self) -> State:
+        return {"steps": self.steps, "draws": self.draws.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.steps = state["steps"]
+        self.draws.load_state_dict(state["draws"])
+
+
+def apex_epsilons(n: int, base: float = 0.4, alpha: float = 7.0) -> Array:
+    """One fixed ε per actor: `ε_i = base^(1 + alpha i / (n - 1))`, i = 0..n-1, and `base` for a single one: [n] float64.
+
+    Raises ProtoRLError for n below 1. Source: Horgan et al. 2018 (Ape-X), section 4.1.
+    """
+    if n < 1:
+        raise ProtoRLError(f"{n} actors cannot explore: ask for at least 1")
+    return np.float64(base) ** (1 + alpha * np.arange(n) / max(n - 1, 1))
+
+
+class Categorical:
+    """Samples an action from `softmax(logits)`; each row draws from a stream of its own: `out.logits` [N, A] -> [N].
+
+    `mode` is the likeliest action. `rows` names the environments served, as in `EpsilonGreedy`. A logit of -inf forbids an
+    action: it is never drawn. Raises ProtoRLError for actions that are not discrete or a changed number of rows.
+    """
+
+    def __init__(self, action: ActionSpec, seed: int = 0, rows: Sequence[int] | None = None) -> None:
+        discrete(action, "Categorical")
+        self.draws = Draws(seed, "categorical", rows)
+
+    def __call__(self, out: Any) -> Array:
+        logits = as_numpy(out.logits)
+        p = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
+        cdf = p.cumsum(-1)
+        cdf /= cdf[:, -1:]  # ends in exactly 1, which no draw reaches, so an action of probability 0 is never counted to
+        action: Array = (cdf <= self.draws.uniform(len(cdf), 1)).sum(-1)
+        return action
+
+    def mode(self, out: Any) -> Array:
+        best: Array = as_numpy(out.logits).argmax(-1)
+        return best
+
+    def log_prob(self, out: Any, action: Tensor) -> Tensor:
+        """`log π(action)`: `out.logits` [..., A], integer `action` [...] -> [...], differentiable."""
+        return pick(torch.log_softmax(out.logits, -1), action)
+
+    def entropy(self, out: Any) -> Tensor:
+        """`-Σ_a π(a) log π(a)` in nats: `out.logits` [..., A] -> [...], differentiable; forbidden actions add 0."""
+        log_p = torch.log_softmax(out.logits, -1)
+        log_p = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 · -inf would be NaN
+        return -(log_p.exp() * log_p).sum(-1)
+
+    def state_dict(self) -> State:
+        return {"draws": self.draws.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.draws.load_state_dict(state["draws"])

@@ -1,0 +1,57 @@
+"""What policies share: values as numpy, and one stream of uniform numbers per environment row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from protorl.rng import RowStreams
+from protorl.types import ActionSpec, Array, ProtoRLError, State
+
+
+def as_numpy(values: Any) -> Array:
+    """The same numbers in numpy, with one transfer if they are on another device."""
+    return values.numpy(force=True) if isinstance(values, torch.Tensor) else values
+
+
+def discrete(action: ActionSpec, policy: str) -> int:
+    """How many actions there are. Raises ProtoRLError unless they are discrete."""
+    if action.kind != "discrete":
+        raise ProtoRLError(f"{policy} chooses among discrete actions, but these actions are {action.kind!r}")
+    return action.n
+
+
+class Draws:
+    """Uniform numbers for the rows (environments) of a policy; without `rows`, the first call decides that they are 0..N-1.
+
+    Raises ProtoRLError when a later call has another number of rows.
+    """
+
+    def __init__(self, seed: int, name: str, rows: Sequence[int] | None, block: int = 1024) -> None:
+        self.seed, self.name, self.block = seed, name, block
+        self.open(() if rows is None else rows)
+
+    def open(self, rows: Sequence[int]) -> None:
+        self.n = len(rows)
+        self.streams = RowStreams(self.seed, self.name, rows, self.block)
+
+    def uniform(self, n: int, k: int) -> Array:
+        """[n, k] float64 in [0, 1)."""
+        if n != self.n:
+            if self.n > 0:
+                raise ProtoRLError(
+                    f"this {self.name} policy serves {self.n} environments but was given {n} rows: "
+                    "make one policy for each set of environments"
+                )
+            self.open(range(n))
+        return self.streams.uniform(k)
+
+    def state_dict(self) -> State:
+        return self.streams.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        if len(state["starts"]) != self.n:
+            self.open(range(len(state["starts"])))
+        self.streams.load_state_dict(state)

@@ -1,0 +1,58 @@
+"""Uniformly random actions before the policy's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from protorl.policies.discrete import Policy
+from protorl.policies.draws import Draws
+from protorl.types import ActionSpec, Array, ProtoRLError, State
+
+
+class Warmup:
+    """Uniformly random actions for the first `steps` agent steps, then `policy`; `mode` is always the policy's.
+
+    The clock counts N per exploring call; the inner policy's own clock starts afterwards. Discrete and multidiscrete
+    actions are integers, box actions lie in [-1, 1]. `rows` names the environments served (None: 0..N-1), each with a
+    stream of its own. Raises ProtoRLError for negative `steps`, an unknown kind of action, a changed number of rows.
+    """
+
+    def __init__(
+        self, policy: Policy, action: ActionSpec, steps: int, seed: int = 0, rows: Sequence[int] | None = None
+    ) -> None:
+        if steps < 0:
+            raise ProtoRLError(f"a warm-up of {steps} steps is impossible: give 0 or more")
+        if action.kind not in ("discrete", "multidiscrete", "box"):
+            raise ProtoRLError(f"Warmup cannot draw {action.kind!r} actions: it knows discrete, multidiscrete and box")
+        self.policy, self.action, self.steps = policy, action, steps
+        self.numbers = int(np.prod(action.shape, dtype=np.int64))
+        self.draws = Draws(seed, "warm-up", rows, block=max(1024, self.numbers))
+        self.done = 0
+
+    def __call__(self, out: Any) -> Array:
+        if self.done >= self.steps:
+            return self.policy(out)
+        n = len(out[0])
+        self.done += n
+        u = self.draws.uniform(n, self.numbers).reshape(n, *self.action.shape)
+        if self.action.kind == "discrete":
+            u = u * self.action.n
+        elif self.action.kind == "multidiscrete":
+            u = u * np.array(self.action.nvec)
+        else:
+            u = 2 * u - 1
+        return u.astype(self.action.dtype)
+
+    def mode(self, out: Any) -> Array:
+        return self.policy.mode(out)
+
+    def state_dict(self) -> State:
+        return {"done": self.done, "draws": self.draws.state_dict(), "policy": self.policy.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.done = state["done"]
+        self.draws.load_state_dict(state["draws"])
+        self.policy.load_state_dict(state["policy"])

@@ -1,0 +1,131 @@
+"""Fields of a recipe: a hyperparameter with its meaning, its unit, its range, and the paper's value."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any
+
+from protorl.types import ProtoRLError
+
+
+def hp(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    paper: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field that documents itself: meaning, unit, the paper's value, and the range [low, high] or choices."""
+    metadata = {"help": help, "unit": unit, "paper": paper, "low": low, "high": high, "choices": choices}
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check(recipe: Any) -> None:
+    """Every field of a recipe against its type, range and choices. Raises: ProtoRLError naming field, value and way out."""
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        converted = coerce(field.name, value, hints(type(recipe))[field.name])
+        object.__setattr__(recipe, field.name, converted)
+        if converted is None:
+            continue
+        low, high, choices = (field.metadata.get(key) for key in ("low", "high", "choices"))
+        for number in converted if isinstance(converted, tuple) else (converted,):
+            if (low is not None and number < low) or (high is not None and number > high):
+                allowed = f"at least {low}" if high is None else f"at most {high}" if low is None else f"in [{low}, {high}]"
+                raise ProtoRLError(
+                    f"{field.name} {number} is out of range: it must be {allowed} {field.metadata['unit']}".rstrip()
+                )
+        if choices and converted not in choices:
+            raise ProtoRLError(f"{field.name} {converted!r} is unknown: choose one of {', '.join(choices)}")
+
+
+def hints(recipe: type) -> dict[str, Any]:
+    """Field types of a recipe class, resolved."""
+    return typing.get_type_hints(recipe)
+
+
+def coerce(name: str, value: Any, kind: Any) -> Any:
+    """`value` as the type of a field: 1e5 is an integer where it is whole; lists become tuples."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    for option in options:
+        origin = typing.get_origin(option)
+        if option is type(None):
+            if value is None:
+                return None
+        elif option is bool:
+            if isinstance(value, bool):
+                return value
+        elif option is int:
+            if not isinstance(value, bool) and isinstance(value, int | float) and float(value).is_integer():
+                return int(value)
+        elif option is float:
+            if not isinstance(value, bool) and isinstance(value, int | float) and value == value:
+                return float(value)
+        elif origin is tuple:
+            if isinstance(value, list | tuple):
+                return tuple(coerce(name, item, typing.get_args(option)[0]) for item in value)
+        elif isinstance(value, origin or option):
+            return value
+    wanted = " or ".join("nothing (None)" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+    raise ProtoRLError(f"{name} {value!r} has the wrong type: it must be {wanted}")
+
+
+def parse_settings(recipe: type, settings: list[str]) -> dict[str, Any]:
+    """`["lr=1e-3", "widths=256,256"]` as keyword arguments of a recipe. Raises: ProtoRLError for an unknown field."""
+    kinds = hints(recipe)
+    known = [field.name for field in dataclasses.fields(recipe)]
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise ProtoRLError(f"--set {setting!r} is not key=value, such as lr=1e-3")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ProtoRLError(f"{name!r} is no field of this recipe: {hint}its fields are {', '.join(known)}")
+        parsed[name] = parse_value(name, text.strip(), kinds[name])
+    return parsed
+
+
+def parse_value(name: str, text: str, kind: Any) -> Any:
+    """What a person typed, as the field's type."""
+    words = {"true": True, "false": False, "none": None}
+    value: Any
+    if text.lower() in words:
+        value = words[text.lower()]
+    else:
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+    if kind is str and not isinstance(value, str):
+        value = text
+    if "tuple" in str(kind) and not isinstance(value, list | tuple | None):
+        value = (value,)
+    return coerce(name, value, kind)
+
+
+def table(recipe: type) -> list[tuple[str, str, str]]:
+    """Rows (name, default, description with unit and paper's value) for a help page."""
+    rows = []
+    for field in dataclasses.fields(recipe):
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        parts = [field.metadata.get("help", "")]
+        if field.metadata.get("unit"):
+            parts.append(f"[{field.metadata['unit']}]")
+        if field.metadata.get("choices"):
+            parts.append(f"({'|'.join(field.metadata['choices'])})")
+        if field.metadata.get("paper"):
+            parts.append(f"paper: {field.metadata['paper']}")
+        rows.append((field.name, str(default), " ".join(part for part in parts if part)))
+    return rows

@@ -1,0 +1,153 @@
+"""A recipe: frozen hyperparameters that build environment, agent, memory and actors, and run them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from typing_extensions import dataclass_transform
+
+from protorl import rng
+from protorl.actors import LocalActors
+from protorl.agents import Agent
+from protorl.envs import make_vec_envs
+from protorl.memory import Replay
+from protorl.recipes.fields import check, hp
+from protorl.recipes.presets import preset
+from protorl.types import EnvSpec, ProtoRLError
+
+if TYPE_CHECKING:
+    from protorl.recipes.running import Result
+
+
+class Parts(NamedTuple):
+    """What a training loop needs."""
+
+    agent: Agent
+    memory: Replay
+    actors: LocalActors
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(hp, dataclasses.field))
+class Recipe:
+    """Hyperparameters of a paper's experiment, as a frozen dataclass; it builds and runs itself.
+
+    A subclass declares fields (`lr: float = hp(1e-3, "learning rate")`, or plainly `lr: float = 1e-3`) and `agent`; it
+    becomes a dataclass by itself. What is not given comes from the preset for the environment, then from the class.
+
+    Raises: ProtoRLError for an unknown field, a wrong type, or a value out of range.
+    """
+
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    env: str = hp("CartPole-v1", "environment id, probe id, or module:id")
+    steps: int = hp(50_000, "length of the training", unit="agent steps, all environments together", low=0)
+    seed: int = hp(0, "root of every random stream", low=0)
+    num_envs: int = hp(1, "environments stepped together", low=1)
+    device: str = hp("auto", "where the networks live", choices=("auto", "cpu", "cuda"))
+    threads: int = hp(0, "torch threads; 0: one for small networks, all cores for images", low=0)
+    backend: str = hp("auto", "how environments are stepped", choices=("auto", "sync", "async", "native", "envpool"))
+    protocol: str | None = hp(None, "Atari protocol; none: nature", choices=("nature", "machado"))
+    package_to_import: str | None = hp(None, "package that registers the environment")
+    apply_api_compatibility: bool = hp(False, "the environment has the old gym API")
+    env_kwargs: dict[str, Any] = hp({}, "further arguments of the environment, as a dict")
+    log_every: int = hp(1_000, "between rows of metrics.csv", unit="agent steps", low=1)
+    eval_every: int = hp(5_000, "between evaluations; 0: only none", unit="agent steps", low=0)
+    eval_episodes: int = hp(10, "episodes of an evaluation", low=1)
+    checkpoint_every: int = hp(10_000, "between checkpoints; 0: none", unit="agent steps", low=0)
+    keep: int = hp(2, "checkpoints kept, besides the best weights", low=1)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, kw_only=True)(cls)
+        _preset_init(cls)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    # What a recipe builds
+
+    def make_env(self, num_envs: int | None = None, *, name: str = "env", render: bool = False) -> Any:
+        """The vector environment; each `name` has random streams of its own."""
+        return make_vec_envs(
+            self.env,
+            self.num_envs if num_envs is None else num_envs,
+            seed=self.seed,
+            name=name,
+            backend="sync" if render else self.backend,
+            package_to_import=self.package_to_import,
+            apply_api_compatibility=self.apply_api_compatibility,
+            protocol=self.protocol,
+            render_mode="rgb_array" if render else None,
+            **self.env_kwargs,
+        )
+
+    def agent(self, spec: EnvSpec) -> Agent:
+        """The agent, its networks on `resolve_device(spec)`; called with torch's generator on a stream of its own."""
+        raise NotImplementedError
+
+    def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
+        """The memory for what the agent wants remembered."""
+        raise NotImplementedError
+
+    def build(self) -> Parts:
+        """Agent, memory and actors, ready for `prl.train`."""
+        env = self.make_env()
+        return self.assemble(env)
+
+    def assemble(self, env: Any) -> Parts:
+        """The parts around an environment that is already there."""
+        agent = self.build_agent(env.spec)
+        return Parts(agent, self.memory(agent, env.spec), LocalActors(agent, env))
+
+    def build_agent(self, spec: EnvSpec) -> Agent:
+        """The agent, its initial weights from the recipe's named stream."""
+        torch.set_num_threads(self.resolve_threads(spec))
+        with rng.torch_stream(self.seed, "networks"):
+            return self.agent(spec)
+
+    def resolve_device(self, spec: EnvSpec) -> torch.device:
+        """`auto`: the GPU for images if there is one; small networks are faster on the CPU."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ProtoRLError('device "cuda" was asked for, but torch sees no GPU: use device "auto" or "cpu"')
+        if self.device == "auto":
+            return torch.device("cuda" if spec.pixels and torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def resolve_threads(self, spec: EnvSpec) -> int:
+        """`0`: one thread for small networks, where more cost more than they bring; for images what torch chose."""
+        if self.threads:
+            return self.threads
+        return max(torch.get_num_threads(), 1) if spec.pixels else 1
+
+    def run(self, run_dir: str | Path | None = None, *, progress: bool = True) -> Result:
+        """Train in a run folder (a new one under runs/ if none is given); see `protorl.recipes.running.start`."""
+        from protorl.recipes.running import start
+
+        return start(self, run_dir, progress=progress)
+
+
+def _preset_init(cls: type[Recipe]) -> None:
+    """Fields that are not given come from the preset for the environment before they come from the class."""
+    plain: Callable[..., None] = cls.__init__
+
+    def __init__(self: Recipe, **given: Any) -> None:  # noqa: N807
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise ProtoRLError(f"{unknown[0]!r} is no field of {cls.__name__}: its fields are {', '.join(sorted(known))}")
+        env = given.get("env", cls.__dataclass_fields__["env"].default)  # type: ignore[attr-defined]
+        own = {name for base in cls.__mro__ if base.__module__.split(".")[0] != "protorl" for name in base.__dict__}
+        chosen = {name: value for name, value in preset(cls.presets, env).items() if name in known and name not in own}
+        plain(self, **{**chosen, **given})
+
+    cls.__init__ = __init__  # type: ignore[method-assign]
+
+
+dataclass(frozen=True, kw_only=True)(Recipe)

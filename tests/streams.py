@@ -1,0 +1,114 @@
+"""Random step streams, and a list-based memory that is slow and obvious: the oracle for the real one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from protorl.types import ActionSpec, ArraySpec, Columns, Field, Step
+
+ACTION = ActionSpec("discrete", (), np.dtype(np.int64), n=4)
+
+
+def columns(num_envs: int = 1, shape: tuple[int, ...] = (2,), dtype: Any = np.float32, extras: Any = None, **spec: Any) -> Columns:
+    return Columns(ArraySpec(shape, np.dtype(dtype), **spec), ACTION, num_envs, {} if extras is None else extras)
+
+
+class Stream:
+    """N counters: observation = (lane, serial of the observation); episodes end at random, some rows are not valid."""
+
+    def __init__(self, num_envs: int, seed: int, *, holes: bool = False, interruptions: bool = False, stack: int = 1, padding: str = "reset"):
+        self.rng = np.random.default_rng(seed)
+        self.n, self.holes, self.interruptions, self.stack, self.padding = num_envs, holes, interruptions, stack, padding
+        self.clock = 0
+        self.first = np.ones(num_envs, bool)
+        self.obs = [self.frames(None, lane) for lane in range(num_envs)]
+
+    def frame(self, lane: int) -> Any:
+        self.clock += 1
+        if self.stack == 1:
+            return np.array([lane, self.clock], np.float32)
+        return np.full((1, 2, 2), self.clock % 251 + 1, np.uint8)
+
+    def frames(self, before: Any, lane: int) -> Any:
+        new = self.frame(lane)
+        if self.stack == 1:
+            return new
+        if before is None:
+            blank = np.zeros_like(new) if self.padding == "zero" else new
+            return np.concatenate([blank] * (self.stack - 1) + [new])
+        return np.concatenate([before[1:], new])
+
+    def step(self) -> Step:
+        n, rng = self.n, self.rng
+        valid = rng.random(n) > 0.15 if self.holes else np.ones(n, bool)
+        kind = rng.choice(4, n, p=[0.75, 0.1, 0.1, 0.05])  # goes on, terminated, truncated, life lost
+        if self.interruptions:
+            for lane in np.flatnonzero((rng.random(n) < 0.05) & valid & ~self.first):
+                self.obs[lane], self.first[lane] = self.frames(None, lane), True
+        following = [self.frames(self.obs[lane], lane) for lane in range(n)]
+        step = Step(
+            obs=np.stack(self.obs),
+            action=rng.integers(0, 4, n),
+            reward=rng.normal(size=n).astype(np.float32),
+            discount=np.isin(kind, (0, 2)).astype(np.float32),
+            terminated=kind == 1,
+            truncated=kind == 2,
+            next_obs=np.stack(following),
+            first=self.first.copy(),
+            valid=valid,
+            extras={"tag": rng.integers(0, 1000, n)},
+        )
+        for lane in np.flatnonzero(valid):
+            ended = kind[lane] in (1, 2)
+            self.first[lane] = ended
+            self.obs[lane] = self.frames(None, lane) if ended else following[lane]
+        return step
+
+
+TAG = {"tag": Field((), np.dtype(np.int64))}
+
+
+class ListMemory:
+    """Every row as a dict in a list per lane."""
+
+    def __init__(self, num_envs: int, capacity: int) -> None:
+        self.lanes: list[list[dict[str, Any]]] = [[] for _ in range(num_envs)]
+        self.length = capacity // num_envs
+
+    def add(self, step: Step) -> None:
+        for lane, rows in enumerate(self.lanes):
+            if not step.valid[lane]:
+                continue
+            if step.first[lane] and rows and not rows[-1]["ended"]:
+                rows[-1]["ended"] = True  # interrupted: a truncation
+            rows.append(
+                {
+                    "obs": step.obs[lane].copy(),
+                    "action": step.action[lane],
+                    "reward": float(step.reward[lane]),
+                    "discount": float(step.discount[lane]),
+                    "next_obs": step.next_obs[lane].copy(),
+                    "ended": bool(step.terminated[lane] or step.truncated[lane]),
+                    "tag": step.extras["tag"][lane],
+                }
+            )
+
+    def examples(self, n: int, gamma: float) -> dict[tuple[int, int], dict[str, Any]]:
+        """(lane, serial) -> example, for every row whose n-step window is complete."""
+        found = {}
+        for lane, rows in enumerate(self.lanes):
+            for t in range(max(0, len(rows) - self.length), len(rows)):
+                ret, g, k, complete = 0.0, 1.0, t, False
+                while k < len(rows) and k < t + n:
+                    ret += g * rows[k]["reward"]
+                    g *= gamma * rows[k]["discount"]
+                    complete = rows[k]["ended"] or k == t + n - 1
+                    k += 1
+                    if rows[k - 1]["ended"] or g == 0.0:
+                        break
+                pending = not any(row["ended"] for row in rows[t:]) and len(rows) - t < n
+                if complete or (g == 0.0 and not pending):
+                    found[lane, t] = {**rows[t], "reward": ret, "discount": g, "next_obs": rows[k - 1]["next_obs"]}
+        return found

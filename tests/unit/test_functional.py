@@ -1,0 +1,153 @@
+"""Each equation against numbers worked out by hand and against a slow, obvious reference."""
+
+import math
+
+import pytest
+import torch
+from torch import tensor
+from torch.testing import assert_close
+
+from protorl import functional as F
+
+
+def test_td_target_stops_at_a_termination():
+    y = F.td_target(tensor([1.0, 1.0]), tensor([0.9, 0.0]), tensor([10.0, 10.0]))
+    assert_close(y, tensor([10.0, 1.0]))
+
+
+def test_pick_takes_one_action_per_row_whatever_the_integer_type():
+    q = tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    for dtype in (torch.int64, torch.int32, torch.uint8):
+        assert F.pick(q, tensor([2, 0], dtype=dtype)).tolist() == [3.0, 4.0]
+    assert F.pick(q.expand(4, 2, 3), tensor([2, 0]).expand(4, 2)).shape == (4, 2)
+
+
+def test_double_q_chooses_online_and_judges_with_the_target():
+    online, target = tensor([[1.0, 2.0]]), tensor([[10.0, 5.0]])
+    assert F.double_q(online, target).item() == 5.0
+    assert F.double_q(target, target).item() == target.max().item()
+
+
+def test_huber_by_hand_and_its_gradient_is_the_clipped_error():
+    delta = tensor([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0], requires_grad=True)
+    loss = F.huber(delta)
+    assert_close(loss, tensor([2.5, 0.5, 0.125, 0.0, 0.125, 0.5, 2.5]))
+    (gradient,) = torch.autograd.grad(loss.sum(), delta)
+    assert_close(gradient, delta.detach().clamp(-1, 1))
+
+
+@pytest.mark.parametrize("kappa", [0.3, 1.0, 2.5])
+def test_huber_agrees_with_torch(kappa):
+    delta = torch.linspace(-5, 5, 101)
+    expected = torch.nn.functional.huber_loss(delta, torch.zeros_like(delta), delta=kappa, reduction="none")
+    assert_close(F.huber(delta, kappa), expected)
+
+
+def test_quantile_huber_by_hand():
+    loss = F.quantile_huber(tensor([0.0, 1.0]), tensor([2.0, -1.0]), F.quantile_levels(2))
+    assert_close(loss, tensor(0.75))
+
+
+def test_quantile_huber_sums_over_predictions_and_averages_over_targets():
+    torch.manual_seed(0)
+    quantiles, target, kappa = torch.randn(3, 4), torch.randn(3, 5), 0.7
+    tau = torch.rand(3, 4)
+    expected = torch.zeros(3)
+    for b in range(3):
+        for i in range(4):
+            for j in range(5):
+                u = target[b, j] - quantiles[b, i]
+                core = 0.5 * u**2 if abs(u) <= kappa else kappa * (abs(u) - 0.5 * kappa)
+                expected[b] += abs(tau[b, i] - float(u < 0)) * core / kappa / 5
+    assert_close(F.quantile_huber(quantiles, target, tau, kappa), expected)
+
+
+def test_quantile_regression_finds_the_quantiles():
+    target = torch.arange(0.0, 100.0)
+    theta = torch.full((4,), 50.0, requires_grad=True)
+    for _ in range(400):
+        (gradient,) = torch.autograd.grad(F.quantile_huber(theta, target, F.quantile_levels(4), 0.01), theta)
+        theta = (theta - 2.0 * gradient).detach().requires_grad_()
+    assert_close(theta.detach(), tensor([12.5, 37.5, 62.5, 87.5]), atol=2.0, rtol=0)
+
+
+def test_quantile_levels_are_midpoints():
+    assert F.quantile_levels(4).tolist() == [0.125, 0.375, 0.625, 0.875]
+
+
+@pytest.mark.parametrize(
+    ("reward", "discount", "expected"),
+    [
+        (0.25, 0.5, [0, 0.05, 0.45, 0.45, 0.05]),
+        (0.5, 1.0, [0, 0.1, 0.2, 0.4, 0.3]),  # every moved atom lands on an atom
+        (0.3, 0.0, [0, 0, 0.4, 0.6, 0]),  # terminal
+        (50.0, 0.9, [0, 0, 0, 0, 1]),  # beyond the support
+        (0.0, 1.0, [0.1, 0.2, 0.4, 0.2, 0.1]),
+    ],
+)
+def test_categorical_projection_by_hand(reward, discount, expected):
+    atoms, p = torch.linspace(-1, 1, 5), tensor([[0.1, 0.2, 0.4, 0.2, 0.1]])
+    projected = F.categorical_projection(tensor([reward]), tensor([discount]), p, atoms)
+    assert_close(projected, tensor([expected], dtype=torch.float32), atol=1e-6, rtol=0)
+
+
+def test_categorical_projection_keeps_mass_and_mean_inside_the_support():
+    torch.manual_seed(0)
+    atoms = torch.linspace(-10, 10, 51)
+    p = torch.softmax(torch.randn(64, 51), -1)
+    reward, discount = torch.rand(64) * 2 - 1, torch.rand(64) * 0.9
+    projected = F.categorical_projection(reward, discount, p, atoms)
+    assert_close(projected.sum(-1), torch.ones(64), atol=1e-5, rtol=0)
+    assert_close((projected * atoms).sum(-1), reward + discount * (p * atoms).sum(-1), atol=1e-4, rtol=0)
+
+
+def test_categorical_kl_is_zero_at_equality_and_has_the_cross_entropy_gradient():
+    torch.manual_seed(0)
+    p = tensor([[0.0, 0.25, 0.75]])
+    assert_close(F.categorical_kl(p, tensor([[0.5, 0.25, 0.25]]).log()), tensor([0.75 * math.log(3)]))
+    full = torch.softmax(torch.randn(2, 3), -1)
+    assert_close(F.categorical_kl(full, full.log()), torch.zeros(2), atol=1e-6, rtol=0)
+    logits = torch.randn(1, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(F.categorical_kl(p, torch.log_softmax(logits, -1)).sum(), logits)
+    assert_close(gradient, torch.softmax(logits, -1).detach() - p)
+
+
+def test_munchausen_by_hand():
+    q, next_q = tensor([[1.0, 1.05, 0.9]]).expand(2, 3), tensor([[0.5, 0.6, 0.55]]).expand(2, 3)
+    assert_close(F.log_policy(q, 0.03)[0], tensor([-0.05536, -0.00536, -0.15536]), atol=5e-6, rtol=0)
+    reward = 1.0 + F.munchausen_bonus(q, tensor([2, 0]), alpha=0.9, tau=0.03, low=-1.0)
+    y = F.td_target(reward, tensor(0.99), F.soft_value(next_q, 0.03))
+    assert_close(y, tensor([1.460193, 1.550193]), atol=2e-6, rtol=0)
+
+
+def test_munchausen_bonus_is_clipped_and_soft_value_is_its_definition():
+    q = tensor([[1000.0, 0.0, -1000.0], [0.3, 0.2, 0.1]])
+    assert_close(F.munchausen_bonus(q, tensor([2, 0]), 0.9, 0.03, -1.0)[0], tensor(-0.9))
+    log_pi = F.log_policy(q, 0.03)
+    assert torch.isfinite(log_pi).all()
+    pi = (log_pi / 0.03).exp()
+    assert_close(pi.sum(-1), torch.ones(2))
+    assert_close(F.soft_value(q, 0.03), (pi * (q - log_pi)).sum(-1))
+
+
+def test_rescale_by_hand():
+    x = tensor([1.0, 10.0, 100.0, 1000.0, 1e5])
+    expected = tensor([0.415214, 2.326625, 9.149876, 31.638584, 415.229347])
+    assert_close(F.rescale(x), expected, atol=0, rtol=2e-6)
+    assert_close(F.rescale(-x), -expected, atol=0, rtol=2e-6)
+    assert_close(F.rescale_inverse(tensor(5.0)), tensor(34.586162))
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-6), (torch.float64, 1e-9)])
+def test_rescale_inverse_undoes_rescale(dtype, rtol):
+    x = tensor([0.0, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e5], dtype=dtype)
+    x = torch.cat([x, -x])
+    assert_close(F.rescale_inverse(F.rescale(x)), x, atol=0 if dtype == torch.float64 else 1e-6, rtol=rtol)
+    assert_close(F.rescale(F.rescale_inverse(x / 100)), x / 100, atol=1e-6, rtol=rtol)
+
+
+def test_transformed_n_step_target_of_r2d2_by_hand():
+    rewards, gamma = [1.0, 0.0, 2.0, 0.0, 1.0], 0.997
+    n_step = sum(gamma**k * r for k, r in enumerate(rewards))
+    y = F.rescale(F.td_target(tensor(n_step), tensor(gamma**5), F.rescale_inverse(tensor(5.0))))
+    assert_close(y, tensor(5.286770), atol=2e-6, rtol=0)

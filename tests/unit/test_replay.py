@@ -1,0 +1,328 @@
+"""The memory against a list-based oracle under random operations, and its edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory
+from protorl.types import ArraySpec, Columns, Field, ProtoRLError, tree_map
+from tests.streams import ACTION, TAG, ListMemory, Stream, columns
+
+
+def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+    rows = memory.window.all()
+    if not len(rows):
+        return {}
+    found = memory.view.examples(memory.storage, memory.window.slots(rows))
+    lanes = memory.storage.lanes
+    return {(row % lanes, row // lanes): {k: v[i].numpy() for k, v in found.items()} for i, row in enumerate(rows)}
+
+
+def assert_same(memory: Replay, oracle: ListMemory) -> None:
+    expected = oracle.examples(memory.view.n, memory.view.gamma)
+    actual = everything(memory)
+    assert actual.keys() == expected.keys()
+    for key, example in expected.items():
+        for name in ("obs", "next_obs", "action", "tag"):
+            np.testing.assert_array_equal(actual[key][name], example[name], err_msg=f"{name} of row {key}")
+        np.testing.assert_allclose(actual[key]["reward"], example["reward"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual[key]["discount"], example["discount"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("n", [1, 3, 5])
+@pytest.mark.parametrize("stack", [(1, "reset"), (4, "reset"), (4, "zero")])
+def test_every_sampleable_row_equals_the_oracle(num_envs: int, n: int, stack: tuple[int, str]) -> None:
+    k, padding = stack
+    shape, dtype = ((2,), np.float32) if k == 1 else ((k, 2, 2), np.uint8)
+    spec = columns(num_envs, shape, dtype, TAG, frame_stack=k, stack_padding=padding)
+    memory = Replay(spec, 40, batch_size=1, view=NStep(n, 0.9))
+    oracle = ListMemory(num_envs, 40)
+    stream = Stream(num_envs, seed=n, holes=num_envs > 1, interruptions=True, stack=k, padding=padding)
+    for t in range(150):
+        step = stream.step()
+        memory.add(step)
+        oracle.add(step)
+        if t % 7 == 0 or t < 15:
+            assert_same(memory, oracle)
+    assert_same(memory, oracle)
+
+
+def test_the_side_region_grows_with_very_short_episodes() -> None:
+    memory = Replay(columns(extras=TAG), 500, batch_size=1, view=NStep(2, 0.9))
+    oracle = ListMemory(1, 500)
+    stream = Stream(1, seed=0)
+    for _ in range(700):
+        step = stream.step()._replace(truncated=np.array([True]), first=np.array([True]))
+        memory.add(step)
+        oracle.add(step)
+    assert memory.storage.sides > 500
+    assert_same(memory, oracle)
+
+
+def test_traps_n_step_tails_of_a_terminal_and_a_truncated_chain() -> None:
+    # n = 3, gamma = .9, r = 1..5: returns and discounts as worked out by hand.
+    for truncated, discounts in ((False, [0.729, 0.729, 0, 0, 0]), (True, [0.729, 0.729, 0.729, 0.81, 0.9])):
+        memory = Replay(columns(), 10, batch_size=1, view=NStep(3, 0.9))
+        for t in range(5):
+            step = Stream(1, 0).step()
+            last = t == 4
+            memory.add(
+                step._replace(
+                    reward=np.array([t + 1], np.float32),
+                    discount=np.array([0.0 if last and not truncated else 1.0], np.float32),
+                    terminated=np.array([last and not truncated]),
+                    truncated=np.array([last and truncated]),
+                    first=np.array([t == 0]),
+                    extras={},
+                )
+            )
+        found = everything(memory)
+        np.testing.assert_allclose([found[0, t]["reward"] for t in range(5)], [5.23, 7.94, 10.65, 8.5, 5], rtol=1e-6)
+        np.testing.assert_allclose([found[0, t]["discount"] for t in range(5)], discounts, rtol=1e-6)
+
+
+def test_rewards_are_clipped_one_by_one_before_they_are_summed() -> None:
+    memory = Replay(columns(), 10, batch_size=1, view=NStep(2, 1.0, clip_reward=1.0))
+    stream = Stream(1, 1)
+    for t, reward in enumerate((5.0, -0.5, -7.0)):
+        step = stream.step()
+        quiet = np.array([False])
+        memory.add(
+            step._replace(
+                reward=np.array([reward], np.float32), discount=np.ones(1, np.float32), terminated=quiet, truncated=quiet,
+                first=np.array([t == 0]), extras={},
+            )
+        )  # fmt: skip
+    found = everything(memory)
+    assert [float(found[0, t]["reward"]) for t in range(2)] == [0.5, -1.5]
+
+
+def test_dict_observations_are_stored_key_by_key() -> None:
+    spec = Columns(
+        {"image": ArraySpec((1, 4, 4), np.dtype(np.uint8)), "goal": ArraySpec((3,), np.dtype(np.float32))}, ACTION, 1
+    )
+    memory = Replay(spec, 8, batch_size=1)
+    template = Stream(1, 0).step()
+    rng = np.random.default_rng(0)
+    obs = [{"image": rng.integers(0, 256, (1, 1, 4, 4)).astype(np.uint8), "goal": rng.random((1, 3), np.float32)} for _ in range(6)]
+    no = np.array([False])
+    for t in range(5):
+        memory.add(template._replace(obs=obs[t], next_obs=obs[t + 1], terminated=no, truncated=no, first=np.array([t == 0]), extras={}))
+    columns_ = memory.view.examples(memory.storage, np.arange(5))
+    for key in ("image", "goal"):
+        np.testing.assert_array_equal(columns_["obs"][key].numpy(), np.concatenate([o[key] for o in obs[:5]]))
+        np.testing.assert_array_equal(columns_["next_obs"][key].numpy(), np.concatenate([o[key] for o in obs[1:]]))
+
+
+def test_sampled_examples_never_leave_their_episode_over_three_times_the_capacity() -> None:
+    memory = Replay(columns(2, extras=TAG), 60, batch_size=32, view=NStep(3, 0.9), sampler=Prioritized())
+    oracle = ListMemory(2, 60)
+    stream = Stream(2, 5, holes=True)
+    for t in range(180):
+        step = stream.step()
+        memory.add(step)
+        oracle.add(step)
+        if len(memory) >= 32 and t % 10 == 0:
+            batch = memory.sample()
+            expected = oracle.examples(3, 0.9)
+            for i, row in enumerate(batch.index.tolist()):
+                example = expected[row % 2, row // 2]
+                np.testing.assert_array_equal(batch.next_obs[i].numpy(), example["next_obs"])
+                assert batch.tag[i] == example["tag"]
+            memory.feedback(batch, torch.rand(32))
+
+
+def test_uniform_draws_every_row_of_every_lane_equally_often() -> None:
+    memory = Replay(columns(3, extras=TAG), 30, batch_size=30, sampler=Uniform())
+    stream = Stream(3, 2, holes=True)
+    for _ in range(25):
+        memory.add(stream.step())
+    counts = np.zeros(len(memory))
+    rows = memory.window.all()
+    draws = 2_000
+    for _ in range(draws):
+        counts += np.bincount(np.searchsorted(rows, memory.sample().index.numpy()), minlength=len(rows))
+    expected = draws * 30 / len(rows)
+    chi2 = ((counts - expected) ** 2 / expected).sum()
+    assert chi2 < len(rows) + 5 * np.sqrt(2 * len(rows))
+
+
+def test_all_and_minibatches_partition_what_is_stored() -> None:
+    memory = Replay(columns(2, extras=TAG), 20, batch_size=1, sampler=All())
+    parts = Replay(columns(2, extras=TAG), 20, batch_size=1, sampler=Minibatches(3))
+    stream = Stream(2, 3)
+    for _ in range(10):
+        step = stream.step()
+        memory.add(step)
+        parts.add(step)
+    assert memory.sample().index.tolist() == list(range(20))
+    epochs = [[parts.sample().index for _ in range(3)] for _ in range(2)]
+    for epoch in epochs:
+        assert sorted(torch.cat(epoch).tolist()) == list(range(20))
+        assert [len(part) for part in epoch] == [7, 7, 6]
+    assert torch.cat(epochs[0]).tolist() != torch.cat(epochs[1]).tolist()
+
+
+def test_rate_depends_on_agent_steps_alone() -> None:
+    def schedule(chunk: int) -> list[int]:
+        rate, due = Rate(start=100, every=4, updates=2), []
+        for _ in range(240 // chunk):
+            rate.count(chunk)
+            due.append(rate.take())
+        return due
+
+    assert sum(schedule(1)) == sum(schedule(8)) == sum(schedule(60)) == 2 * (240 // 4 - 100 // 4)
+    assert schedule(1)[:100] == [0] * 100
+    assert schedule(1)[103] == 2
+
+
+def test_updates_wait_for_a_full_batch_of_complete_windows() -> None:
+    memory = Replay(columns(extras=TAG), 50, batch_size=8, view=NStep(3, 0.9), rate=Rate(0, 1, 1))
+    stream = Stream(1, 0)
+    due = []
+    for _ in range(10):
+        quiet = np.array([False])
+        memory.add(stream.step()._replace(terminated=quiet, truncated=quiet, first=np.array([not due])))
+        due.append(memory.due())
+    assert due[:9] == [0] * 9
+    assert due[9] > 0
+    with pytest.raises(ProtoRLError, match="batch_size 8 exceeds the 0 examples stored: raise warmup_steps or lower batch_size"):
+        Replay(columns(), 50, batch_size=8).sample()
+
+
+def test_copies_on_insert() -> None:
+    memory = Replay(columns(), 10, batch_size=1)
+    step = Stream(1, 0).step()._replace(extras={})
+    kept = step.obs.copy()
+    memory.add(step)
+    step.obs[:] = -1
+    step.next_obs[:] = -1
+    np.testing.assert_array_equal(memory.view.examples(memory.storage, np.array([0]))["obs"].numpy(), kept)
+
+
+def test_plan_says_the_bytes_and_refuses_what_does_not_fit() -> None:
+    atari = columns(shape=(4, 84, 84), dtype=np.uint8, frame_stack=4)
+    plan = plan_memory(atari, 1_000_000)
+    assert 7.0e9 < plan.total < 7.2e9
+    assert "replay of 1,000,000 steps on cpu: 7.1 GB (obs 7.1 GB" in str(plan)
+    with pytest.raises(ProtoRLError, match=r"are free: lower capacity to at most [\d,]+ steps"):
+        Replay(atari, 10**9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"capacity": 2, "num_envs": 3, "batch_size": 1}, "capacity 2 is less than one step for each of the 3 environments"),
+        ({"capacity": 10, "batch_size": 11}, "batch_size 11 exceeds capacity 10"),
+        ({"capacity": 10, "batch_size": 0}, "batch_size 0 is too small"),
+    ],
+)
+def test_contradictory_sizes_get_one_sentence(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ProtoRLError, match=message):
+        Replay(columns(arguments.pop("num_envs", 1)), arguments.pop("capacity"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NStep(0), "n_step 0"),
+        (lambda: NStep(1, 1.5), "gamma 1.5"),
+        (lambda: NStep(1, 0.9, 0.0), "clip_reward 0.0"),
+        (lambda: Prioritized(-1), "per_alpha -1"),
+        (lambda: Prioritized(0.6, 2.0), "per_beta 2.0"),
+        (lambda: Prioritized(normalise="all"), "normalise 'all'"),
+        (lambda: Rate(every=0), "update_every 0"),
+        (lambda: Minibatches(0), "0 minibatches"),
+    ],
+)
+def test_impossible_settings_get_one_sentence(make, message: str) -> None:
+    with pytest.raises(ProtoRLError, match=message):
+        make()
+
+
+def test_steps_that_do_not_match_are_refused() -> None:
+    memory = Replay(columns(2), 10, batch_size=1)
+    with pytest.raises(ProtoRLError, match="a step of 1 environments does not fit a memory of 2"):
+        memory.add(Stream(1, 0).step())
+    memory = Replay(columns(1, extras={"logp": Field((), np.dtype(np.float32))}), 10, batch_size=1)
+    with pytest.raises(ProtoRLError, match="column 'logp'"):
+        memory.add(Stream(1, 0).step())
+    stacked = Replay(columns(1, (4, 2, 2), np.uint8, frame_stack=4, stack_padding="zero"), 10, batch_size=1)
+    with pytest.raises(ProtoRLError, match="not padded by 'zero'"):
+        stacked.add(Stream(1, 0, stack=4, padding="reset").step())
+
+
+def test_unknown_columns_name_the_known_ones() -> None:
+    memory = Replay(columns(extras=TAG), 10, batch_size=1)
+    memory.add(Stream(1, 0).step())
+    with pytest.raises(AttributeError, match="no column 'logp' in this batch; it has: action, discount, index, next_obs, obs"):
+        _ = memory.sample().logp
+
+
+@pytest.mark.parametrize("sampler", [Uniform, Prioritized, lambda: Minibatches(2)])
+@pytest.mark.parametrize("stack", [1, 4])
+def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -> None:
+    shape, dtype = ((2,), np.float32) if stack == 1 else ((stack, 2, 2), np.uint8)
+
+    def make() -> Replay:
+        spec = columns(2, shape, dtype, TAG, frame_stack=stack)
+        return Replay(spec, 40, batch_size=8, view=NStep(3, 0.9), sampler=sampler(), seed=3)
+
+    original, segments, marks = make(), [], [0, 0]
+    stream = Stream(2, 7, holes=True, interruptions=True, stack=stack)
+    for t in range(130):
+        original.add(stream.step())
+        if t % 13 == 5:
+            segments.append(tree(original.rows([max(m, o) for m, o in zip(marks, original.oldest())])))
+            marks = original.marks()
+        if len(original) >= 8:
+            batch = original.sample()
+            original.feedback(batch, torch.rand(8 if not isinstance(original.sampler, Minibatches) else len(batch), generator=torch.Generator().manual_seed(t)))
+    segments.append(tree(original.rows([max(m, o) for m, o in zip(marks, original.oldest())])))
+    restored = make()
+    for segment in segments:
+        restored.restore_rows(segment)
+    restored.load_state_dict(original.state_dict())
+    for _ in range(60):
+        step = stream.step()
+        original.add(step)
+        restored.add(step)
+        one, two = original.sample(), restored.sample()
+        for name in one:
+            assert torch.equal(one.columns[name], two.columns[name]), name
+        priority = torch.rand(len(one), generator=torch.Generator().manual_seed(1))
+        original.feedback(one, priority)
+        restored.feedback(two, priority)
+
+
+def tree(segment):
+    return tree_map(lambda lanes: [dict(lane) for lane in lanes], segment)
+
+
+def test_given_priorities_are_used_once_the_window_is_complete() -> None:
+    extras = {"priority": Field((), np.dtype(np.float32))}
+    memory = Replay(columns(extras=extras), 20, batch_size=2, view=NStep(2, 0.9), sampler=Prioritized(alpha=1.0, epsilon=0.0))
+    stream = Stream(1, 0)
+    quiet = np.array([False])
+    for t in range(6):
+        step = stream.step()._replace(terminated=quiet, truncated=quiet, first=np.array([t == 0]))
+        memory.add(step._replace(extras={"priority": np.array([t + 1], np.float32)}))
+    leaves = memory.sampler.tree.get(memory.window.slots(memory.window.all()))
+    np.testing.assert_allclose(leaves, [1, 2, 3, 4, 5])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+def test_storage_on_a_gpu_gives_the_same_examples() -> None:
+    memories = [Replay(columns(2, extras=TAG), 40, batch_size=16, view=NStep(3, 0.9), device=device) for device in ("cpu", "cuda")]
+    stream = Stream(2, 3, interruptions=True)
+    for _ in range(90):
+        step = stream.step()
+        for memory in memories:
+            memory.add(step)
+    one, two = (memory.sample() for memory in memories)
+    for name in one:
+        assert torch.equal(one.columns[name], two.columns[name].cpu()), name
