@@ -213,17 +213,20 @@ class ProtoRL:
 
     def add(self) -> None:
         rows, i = self.rows, self.rows.next()
-        one, before = slice(i, i + 1), slice(i - 1, i)
+        one, first = slice(i, i + 1), i % EPISODE == 0
+        obs = rows.obs(i)[None]
+        if first and rows.pixels:
+            obs = obs[:, -1:].repeat(4, 1)  # frame stacks are rebuilt from frames: an episode's first repeats its frame
         self.memory.add(
             self.step(
-                obs=rows.obs(i)[None],
+                obs=obs,
                 action=rows.action[one],
                 reward=rows.reward[one],
                 discount=self.discount[one],
                 terminated=rows.ended[one],
                 truncated=self.never,
                 next_obs=rows.obs(i + 1)[None],
-                first=rows.ended[before] if i else self.always,
+                first=self.always if first else self.never,
                 valid=self.always,
             )
         )

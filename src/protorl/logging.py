@@ -227,7 +227,8 @@ class RunningMeans:
         if not metrics:
             return
         names = tuple(metrics)
-        values = torch.stack([value.detach() for value in metrics.values()])
+        with torch.no_grad():
+            values = torch.stack(list(metrics.values()))
         if names in self.sums:
             self.sums[names] += values
             self.counts[names] += 1

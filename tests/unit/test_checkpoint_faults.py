@@ -253,6 +253,34 @@ def test_a_folder_one_may_not_write_is_one_sentence(tmp_path):
         Checkpoints(tmp_path / "file" / "run").save(1, {})
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc to name what is synced")
+def test_everything_is_on_the_disk_before_the_name_that_promises_it(run, monkeypatch):
+    events, fsync, rename = [], os.fsync, os.rename
+
+    def synced(fd):
+        events.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        fsync(fd)
+
+    def renamed(source, target):
+        events.append(f"{os.path.basename(source)} -> {os.path.basename(target)}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    save(run, 30)
+    temporary, final = ".tmp-step-000000030", "step-000000030"
+    assert events == [
+        "seg-000000030.pt",
+        "rows",
+        "state.pt",
+        "manifest.json",
+        temporary,
+        f"{temporary} -> {final}",
+        "run",
+        "step-000000010 -> .tmp-old-step-000000010",
+    ]
+
+
 @needs_fork
 def test_single_files_are_replaced_in_one_instant(tmp_path, monkeypatch):
     config, checkpoints = tmp_path / "config.json", Checkpoints(tmp_path)

@@ -188,7 +188,7 @@ class AtariGame(gymnasium.Env[Array, Any]):
             "screens": freeze(self.screens),
             "frames": self.frames,
             "lives": self.lives,
-            "last": int(self.last),
+            "last": self.last.value,
         }
 
     def load_state_dict(self, state: State) -> None:

@@ -244,7 +244,6 @@ class Run(Monitor):
                 self.show()
                 self.progress.close()
                 self.progress = None
-            self.metrics.close()
             self.board.close()
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:

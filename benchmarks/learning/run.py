@@ -1,0 +1,167 @@
+"""Learning benchmarks: recipes to their expected scores, several seeds each, beside the published figure.
+
+    python benchmarks/learning/run.py                      # all experiments, every seed
+    python benchmarks/learning/run.py dqn-cartpole --seeds 2
+    python benchmarks/learning/run.py --report             # only write the table anew
+
+Every started seed gets a row in results/EXPERIMENT.json, also one that failed; results/README.md is the table. A seed that has its
+row already is not run again (--again does).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe on an environment, its seeds, and what was published for it."""
+
+    recipe: str
+    env: str
+    published: str
+    target: float | None  # the published mean
+    source: str
+    seeds: int = 10
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        settings = "".join(f" --set {key}={value}" for key, value in self.settings.items())
+        return f"protorl train {self.recipe} --env {self.env}{settings} --seeds {self.seeds}"
+
+
+ZOO = "SB3-contrib documentation, qrdqn.md: DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
+EXPERIMENTS = {
+    "dqn-cartpole": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO),
+    "dqn-mountaincar": Experiment("dqn", "MountainCar-v0", "−107 ± 4", -107, ZOO),
+    "dqn-acrobot": Experiment("dqn", "Acrobot-v1", "−74 ± 2", -74, ZOO),
+    "dqn-lunarlander": Experiment("dqn", "LunarLander-v3", "195 ± 28", 195, ZOO),
+    "d3qn-per-3step-lunarlander": Experiment(
+        "d3qn", "LunarLander-v3", "none at this budget (DDQN + PER: 265.9 at 300k, SLM-Lab, 4 runs, training return)", None,
+        "own control: DQN above", settings={"per_alpha": 0.6, "n_step": 3},
+    ),
+    "munchausen-cartpole": Experiment("munchausen-dqn", "CartPole-v1", "none", None, "own control: DQN above", seeds=5),
+    "munchausen-acrobot": Experiment("munchausen-dqn", "Acrobot-v1", "none", None, "own control: DQN above", seeds=5),
+    "double-dqn-lunarlander": Experiment("double-dqn", "LunarLander-v3", "none", None, "own control: DQN above", seeds=5),
+}  # fmt: skip
+
+
+def run_seed(experiment: Experiment, seed: int, folder: Path) -> dict[str, Any]:
+    """Train one seed in a process of one thread, then evaluate its last and its best weights over 100 episodes."""
+    run_dir = folder / f"seed-{seed}"
+    words = [sys.executable, "-m", "protorl", "train", experiment.recipe, "--env", experiment.env, "--seed", str(seed)]
+    words += [word for key, value in experiment.settings.items() for word in ("--set", f"{key}={value}")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    begin = time.monotonic()
+    done = subprocess.run([*words, "--run-dir", str(run_dir)], env=environment, capture_output=True, text=True)
+    row: dict[str, Any] = {"seed": seed, "seconds": round(time.monotonic() - begin)}
+    if done.returncode != 0:
+        return row | {"failed": (done.stderr or done.stdout).strip().splitlines()[-1]}
+    for which in ("best", "last"):
+        words = [sys.executable, "-m", "protorl", "eval", str(run_dir), "--episodes", "100", "--checkpoint", which]
+        subprocess.run(words, env=environment, check=True, capture_output=True)
+        report = json.loads((run_dir / "eval.json").read_text())
+        row[which] = {"mean": report["mean"], "std": report["std"]}
+    config = json.loads((run_dir / "config.json").read_text())
+    row |= {"steps": config["recipe_config"]["steps"], "versions": config["versions"], "git": config["git"]}
+    curves = HERE / "curves" / folder.name / f"seed-{seed}"
+    curves.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run_dir / "metrics.csv", curves / "metrics.csv")
+    (curves / "config.json").write_text(
+        json.dumps({key: config[key] for key in ("recipe", "env", "seed", "recipe_config")}, indent=1)
+    )
+    return row
+
+
+def run_experiment(name: str, seeds: int | None, first: int, again: bool) -> None:
+    experiment = EXPERIMENTS[name]
+    path = RESULTS / f"{name}.json"
+    rows = [] if again or not path.exists() else json.loads(path.read_text())["rows"]
+    for seed in range(first, first + (experiment.seeds if seeds is None else seeds)):
+        if any(row["seed"] == seed for row in rows):
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            row = run_seed(experiment, seed, Path(temporary) / name)
+        if path.exists() and not again:  # another process may have added its seeds meanwhile
+            rows = json.loads(path.read_text())["rows"]
+        rows = sorted([*(r for r in rows if r["seed"] != seed), row], key=lambda r: r["seed"])
+        RESULTS.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"command": experiment.command, "published": experiment.published, "rows": rows}, indent=1))
+        print(name, row, flush=True)
+        again = False
+
+
+def report() -> None:
+    """results/README.md: mean and 95 % bootstrap interval over seeds, beside the published figure."""
+    import numpy as np
+
+    from protorl.cli.plot import bootstrap_interval
+
+    lines = [
+        "# Learning benchmarks",
+        "",
+        "Mean return of 100 evaluation episodes without exploration, over seeds, with a 95 % percentile-bootstrap interval.",
+        "`last`: the weights at the end of the budget. `best`: the weights with the best evaluation (10 episodes) during training,",
+        "evaluated anew over 100 episodes. Every started seed counts. Curves of every seed are in `../curves`.",
+        "",
+        "| experiment | agent steps | seeds | last | best | published | source | command |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, experiment in EXPERIMENTS.items():
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            continue
+        rows = json.loads(path.read_text())["rows"]
+        good = [row for row in rows if "failed" not in row]
+        cells = []
+        for which in ("last", "best"):
+            values = np.array([row[which]["mean"] for row in good])
+            low, high = (float(x) for x in bootstrap_interval(values)) if len(values) > 2 else (np.nan, np.nan)
+            cells.append(f"{values.mean():.1f} [{low:.1f}, {high:.1f}]")
+        failed = len(rows) - len(good)
+        count = f"{len(rows)}" + (f" ({failed} failed)" if failed else "")
+        steps = f"{good[0]['steps']:,}" if good else ""
+        lines.append(
+            f"| {name} | {steps} | {count} | {cells[0]} | {cells[1]} | {experiment.published} | {experiment.source} "
+            f"| `{experiment.command}` |"
+        )
+    processor = platform.processor() or platform.machine()
+    lines += ["", f"Machine: {os.cpu_count()} cores, {processor}; one process and one thread per seed.", ""]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "README.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="*", help=", ".join(EXPERIMENTS))
+    parser.add_argument("--seeds", type=int, help="how many seeds; by default the experiment's own number")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--again", action="store_true", help="run seeds again that have a row already")
+    parser.add_argument("--report", action="store_true", help="only write the table")
+    arguments = parser.parse_args()
+    for name in arguments.experiments or EXPERIMENTS:
+        if name not in EXPERIMENTS:
+            parser.error(f"{name} is unknown: choose from {', '.join(EXPERIMENTS)}")
+        if not arguments.report:
+            run_experiment(name, arguments.seeds, arguments.first, arguments.again)
+    report()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""A training process that kills itself with SIGKILL at a chosen moment: `python -m tests.contract.mortal RUN MOMENT`.
+
+MOMENT is tick:N (the N-th turn of the loop) or write:N (the N-th time a file is synced or renamed into place), or never:0.
+The recipe comes from RECIPE_JSON in the environment; where the run folder exists already, it is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from protorl.loops import Run
+from protorl.recipes import running
+
+
+def countdown(n: int, function: Any) -> Any:
+    left = [n]
+
+    def mortal(*args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    return mortal
+
+
+def main(folder: Path, moment: str) -> None:
+    kind, _, number = moment.partition(":")
+    if kind == "tick":
+        Run.tick = countdown(int(number), Run.tick)  # type: ignore[method-assign]
+    elif kind == "write":
+        shared = countdown(int(number), lambda: None)
+        for name in ("fsync", "rename", "replace"):
+            original = getattr(os, name)
+            setattr(os, name, lambda *a, original=original, **k: (shared(), original(*a, **k))[1])
+    if folder.exists():
+        running.resume(folder, progress=False)
+    else:
+        name, fields = json.loads(os.environ["RECIPE_JSON"])
+        running.start(running.find_recipe(name)(**fields), folder, progress=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,168 @@
+"""Training killed and resumed ends bit for bit where uninterrupted training ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import protorl as prl
+from protorl.checkpoint import Checkpoints
+from protorl.loops import Interrupted, Run
+from protorl.recipes import RECIPES, running
+
+SMALL: dict[str, Any] = {
+    "steps": 900, "warmup_steps": 64, "batch_size": 16, "widths": (16,), "update_every": 4, "updates": 1, "target_every": 20,
+    "capacity": 400, "epsilon_steps": 600, "log_every": 250, "eval_every": 350, "eval_episodes": 2, "checkpoint_every": 150,
+}  # fmt: skip
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    return Checkpoints(folder / "checkpoints").load().state
+
+
+def assert_equal(one: Any, two: Any, path: str = "state") -> None:
+    assert type(one) is type(two), path
+    if isinstance(one, dict):
+        assert one.keys() == two.keys(), path
+        for key in one:
+            assert_equal(one[key], two[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two), path
+        for i, (a, b) in enumerate(zip(one, two)):
+            assert_equal(a, b, f"{path}[{i}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, two), path
+    elif isinstance(one, np.ndarray):
+        np.testing.assert_array_equal(one, two, err_msg=path)
+    else:
+        assert one == two or (one != one and two != two), path
+
+
+class Killed(BaseException):
+    pass
+
+
+def train_with_kills(recipe: Any, folder: Path, ticks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run dies after so many turns of the loop, again and again, and is resumed each time."""
+    plain = Run.tick
+    for attempt, turns in enumerate([*ticks, 10**9]):
+        left = [turns]
+
+        def tick(self: Run, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            plain(self)
+
+        monkeypatch.setattr(Run, "tick", tick)
+        try:
+            running.start(recipe, folder, progress=False) if attempt == 0 else running.resume(folder, progress=False)
+        except Killed:
+            continue
+    monkeypatch.setattr(Run, "tick", plain)
+
+
+CASES = {
+    **{name: (name, {}) for name in RECIPES},
+    "d3qn-per-nstep-vector": ("d3qn", {"per_alpha": 0.6, "n_step": 3, "num_envs": 3}),
+    "dqn-noisy": ("dqn", {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0}),
+    "dqn-async": ("dqn", {"num_envs": 2, "backend": "async", "steps": 300, "eval_every": 0}),
+    "dqn-native": ("dqn", {"num_envs": 4, "backend": "native"}),
+    "dqn-lunar": ("dqn", {"env": "LunarLander-v3", "eval_every": 0}),
+    "dqn-mountaincar": ("dqn", {"env": "MountainCar-v0", "eval_every": 0}),
+    "d3qn-per-frames": (
+        "d3qn",
+        {"env": "ALE/Pong-v5", "backend": "sync", "per_alpha": 0.6, "n_step": 3, "steps": 220, "capacity": 120,
+         "checkpoint_every": 60, "eval_every": 0, "update_every": 40, "base": "mlp", "widths": (4,), "num_envs": 2},
+    ),
+    "d3qn-per-frames-native": (
+        "d3qn",
+        {"env": "ALE/Pong-v5", "per_alpha": 0.6, "n_step": 3, "steps": 220, "capacity": 120, "checkpoint_every": 60,
+         "eval_every": 0, "update_every": 40, "base": "mlp", "widths": (4,), "num_envs": 2},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, fields = CASES[case]
+    recipe = RECIPES[name](**{**SMALL, **fields})
+    running.start(recipe, tmp_path / "whole", progress=False)
+    turns = recipe.steps // recipe.num_envs
+    train_with_kills(recipe, tmp_path / "killed", [turns // 7, turns // 3, 2 * turns // 5 + 3], monkeypatch)
+    whole, killed = final_state(tmp_path / "whole"), final_state(tmp_path / "killed")
+    assert whole["run"]["updates"] > 5
+    assert_equal(whole, killed)
+
+
+@pytest.mark.parametrize("case", ["dqn", "d3qn-per-nstep-vector"])
+def test_sigkill_at_any_moment(case: str, tmp_path: Path) -> None:
+    name, fields = CASES[case]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RECIPE_JSON": json.dumps([name, {**SMALL, **fields}])}
+
+    def live(folder: str, moment: str) -> int:
+        command = [sys.executable, "-m", "tests.contract.mortal", str(tmp_path / folder), moment]
+        return subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], timeout=120).returncode
+
+    assert live("whole", "never:0") == 0
+    rng = np.random.default_rng(len(case))
+    moments = [f"tick:{rng.integers(40, 200)}", f"write:{rng.integers(3, 12)}", f"write:{rng.integers(12, 30)}", "never:0"]
+    codes = [live("killed", moment) for moment in moments]
+    assert codes[:3] == [-9, -9, -9]
+    assert codes[3] == 0
+    assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = prl.recipes.DQN(**SMALL)
+    running.start(recipe, tmp_path / "whole", progress=False)
+    plain = Run.tick
+
+    def tick(self: Run) -> None:
+        if self.steps == 333:
+            self.on_signal(2, None)
+        plain(self)
+
+    monkeypatch.setattr(Run, "tick", tick)
+    with pytest.raises(Interrupted, match=r"stopped at step 333 and saved: continue with `protorl resume .*`") as caught:
+        running.start(recipe, tmp_path / "stopped", progress=False)
+    assert caught.value.code == 130
+    monkeypatch.setattr(Run, "tick", plain)
+    running.resume(tmp_path / "stopped", progress=False)
+    assert_equal(final_state(tmp_path / "whole")["agent"], final_state(tmp_path / "stopped")["agent"])
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = prl.recipes.DQN(**SMALL)
+    running.start(recipe, tmp_path / "whole", progress=False)
+    expected = final_state(tmp_path / "whole")
+    newest = sorted((tmp_path / "whole" / "checkpoints").glob("step-*"))[-1]
+    state = newest / "state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    running.resume(tmp_path / "whole", progress=False)
+    assert_equal(expected["agent"], final_state(tmp_path / "whole")["agent"])
+    assert "resuming" in capsys.readouterr().out
+
+
+def test_evaluation_and_logging_touch_nothing_of_training(tmp_path: Path) -> None:
+    with_evaluation = prl.recipes.D3QN(**{**SMALL, "per_alpha": 0.6})
+    without = prl.recipes.D3QN(**{**SMALL, "per_alpha": 0.6, "eval_every": 0, "log_every": 100})
+    running.start(with_evaluation, tmp_path / "a", progress=False)
+    running.start(without, tmp_path / "b", progress=False)
+    one, two = final_state(tmp_path / "a"), final_state(tmp_path / "b")
+    for part in ("agent", "memory", "actors", "torch"):
+        assert_equal(one[part], two[part], part)
+
+
+def test_a_longer_total_carries_a_finished_run_on(tmp_path: Path) -> None:
+    recipe = prl.recipes.DQN(**SMALL)
+    running.start(recipe, tmp_path / "run", progress=False)
+    assert running.resume(tmp_path / "run", steps=1_200, progress=False).steps == 1_200
