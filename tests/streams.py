@@ -11,14 +11,25 @@ from protorl.types import ActionSpec, ArraySpec, Columns, Field, Step
 ACTION = ActionSpec("discrete", (), np.dtype(np.int64), n=4)
 
 
-def columns(num_envs: int = 1, shape: tuple[int, ...] = (2,), dtype: Any = np.float32, extras: Any = None, **spec: Any) -> Columns:
+def columns(
+    num_envs: int = 1, shape: tuple[int, ...] = (2,), dtype: Any = np.float32, extras: Any = None, **spec: Any
+) -> Columns:
     return Columns(ArraySpec(shape, np.dtype(dtype), **spec), ACTION, num_envs, {} if extras is None else extras)
 
 
 class Stream:
     """N counters: observation = (lane, serial of the observation); episodes end at random, some rows are not valid."""
 
-    def __init__(self, num_envs: int, seed: int, *, holes: bool = False, interruptions: bool = False, stack: int = 1, padding: str = "reset"):
+    def __init__(
+        self,
+        num_envs: int,
+        seed: int,
+        *,
+        holes: bool = False,
+        interruptions: bool = False,
+        stack: int = 1,
+        padding: str = "reset",
+    ):
         self.rng = np.random.default_rng(seed)
         self.n, self.holes, self.interruptions, self.stack, self.padding = num_envs, holes, interruptions, stack, padding
         self.clock = 0

@@ -4,8 +4,8 @@
     python benchmarks/learning/run.py dqn-cartpole --seeds 2
     python benchmarks/learning/run.py --report             # only write the table anew
 
-Every started seed gets a row in results/EXPERIMENT.json, also one that failed; results/README.md is the table. A seed that has its
-row already is not run again (--again does).
+Every started seed gets a row in results/EXPERIMENT.json, also one that failed; results/README.md is the table. A seed
+that has its row already is not run again (--again does).
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ def recipe(every: int) -> prl.Recipe:
         capacity=CAPACITY,
         warmup_steps=START,
         update_every=every,
+        updates=1,  # the preset for CartPole has another
         target_every=TARGET_STEPS // every,  # counted in updates
         epsilon_start=EPSILON,
         epsilon_end=EPSILON,

@@ -89,9 +89,7 @@ class Cpprb:
 
     def add(self) -> None:
         rows, i = self.rows, self.rows.next()
-        self.buffer.add(
-            obs=rows.obs(i), next_obs=rows.obs(i + 1), act=rows.action[i], rew=rows.reward[i], done=rows.ended[i]
-        )
+        self.buffer.add(obs=rows.obs(i), next_obs=rows.obs(i + 1), act=rows.action[i], rew=rows.reward[i], done=rows.ended[i])
         if rows.ended[i]:
             self.buffer.on_episode_end()
 
@@ -166,9 +164,7 @@ class SB3:
         self.rows = rows
         space = Box(0, 255, rows.shape, np.uint8) if rows.pixels else Box(-np.inf, np.inf, rows.shape, np.float32)
         if rows.n > 1:
-            self.buffer: Any = NStepReplayBuffer(
-                rows.size, space, Discrete(4), device="cpu", n_steps=rows.n, gamma=GAMMA
-            )
+            self.buffer: Any = NStepReplayBuffer(rows.size, space, Discrete(4), device="cpu", n_steps=rows.n, gamma=GAMMA)
         else:
             self.buffer = ReplayBuffer(rows.size, space, Discrete(4), device="cpu")
         rows.copy_obs(self.buffer.observations[:, 0], 0)
@@ -189,8 +185,9 @@ class SB3:
 
 class ProtoRL:
     def __init__(self, rows: Rows) -> None:
-        import protorl as prl
         import torch
+
+        import protorl as prl
         from protorl.types import ActionSpec, ArraySpec, Columns, Step
 
         self.rows, self.step = rows, Step

@@ -251,8 +251,7 @@ class Checkpoints:
         try:
             # Rows are copied into the memory at once: mapped, they never exist twice. The state is kept, so it is read.
             state, *pieces = (
-                decode(torch.load(path, map_location="cpu", weights_only=True, mmap=i > 0))
-                for i, (path, _) in enumerate(files)
+                decode(torch.load(path, map_location="cpu", weights_only=True, mmap=i > 0)) for i, (path, _) in enumerate(files)
             )
         except Exception as error:
             raise _DamagedError(f"PyTorch cannot read it ({type(error).__name__}: {error})") from error

@@ -175,7 +175,9 @@ class Batch:
         return Batch({**self.columns, **columns})
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{k}={tuple(v.shape) if hasattr(v, 'shape') else type(v).__name__}" for k, v in self.columns.items())
+        inside = ", ".join(
+            f"{k}={tuple(v.shape) if hasattr(v, 'shape') else type(v).__name__}" for k, v in self.columns.items()
+        )
         return f"Batch({inside})"
 
 

@@ -68,7 +68,7 @@ def streams(env, steps=40):
     """Each row's valid steps, with everything a memory would store, and its episodes."""
     env.reset()
     rows = [[] for _ in range(env.num_envs)]
-    for t in range(steps):
+    for _ in range(steps):
         # The action depends on what is seen, so that rows stay comparable when some spend steps on resets.
         seen = env.obs["t"] if isinstance(env.obs, dict) else env.obs
         step = env.step((seen[:, 0] % 2).astype(np.int64))
@@ -76,10 +76,21 @@ def streams(env, steps=40):
         for i in range(env.num_envs):
             if step.valid[i]:
                 at = lambda array, i=i: np.array(array[i]).tolist()  # noqa: E731
-                rows[i].append([
-                    at(x) if not isinstance(x, dict) else {k: at(v) for k, v in x.items()}
-                    for x in (kept, step.action, step.reward, step.discount, step.terminated, step.truncated, step.next_obs, step.first)
-                ])
+                rows[i].append(
+                    [
+                        at(x) if not isinstance(x, dict) else {k: at(v) for k, v in x.items()}
+                        for x in (
+                            kept,
+                            step.action,
+                            step.reward,
+                            step.discount,
+                            step.terminated,
+                            step.truncated,
+                            step.next_obs,
+                            step.first,
+                        )
+                    ]
+                )
             else:
                 assert not step.ended[i]
                 assert step.reward[i] == 0
@@ -140,7 +151,7 @@ def test_counted_steps_are_the_environments_steps():
     env = from_vector(SyncVectorEnv(fns()), id="rows")
     rows, episodes = streams(env, steps=24)
     assert [len(row) for row in rows] == [24 - 24 // 4, 24 - 24 // 6]
-    assert set(length for _, length in episodes[0]) == {3}
+    assert {length for _, length in episodes[0]} == {3}
     assert set(episodes[0]) == {(1 + 2 + 3 + 10.0, 3)}  # the action is 1 where t is odd
 
 
@@ -189,7 +200,9 @@ def test_native_cartpole_gives_the_stream_of_the_loop():
             step = env.step(action)
             for i in range(3):
                 if step.valid[i]:
-                    kept[i].append(np.concatenate([step.obs[i], step.next_obs[i], [step.reward[i], step.discount[i], step.first[i]]]))
+                    kept[i].append(
+                        np.concatenate([step.obs[i], step.next_obs[i], [step.reward[i], step.discount[i], step.first[i]]])
+                    )
         rows.append(kept)
     for a, b in zip(*rows, strict=True):
         n = min(len(a), len(b))

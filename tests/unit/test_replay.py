@@ -107,10 +107,14 @@ def test_dict_observations_are_stored_key_by_key() -> None:
     memory = Replay(spec, 8, batch_size=1)
     template = Stream(1, 0).step()
     rng = np.random.default_rng(0)
-    obs = [{"image": rng.integers(0, 256, (1, 1, 4, 4)).astype(np.uint8), "goal": rng.random((1, 3), np.float32)} for _ in range(6)]
+    obs = [
+        {"image": rng.integers(0, 256, (1, 1, 4, 4)).astype(np.uint8), "goal": rng.random((1, 3), np.float32)} for _ in range(6)
+    ]
     no = np.array([False])
     for t in range(5):
-        memory.add(template._replace(obs=obs[t], next_obs=obs[t + 1], terminated=no, truncated=no, first=np.array([t == 0]), extras={}))
+        memory.add(
+            template._replace(obs=obs[t], next_obs=obs[t + 1], terminated=no, truncated=no, first=np.array([t == 0]), extras={})
+        )
     columns_ = memory.view.examples(memory.storage, np.arange(5))
     for key in ("image", "goal"):
         np.testing.assert_array_equal(columns_["obs"][key].numpy(), np.concatenate([o[key] for o in obs[:5]]))
@@ -189,7 +193,9 @@ def test_updates_wait_for_a_full_batch_of_complete_windows() -> None:
         due.append(memory.due())
     assert due[:9] == [0] * 9
     assert due[9] > 0
-    with pytest.raises(ProtoRLError, match="batch_size 8 exceeds the 0 examples stored: raise warmup_steps or lower batch_size"):
+    with pytest.raises(
+        ProtoRLError, match="batch_size 8 exceeds the 0 examples stored: raise warmup_steps or lower batch_size"
+    ):
         Replay(columns(), 50, batch_size=8).sample()
 
 
@@ -280,7 +286,13 @@ def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -
             marks = original.marks()
         if len(original) >= 8:
             batch = original.sample()
-            original.feedback(batch, torch.rand(8 if not isinstance(original.sampler, Minibatches) else len(batch), generator=torch.Generator().manual_seed(t)))
+            original.feedback(
+                batch,
+                torch.rand(
+                    8 if not isinstance(original.sampler, Minibatches) else len(batch),
+                    generator=torch.Generator().manual_seed(t),
+                ),
+            )
     segments.append(tree(original.rows([max(m, o) for m, o in zip(marks, original.oldest())])))
     restored = make()
     for segment in segments:
@@ -317,7 +329,9 @@ def test_given_priorities_are_used_once_the_window_is_complete() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
 def test_storage_on_a_gpu_gives_the_same_examples() -> None:
-    memories = [Replay(columns(2, extras=TAG), 40, batch_size=16, view=NStep(3, 0.9), device=device) for device in ("cpu", "cuda")]
+    memories = [
+        Replay(columns(2, extras=TAG), 40, batch_size=16, view=NStep(3, 0.9), device=device) for device in ("cpu", "cuda")
+    ]
     stream = Stream(2, 3, interruptions=True)
     for _ in range(90):
         step = stream.step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -92,8 +92,8 @@ class Plot:
     """Run folders, or folders of seeds."""
     out: Path = Path("curve.png")
     """Where the picture goes."""
-    metric: str | None = None
-    """Column of metrics.csv; by default eval_return if there is one, else return."""
+    metric: str = "return"
+    """Column of metrics.csv; return means the evaluation's where there is one."""
 
     def run(self) -> int:
         from protorl.cli import commands
@@ -111,7 +111,7 @@ class List:
         return commands.show_recipes()
 
 
-COMMANDS: dict[str, type] = {"train": Train, "resume": Resume, "eval": Eval, "plot": Plot, "list": List}
+COMMANDS: dict[str, Callable[..., Command]] = {"train": Train, "resume": Resume, "eval": Eval, "plot": Plot, "list": List}
 
 
 def parse(argv: Sequence[str]) -> Command:

@@ -61,13 +61,11 @@ def finish(result: Any) -> None:
 
 def train_seeds(arguments: Train, recipe: Any) -> int:
     """Every seed in a process of its own, so many at a time."""
+    from protorl.recipes.running import recipe_name, unused_folder
+
     folder = arguments.run_dir
     if folder is None:
-        stem = f"{type(recipe).name or type(recipe).__name__}_{recipe.env.replace('/', '-').replace(':', '-')}"
-        folder = Path("runs") / stem
-        number = 2
-        while folder.exists():
-            folder, number = Path("runs") / f"{stem}-{number}", number + 1
+        folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}")
     if folder.exists() and any(folder.iterdir()):
         raise ProtoRLError(f"{folder} already exists: resume it with `protorl resume {folder}`, or give another --run-dir")
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +84,9 @@ def side_by_side(folder: Path, jobs: list[tuple[Path, list[str]]], at_once: int 
     """Run command lines of ours, each in a process of one thread, and report as they end."""
     at_once = max(1, os.cpu_count() or 1) if at_once is None else at_once
     print(f"{len(jobs)} runs in {folder}, {min(at_once, len(jobs))} at a time; their output is in *.log there", flush=True)
-    waiting, running, failed = list(jobs), {}, []
+    waiting = list(jobs)
+    running: dict[Path, subprocess.Popen[bytes]] = {}
+    failed: list[Path] = []
     stopped = 0
     with forwarded_signals(running) as received:
         while waiting or running:
@@ -250,8 +250,7 @@ def draw(arguments: Plot) -> int:
 
     if not arguments.run_dirs:
         raise ProtoRLError("plot needs at least one run folder, such as `protorl plot runs/my-run`")
-    options = {} if arguments.metric is None else {"metric": arguments.metric}
-    print(plot(list(arguments.run_dirs), arguments.out, **options))
+    print(plot(list(arguments.run_dirs), arguments.out, metric=arguments.metric))
     return 0
 
 

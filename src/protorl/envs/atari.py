@@ -22,7 +22,7 @@ from gymnasium.vector.utils import batch_space
 
 from protorl import rng
 from protorl.envs.snapshot import freeze, thaw
-from protorl.types import Array, ProtoRLError, State
+from protorl.types import Array, ArraySpec, ProtoRLError, State
 
 INSTALL = 'Atari needs the ALE: pip install "protorl[atari]"'
 
@@ -47,6 +47,16 @@ class AtariProtocol:
     size: int = 84
     full_action_space: bool = False
     fire_reset: bool = False
+
+    @property
+    def time_limit(self) -> int:
+        """The frame cap in agent steps."""
+        return self.max_frames // self.frame_skip
+
+    def obs_spec(self, stack_padding: str) -> ArraySpec:
+        """Stacked frames [frame_stack, size, size]."""
+        low, high = (np.full((self.frame_stack, self.size, self.size), value, np.uint8) for value in (0, 255))
+        return ArraySpec(low.shape, low.dtype, low, high, self.frame_stack, stack_padding)
 
 
 PROTOCOLS = {
@@ -127,7 +137,7 @@ class AtariGame(gymnasium.Env[Array, Any]):
         self.last = self.noop
         self.action_space = spaces.Discrete(len(self.actions))
         self.observation_space = spaces.Box(0, 255, (1, protocol.size, protocol.size), np.uint8)
-        self.time_limit = protocol.max_frames // protocol.frame_skip
+        self.time_limit = protocol.time_limit
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)

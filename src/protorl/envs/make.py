@@ -20,7 +20,7 @@ from protorl.envs.spec import single_spec
 from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import VecEnv
 from protorl.envs.wrappers import Canonical, FrameStack
-from protorl.types import ProtoRLError
+from protorl.types import ObsSpec, ProtoRLError
 
 AnyEnv = gymnasium.Env[Any, Any]
 EnvLike = str | Callable[..., Any]
@@ -129,7 +129,9 @@ def make_vec_envs(
             f'{id} has no native vector implementation for these arguments: use backend="sync" or backend="async"'
         )
     if backend == "async":
-        obs, limit = _probe(maker)
+        one = maker()
+        obs, limit = single_spec(one)
+        one.close()
         return AdaptedEnv(lambda: AsyncRows(maker, num_envs, first_row, id), obs=obs, time_limit=limit, **rows)
     return SyncEnv(maker, num_envs, **rows)
 
@@ -285,7 +287,7 @@ def _native(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> Callable[[]
     protocol = maker.atari_protocol()
     if protocol is not None:
         game = maker.registered().kwargs["game"]
-        obs, limit = _probe(maker)
+        obs, limit = protocol.obs_spec("zero"), protocol.time_limit
         return lambda: AdaptedEnv(lambda: AtariVector(game, num_envs, protocol), obs=obs, time_limit=limit, **rows)
     if maker.env not in CARTPOLES or maker.frame_stack not in (None, 1):
         return None
@@ -297,24 +299,21 @@ def _native(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> Callable[[]
 def _envpool(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> VecEnv:
     if not isinstance(maker.env, str) or maker.wrappers or maker.render_mode is not None or maker.apply_api_compatibility:
         raise ProtoRLError("EnvPool takes an id, and neither wrappers, render_mode nor apply_api_compatibility")
-    task, obs, options, protocol = maker.env, None, dict(maker.env_kwargs), None
+    task, options = maker.env, dict(maker.env_kwargs)
+    obs: ObsSpec | None = None
+    limit: int | None = None
+    protocol: AtariProtocol | None = None
     if task.startswith("ALE/"):
-        protocol = maker.atari_protocol()
-        obs, limit = _probe(maker)
+        # EnvPool has its own copy of the games: the ALE need not be installed.
+        given = "machado" if maker.protocol is None else maker.protocol
+        protocol = find_protocol(given, maker.frame_stack, maker.time_limit, options)
+        obs, limit = protocol.obs_spec("reset"), protocol.time_limit
         task, options = task.removeprefix("ALE/"), {}
     else:
         if maker.frame_stack not in (None, 1):
             raise ProtoRLError('EnvPool stacks no frames of this environment: use backend="sync"')
-        limit = find_id(task).max_episode_steps if task in gymnasium.registry else None
+        if task in gymnasium.registry:
+            limit = gymnasium.spec(task).max_episode_steps
         if maker.time_limit is not None:
             limit = options["max_episode_steps"] = maker.time_limit
     return AdaptedEnv(lambda: EnvPoolRows(task, num_envs, protocol, **options), obs=obs, time_limit=limit, **rows)
-
-
-def _probe(maker: EnvMaker) -> Any:
-    """The observation spec and the time limit, from one environment that is built and thrown away."""
-    one = maker()
-    try:
-        return single_spec(one)
-    finally:
-        one.close()

@@ -164,7 +164,7 @@ def _envpool_atari(protocol: AtariProtocol) -> dict[str, Any]:
     return {
         "repeat_action_probability": protocol.sticky,
         "noop_max": max(protocol.noop_max, 1),  # EnvPool draws at least one
-        "max_episode_steps": protocol.max_frames // protocol.frame_skip,
+        "max_episode_steps": protocol.time_limit,
         "frame_skip": protocol.frame_skip,
         "stack_num": protocol.frame_stack,
         "img_height": protocol.size,

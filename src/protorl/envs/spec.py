@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
+from gymnasium import Wrapper, spaces
+from gymnasium.wrappers import TimeLimit
 
 from protorl.types import ActionSpec, Array, ArraySpec, ObsSpec, ProtoRLError, tree_map
 
@@ -141,13 +142,17 @@ def empty(spec: ObsSpec, num_envs: int) -> Any:
 
 def single_spec(env: Any) -> tuple[ObsSpec, int | None]:
     """The observation spec and the time limit (agent steps) of one environment as `make_env` builds it."""
-    layer, stack, padding = env, 1, "reset"
-    while layer is not None:
-        if getattr(type(layer), "stacks_frames", False) and layer.observation_space == env.observation_space:
-            stack, padding = layer.num_frames, layer.padding
-            break
-        layer = vars(layer).get("env")
-    limit = getattr(env.unwrapped, "time_limit", None)
-    if limit is None and env.spec is not None:
-        limit = env.spec.max_episode_steps
+    layer: Any = env
+    stack, padding = 1, "reset"
+    limits = [getattr(env.unwrapped, "time_limit", None)]
+    if env.spec is not None:
+        limits.append(env.spec.max_episode_steps)
+    while isinstance(layer, Wrapper):
+        frames: Any = layer
+        if getattr(type(frames), "stacks_frames", False) and frames.observation_space == env.observation_space:
+            stack, padding = frames.num_frames, frames.padding
+        if isinstance(layer, TimeLimit):
+            limits.append(layer._max_episode_steps)
+        layer = layer.env
+    limit = min((given for given in limits if given is not None), default=None)
     return obs_spec(env.observation_space, stack, padding), None if limit is None else int(limit)

@@ -69,6 +69,9 @@ class Run(Monitor):
         self.describe = describe
         self.interrupt: int | None = None
         self.progress: Progress | None = None
+        self.logged = (0, 0.0)
+        self.show_at = 0.0
+        self.wake = 0
         self.on_cpu = agent.device.type == "cpu"
 
     # What the loop calls
@@ -220,7 +223,6 @@ class Run(Monitor):
             self.metrics.truncate(self.steps)
         self.board = TensorBoardLog(self.folder, resumed_at=self.steps if self.steps else None, notify=self.say)
         self.logged = (self.steps, time.monotonic())
-        self.show_at = 0.0
         self.schedule()
         handlers = {}
         try:

@@ -6,7 +6,7 @@ Rows are numbered per lane by a serial 0, 1, 2, ... that never repeats; row t of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -18,8 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """`numba.njit`, cached on disk so that only the first process on a machine pays for it."""
-    jitted: F = numba.njit(cache=True)(function)
-    return jitted
+    return cast(F, numba.njit(cache=True)(function))
 
 
 @compiled

@@ -16,9 +16,10 @@ from protorl.types import Array, Batch, Columns, ProtoRLError, State, Step
 class Replay:
     """A memory of the last `capacity` agent steps.
 
-    columns: what to remember (`agent.columns(env.spec)`). capacity: agent steps, over all environments. batch_size: examples
-    per sample. view: what an example is. sampler: which are drawn; a column `priority`, if declared, gives new rows theirs. rate: when `due()` asks for updates; never before
-    `batch_size` examples are there. device: where observations and actions live. seed: root of the sampler's random stream.
+    columns: what to remember (`agent.columns(env.spec)`); a column `priority`, if declared, gives new rows theirs.
+    capacity: agent steps, over all environments. batch_size: examples per sample. view: what an example is. sampler: which
+    are drawn. rate: when `due()` asks for updates; never before `batch_size` examples are there. device: where observations
+    and actions live. seed: root of the sampler's random stream.
 
     Raises: ProtoRLError if the memory does not fit (it says how many bytes it takes), or sizes contradict each other.
     """

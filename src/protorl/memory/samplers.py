@@ -55,7 +55,10 @@ class Window:
 
 
 class Sampler(Protocol):
-    """What a memory asks of a sampler. `step` is the memory's clock in agent steps."""
+    """What a memory asks of a sampler. `step` is the memory's clock in agent steps; without `wants_feedback`, priorities
+    are not even fetched from the device."""
+
+    wants_feedback: bool
 
     def bind(self, window: Window, batch_size: int, seed: int) -> None: ...
 

@@ -22,7 +22,7 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 }
 BOOK = np.dtype([("reward", np.float32), ("discount", np.float32), ("side", np.int32), ("age", np.int32)])
-"""A row's numbers, side by side. side: where its final observation lies, -1 if the episode goes on; age: steps since its start."""
+"""A row's numbers, side by side. side: where its final observation lies, -1: the episode goes on; age: steps since it began."""
 
 
 def human_bytes(n: float) -> str:

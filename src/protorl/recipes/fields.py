@@ -119,7 +119,7 @@ def table(recipe: type) -> list[tuple[str, str, str]]:
     """Rows (name, default, description with unit and paper's value) for a help page."""
     rows = []
     for field in dataclasses.fields(recipe):
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc,operator]
         parts = [field.metadata.get("help", "")]
         if field.metadata.get("unit"):
             parts.append(f"[{field.metadata['unit']}]")

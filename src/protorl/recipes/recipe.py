@@ -138,7 +138,7 @@ def _preset_init(cls: type[Recipe]) -> None:
     plain: Callable[..., None] = cls.__init__
 
     def __init__(self: Recipe, **given: Any) -> None:  # noqa: N807
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(given) - known)
         if unknown:
             raise ProtoRLError(f"{unknown[0]!r} is no field of {cls.__name__}: its fields are {', '.join(sorted(known))}")
@@ -147,7 +147,7 @@ def _preset_init(cls: type[Recipe]) -> None:
         chosen = {name: value for name, value in preset(cls.presets, env).items() if name in known and name not in own}
         plain(self, **{**chosen, **given})
 
-    cls.__init__ = __init__  # type: ignore[method-assign]
+    cls.__init__ = __init__  # type: ignore[method-assign,assignment]
 
 
 dataclass(frozen=True, kw_only=True)(Recipe)

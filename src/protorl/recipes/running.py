@@ -101,7 +101,7 @@ def resume(run_dir: str | Path, *, steps: int | None = None, progress: bool = Tr
     folder = Path(run_dir)
     recipe = read_recipe(folder)
     if steps is not None:
-        recipe = dataclasses.replace(recipe, steps=steps)
+        recipe = dataclasses.replace(recipe, steps=steps)  # type: ignore[type-var]
         write_config(recipe, folder)
     return execute(recipe, folder, progress=progress)
 
@@ -182,12 +182,7 @@ def load(run_dir: str | Path, which: str = "last", num_envs: int = 1, render: bo
 def create_folder(recipe: Recipe, folder: Path | None) -> Path:
     """Make the run folder with its config.json in one step, so that a killed process leaves a whole one or none."""
     if folder is None:
-        stem = f"{type(recipe).name or type(recipe).__name__}_{str(recipe.env).replace('/', '-').replace(':', '-')}_seed{recipe.seed}"
-        folder = Path("runs") / stem
-        number = 2
-        while folder.exists():
-            folder = Path("runs") / f"{stem}-{number}"
-            number += 1
+        folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}_seed{recipe.seed}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ProtoRLError(f"{folder} already exists: resume it with `protorl resume {folder}`, or give another --run-dir")
     temporary = folder.parent / f".{folder.name}.new-{os.getpid()}"
@@ -202,6 +197,20 @@ def create_folder(recipe: Recipe, folder: Path | None) -> Path:
     return folder
 
 
+def recipe_name(recipe: Recipe) -> str:
+    """What a recipe is called: its name, or its class's."""
+    return type(recipe).name or type(recipe).__name__
+
+
+def unused_folder(name: str) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on where that exists."""
+    stem = name.replace("/", "-").replace(":", "-")
+    folder, number = Path("runs") / stem, 2
+    while folder.exists():
+        folder, number = Path("runs") / f"{stem}-{number}", number + 1
+    return folder
+
+
 def write_config(recipe: Recipe, folder: Path) -> None:
     """config.json: the resolved recipe, versions, git state, hardware."""
     config = {
@@ -210,7 +219,7 @@ def write_config(recipe: Recipe, folder: Path) -> None:
         "paper": type(recipe).paper,
         "env": recipe.env,
         "seed": recipe.seed,
-        "recipe_config": dataclasses.asdict(recipe),
+        "recipe_config": dataclasses.asdict(recipe),  # type: ignore[call-overload]
         "versions": versions(),
         "git": git_state(),
         "hardware": hardware(),
@@ -230,7 +239,8 @@ def read_recipe(folder: Path) -> Recipe:
         raise ProtoRLError(f"{folder / 'config.json'} cannot be read: {error}") from error
     if config.get("format", 0) > CONFIG_FORMAT:
         raise ProtoRLError(
-            f"{folder} was written by a newer ProtoRL (config format {config['format']}, this one reads {CONFIG_FORMAT}): upgrade"
+            f"{folder} was written by a newer ProtoRL (config format {config['format']}, this one reads {CONFIG_FORMAT}): "
+            "upgrade ProtoRL to use it"
         )
     return find_recipe(config["recipe"])(**config["recipe_config"])
 

@@ -1,0 +1,336 @@
+"""Throughput of ProtoRL beside public libraries, paired in one run.
+
+    python benchmarks/throughput/run.py                       # everything: about 25 minutes on two cores
+    python benchmarks/throughput/run.py dqn replay --quick    # some benches, short windows
+
+Every contender is a process of its own, started and warmed up alone. Then all of them work in turns, A B C A B C ...: one
+works for a window while the others sleep, so that the machine's slow and fast moments fall on all alike. A ratio compares
+the windows of one turn. Results go to `results/BENCH.json` and `results/README.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+PACKAGES = (
+    "protorl", "torch", "numpy", "numba", "gymnasium", "stable-baselines3", "sbx-rl", "jax", "tianshou", "cpprb",
+)  # fmt: skip
+PEERS = {"dqn": ("sb3", "sbx", "tianshou"), "replay": ("sb3", "tianshou", "cpprb")}
+REPLAY_CASES = {
+    "uniform": ("add", "sample"),
+    "uniform-3": ("add", "sample"),
+    "prioritized": ("add", "sample", "cycle"),
+    "prioritized-3": ("add", "sample", "cycle"),
+    "atari": ("add", "sample"),
+}
+
+
+class Contender:
+    """A process that works when asked."""
+
+    def __init__(self, name: str, *command: str, threads: int = 1) -> None:
+        self.name, self.threads = name, threads
+        n = str(threads)
+        environ = {
+            **os.environ,
+            "OMP_NUM_THREADS": n,
+            "MKL_NUM_THREADS": n,
+            "OPENBLAS_NUM_THREADS": n,
+            "NUMBA_NUM_THREADS": n,
+            "JAX_PLATFORMS": "cpu",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        if threads == 1:
+            environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=HERE,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        self.start_up_s = self.hear()["start_up_s"]
+        self.windows: list[dict[str, float]] = []
+
+    def hear(self) -> dict[str, float]:
+        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        if not line:
+            self.log.seek(0)
+            raise SystemExit(f"{self.name} died:\n{self.log.read()[-3000:]}")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def window(self, seconds: float) -> None:
+        """Work for a window, and keep what it measured."""
+        self.process.stdin.write(f"{seconds}\n")  # type: ignore[union-attr]
+        self.process.stdin.flush()  # type: ignore[union-attr]
+        self.windows.append(self.hear())
+
+    def close(self) -> None:
+        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.wait()
+        self.log.close()
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    """[median, least, largest]."""
+    return [statistics.median(values), min(values), max(values)]
+
+
+def turns(contenders: Sequence[Contender], windows: int, seconds: float) -> None:
+    for turn in range(windows):
+        for contender in contenders:
+            contender.window(seconds)
+        print(f"  turn {turn + 1} of {windows} done", flush=True)
+
+
+def bench_dqn(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Environment steps per second of a DQN in training, one table per update rate."""
+    rows = []
+    for every in (1, 10):
+        print(f"dqn, one update per {every} steps", flush=True)
+        contenders = []
+        for name in (*PEERS["dqn"], "protorl"):
+            for threads in args.threads:
+                command = (f"dqn_{name}.py", "--update-every", str(every))
+                contenders.append(Contender(name, *command, threads=threads))
+                print(f"  {name}, threads {threads}: warm after {contenders[-1].start_up_s:.0f} s", flush=True)
+        turns(contenders, args.windows, args.seconds)
+        best: dict[str, Contender] = {}
+        for c in contenders:
+            c.close()
+            if c.name not in best or median_rate(c) > median_rate(best[c.name]):
+                best[c.name] = c
+        peer = max((best[name] for name in PEERS["dqn"]), key=median_rate)
+        for name, c in best.items():
+            rows.append(
+                {
+                    "update_every": every,
+                    "who": name,
+                    "threads": c.threads,
+                    "steps_per_s": spread(rates(c)),
+                    "cpu_us_per_step": spread([w["cpu_s"] / w["steps"] * 1e6 for w in c.windows]),
+                    "times_fastest_peer": spread([a / b for a, b in zip(rates(c), rates(peer))]),
+                    "fastest_peer": peer.name,
+                    "busy": statistics.median(w["cpu_s"] / w["wall_s"] for w in c.windows),
+                    "peak_mb": max(w["peak_mb"] for w in c.windows),
+                    "start_up_s": c.start_up_s,
+                }
+            )
+    return rows
+
+
+def rates(contender: Contender) -> list[float]:
+    return [w["steps"] / w["wall_s"] for w in contender.windows]
+
+
+def median_rate(contender: Contender) -> float:
+    return statistics.median(rates(contender))
+
+
+def bench_replay(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Microseconds per call of a full replay memory."""
+    rows = []
+    for case, calls in REPLAY_CASES.items():
+        print(f"replay, {case}", flush=True)
+        names = [n for n in (*PEERS["replay"], "protorl") if n != "sb3" or "prioritized" not in case]
+        if case == "atari":  # too large to keep side by side: each turn fills anew
+            windows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+            for _ in range(args.windows):
+                for name in names:
+                    contender = Contender(name, "replay.py", name, case)
+                    contender.window(args.seconds)
+                    contender.close()
+                    windows[name] += contender.windows
+        else:
+            contenders = [Contender(name, "replay.py", name, case) for name in names]
+            turns(contenders, args.windows, args.seconds)
+            for contender in contenders:
+                contender.close()
+            windows = {c.name: c.windows for c in contenders}
+        for call in calls:
+            us = {name: [w[call] for w in windows[name]] for name in names}
+            for name in names:
+                ratio = {
+                    f"times_{peer}": spread([a / b for a, b in zip(us[name], us[peer])])
+                    for peer in names
+                    if peer != name and name == "protorl"
+                }
+                peak = max(w["peak_mb"] for w in windows[name])
+                rows.append({"case": case, "call": call, "who": name, "us": spread(us[name]), "peak_mb": peak, **ratio})
+    return rows
+
+
+def bench_overhead(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """ProtoRL's own cost per step: all but environment, forward pass and update."""
+    rows = []
+    for every in (1, 10):
+        print(f"overhead, one update per {every} steps", flush=True)
+        contender = Contender("protorl", "overhead.py", "--update-every", str(every))
+        turns([contender], args.windows, args.seconds)
+        contender.close()
+        for part in [key for key in contender.windows[0] if key != "peak_mb"]:
+            rows.append({"update_every": every, "part": part, "us": spread([w[part] for w in contender.windows])})
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":")[1].strip() if lines else model
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def show(values: Sequence[float], digits: int = 0) -> str:
+    """"median [least, largest]"."""
+    middle, low, high = (f"{v:,.{digits}f}" for v in values)
+    return f"{middle} [{low}, {high}]"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def render(result: dict[str, Any]) -> str:
+    """A result as Markdown."""
+    m = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+    text = (
+        f"Measured {result['date']} with `{result['command']}`; {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, "
+        f"{m['system']}, Python {m['python']}; {versions}. Load of the machine before the start: {m['load_before']}.\n\n"
+    )
+    rows = result["rows"]
+    if result["bench"] == "dqn":
+        for every in sorted({row["update_every"] for row in rows}):
+            mine = sorted((r for r in rows if r["update_every"] == every), key=lambda r: -r["steps_per_s"][0])
+            text += f"**One update per {every} environment step{'s' if every > 1 else ''}**\n\n" + table(
+                ["who", "steps/s", "times the fastest peer", "CPU µs per step", "threads", "peak MB", "start-up s"],
+                [
+                    [
+                        r["who"],
+                        show(r["steps_per_s"]),
+                        show(r["times_fastest_peer"], 2),
+                        show(r["cpu_us_per_step"]),
+                        str(r["threads"]),
+                        f"{r['peak_mb']:.0f}",
+                        f"{r['start_up_s']:.0f}",
+                    ]
+                    for r in mine
+                ],
+            )
+            text += "\n"
+    elif result["bench"] == "replay":
+        text += table(
+            ["case", "call", "who", "µs per call", "peak MB", "ProtoRL's time, as a multiple of"],
+            [
+                [
+                    r["case"],
+                    r["call"],
+                    r["who"],
+                    show(r["us"]),
+                    f"{r['peak_mb']:.0f}",
+                    ", ".join(f"{k.removeprefix('times_')}: {show(v, 2)}" for k, v in r.items() if k.startswith("times_")),
+                ]
+                for r in rows
+            ],
+        )
+    else:
+        text += table(
+            ["steps per update", "part", "µs per step"],
+            [[str(r["update_every"]), r["part"], show(r["us"], 1)] for r in rows],
+        )
+    return text
+
+
+TITLES = {
+    "dqn": "DQN on CartPole-v1: environment steps per second while learning",
+    "replay": "Replay memories: microseconds per call",
+    "overhead": "ProtoRL's own cost per step",
+}
+
+
+def write_readme() -> None:
+    parts = [
+        "# Throughput: results\n\nWritten by `benchmarks/throughput/run.py`. Median [least, largest] over the windows; ratios "
+        "compare windows of the same turn.\nAbsolute numbers depend on the machine; the ratios are what to quote. "
+        "What is measured: [../../README.md](../../README.md).\n"
+    ]
+    for bench, title in TITLES.items():
+        path = RESULTS / f"{bench}.json"
+        if path.exists():
+            parts.append(f"## {title}\n\n{render(json.loads(path.read_text()))}")
+    (RESULTS / "README.md").write_text("\n".join(parts))
+
+
+BENCHES = {"dqn": bench_dqn, "replay": bench_replay, "overhead": bench_overhead}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Throughput of ProtoRL beside public libraries, paired in one run.")
+    parser.add_argument("bench", nargs="*", help=f"some of: {', '.join(BENCHES)}; none: all")
+    parser.add_argument("--quick", action="store_true", help="two short windows, one thread")
+    parser.add_argument("--windows", type=int, help="turns per contender (5)")
+    parser.add_argument("--seconds", type=float, help="length of a window (6)")
+    parser.add_argument("--threads", type=int, nargs="+", help="thread counts to try for DQN (1 2); the better one counts")
+    args = parser.parse_args()
+    unknown = set(args.bench) - set(BENCHES)
+    if unknown:
+        parser.error(f"no bench {', '.join(sorted(unknown))}: choose from {', '.join(BENCHES)}")
+    windows, seconds, threads = (2, 2.0, [1]) if args.quick else (5, 6.0, [1, 2])
+    args.windows = windows if args.windows is None else args.windows
+    args.seconds = seconds if args.seconds is None else args.seconds
+    args.threads = threads if args.threads is None else args.threads
+    RESULTS.mkdir(exist_ok=True)
+    for bench in args.bench if args.bench else BENCHES:
+        before = machine()
+        result = {
+            "bench": bench,
+            "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+            "command": " ".join(["python", "benchmarks/throughput/run.py", *sys.argv[1:]]),
+            "windows": args.windows,
+            "seconds": args.seconds,
+            "machine": before,
+            "rows": BENCHES[bench](args),
+        }
+        (RESULTS / f"{bench}.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_readme()
+        print(render(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
