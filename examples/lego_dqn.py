@@ -10,7 +10,7 @@ env = prl.make_vec_envs("CartPole-v1", num_envs=8, seed=0)
 network = prl.Network(prl.MLP(env.spec.obs, [120, 84]), prl.QHead(env.spec.action))
 policy = prl.EpsilonGreedy(env.spec.action, prl.Linear(1.0, 0.05, steps=10_000))
 optimizer = prl.Adam(network, lr=1e-3, max_grad_norm=10.0)
-agent = prl.DQN(network, policy, optimizer, target_every=100)
+agent = prl.DQN(network, policy, optimizer, target_every=250)
 
 memory = prl.Replay(
     agent.columns(env.spec),
@@ -18,7 +18,7 @@ memory = prl.Replay(
     batch_size=64,
     view=prl.NStep(3, gamma=0.99),
     sampler=prl.Prioritized(alpha=0.6, beta=0.4),
-    rate=prl.Rate(start=1_000, every=4),
+    rate=prl.Rate(start=1_000, every=2),
 )
 
 prl.train(agent, memory, prl.LocalActors(agent, env), steps=30_000)

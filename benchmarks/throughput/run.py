@@ -126,8 +126,9 @@ def bench_dqn(args: argparse.Namespace) -> list[dict[str, Any]]:
                     "who": name,
                     "threads": c.threads,
                     "steps_per_s": spread(rates(c)),
-                    "cpu_us_per_step": spread([w["cpu_s"] / w["steps"] * 1e6 for w in c.windows]),
                     "times_fastest_peer": spread([a / b for a, b in zip(rates(c), rates(peer))]),
+                    "cpu_us_per_step": spread(cpu_us(c)),
+                    "times_fastest_peer_cpu": spread([b / a for a, b in zip(cpu_us(c), cpu_us(peer))]),
                     "fastest_peer": peer.name,
                     "busy": statistics.median(w["cpu_s"] / w["wall_s"] for w in c.windows),
                     "peak_mb": max(w["peak_mb"] for w in c.windows),
@@ -139,6 +140,11 @@ def bench_dqn(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def rates(contender: Contender) -> list[float]:
     return [w["steps"] / w["wall_s"] for w in contender.windows]
+
+
+def cpu_us(contender: Contender) -> list[float]:
+    """CPU microseconds per step: what a busy machine disturbs less than steps per second."""
+    return [w["cpu_s"] / w["steps"] * 1e6 for w in contender.windows]
 
 
 def median_rate(contender: Contender) -> float:
@@ -216,7 +222,7 @@ def machine() -> dict[str, Any]:
 
 
 def show(values: Sequence[float], digits: int = 0) -> str:
-    """"median [least, largest]"."""
+    """ "median [least, largest]"."""
     middle, low, high = (f"{v:,.{digits}f}" for v in values)
     return f"{middle} [{low}, {high}]"
 
@@ -239,13 +245,23 @@ def render(result: dict[str, Any]) -> str:
         for every in sorted({row["update_every"] for row in rows}):
             mine = sorted((r for r in rows if r["update_every"] == every), key=lambda r: -r["steps_per_s"][0])
             text += f"**One update per {every} environment step{'s' if every > 1 else ''}**\n\n" + table(
-                ["who", "steps/s", "times the fastest peer", "CPU µs per step", "threads", "peak MB", "start-up s"],
+                [
+                    "who",
+                    "steps/s",
+                    "times the fastest peer",
+                    "CPU µs per step",
+                    "the same, by CPU time",
+                    "threads",
+                    "peak MB",
+                    "start-up s",
+                ],
                 [
                     [
                         r["who"],
                         show(r["steps_per_s"]),
                         show(r["times_fastest_peer"], 2),
                         show(r["cpu_us_per_step"]),
+                        show(r["times_fastest_peer_cpu"], 2),
                         str(r["threads"]),
                         f"{r['peak_mb']:.0f}",
                         f"{r['start_up_s']:.0f}",
@@ -256,7 +272,7 @@ def render(result: dict[str, Any]) -> str:
             text += "\n"
     elif result["bench"] == "replay":
         text += table(
-            ["case", "call", "who", "µs per call", "peak MB", "ProtoRL's time, as a multiple of"],
+            ["case", "call", "who", "CPU µs per call", "peak MB", "ProtoRL's time in multiples of"],
             [
                 [
                     r["case"],
@@ -271,7 +287,7 @@ def render(result: dict[str, Any]) -> str:
         )
     else:
         text += table(
-            ["steps per update", "part", "µs per step"],
+            ["steps per update", "part", "CPU µs per step"],
             [[str(r["update_every"]), r["part"], show(r["us"], 1)] for r in rows],
         )
     return text

@@ -166,3 +166,40 @@ def test_a_longer_total_carries_a_finished_run_on(tmp_path: Path) -> None:
     recipe = prl.recipes.DQN(**SMALL)
     running.start(recipe, tmp_path / "run", progress=False)
     assert running.resume(tmp_path / "run", steps=1_200, progress=False).steps == 1_200
+
+
+def test_a_crashing_environment_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    plain, turns = CartPoleEnv.step, [0]
+
+    def step(self: CartPoleEnv, action: Any) -> Any:
+        turns[0] += 1
+        if turns[0] == 321:
+            raise ValueError("the pole broke")
+        return plain(self, action)
+
+    monkeypatch.setattr(CartPoleEnv, "step", step)
+    recipe = prl.recipes.DQN(**{**SMALL, "eval_every": 0})
+    with pytest.raises(prl.ProtoRLError, match=r"the pole broke.*saved at step 320: once it is mended, `protorl resume"):
+        running.start(recipe, tmp_path / "run", progress=False)
+    assert running.resume(tmp_path / "run", progress=False).steps == 900
+
+
+def test_a_reward_that_is_not_a_number_names_itself_and_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    plain, turns = CartPoleEnv.step, [0]
+
+    def step(self: CartPoleEnv, action: Any) -> Any:
+        turns[0] += 1
+        obs, reward, *rest = plain(self, action)
+        return obs, float("nan") if turns[0] == 321 else reward, *rest
+
+    monkeypatch.setattr(CartPoleEnv, "step", step)
+    recipe = prl.recipes.DQN(**{**SMALL, "eval_every": 0, "capacity": 100})
+    with pytest.raises(prl.ProtoRLError, match=r"the first bad tensor is batch\.reward; the last good checkpoint is step 300"):
+        running.start(recipe, tmp_path / "run", progress=False)
+    assert final_state(tmp_path / "run")["run"]["steps"] == 300

@@ -230,6 +230,16 @@ def two_checkpoints(folder):
         checkpoints.save(step, {"step": step, "weights": torch.full((50,), step)}, memory)
 
 
+def test_a_damaged_checkpoint_does_not_count_as_kept(tmp_path):
+    two_checkpoints(tmp_path)
+    (tmp_path / "step-000000020" / "state.pt").unlink()
+    checkpoints, _ = heard(tmp_path, keep=2)
+    memory = Lanes()
+    checkpoints.load(rows=memory)
+    checkpoints.save(30, {}, memory)
+    assert checkpoints.steps() == [10, 30]
+
+
 def flip(path, place):
     data = bytearray(path.read_bytes())
     data[int(place * (len(data) - 1))] ^= 1

@@ -240,6 +240,19 @@ def test_a_full_disk_at_any_call_leaves_the_old_one_and_loses_no_row(tmp_path, r
     assert failed > 5
 
 
+def test_rows_of_a_failed_save_are_written_by_the_next_and_no_others(run):
+    with pytest.MonkeyPatch.context() as patch:
+        Disk(patch, 2, full, writes_only=True)
+        with pytest.raises(ProtoRLError, match="No space left"):
+            save(run, 22)
+    rows = Rows(24)
+    asked = []
+    rows.rows = lambda start: asked.append(start) or Rows.rows(rows, start)
+    run.save(24, state(24), rows)
+    assert asked == [[19]]  # the mark left at 20
+    check(run.folder, {24})
+
+
 def test_the_first_save_fails_in_one_sentence(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         Disk(patch, 3, full, writes_only=True)

@@ -40,6 +40,13 @@ class LocalActors:
         """A checkpoint boundary: environments without a snapshot start afresh from a named seed."""
         self.env.rebuild(boundary)
 
+    def restart(self, boundary: int) -> None:
+        """New episodes everywhere, after an environment failed."""
+        if self.env.exact:
+            self.env.reset(boundary)
+        else:
+            self.env.rebuild(boundary)
+
     def close(self) -> None:
         """Close the environments."""
         self.env.close()

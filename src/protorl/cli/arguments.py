@@ -73,8 +73,8 @@ class Eval:
     """How many."""
     seed: int = 0
     """Seeds the environments of the evaluation."""
-    checkpoint: Literal["last", "best"] = "last"
-    """The last checkpoint, or the weights with the best evaluation during training."""
+    checkpoint: Literal["best", "last"] = "best"
+    """The weights with the best evaluation during training (the last ones where none was made), or the last checkpoint."""
     video: bool = False
     """Also film the first episode, as an mp4 or gif in the run folder."""
 

@@ -204,11 +204,11 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
     from protorl.recipes.running import load
 
     seed = rng.integer(arguments.seed, "evaluate")
-    _, agent, env, step = load(run_dir, arguments.checkpoint, num_envs=min(arguments.episodes, 10))
+    trained = load(run_dir, arguments.checkpoint, num_envs=max(1, min(arguments.episodes, 10)))
     try:
-        result = play(agent, env, arguments.episodes, seed=seed)
+        result = play(trained.agent, trained.env, arguments.episodes, seed=seed)
     finally:
-        env.close()
+        trained.env.close()
     report = {
         "mean": result.mean,
         "std": result.std,
@@ -216,13 +216,13 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
         "lengths": result.lengths,
         "episodes": len(result.returns),
         "seed": arguments.seed,
-        "checkpoint": arguments.checkpoint,
-        "steps": step,
+        "checkpoint": trained.which,
+        "steps": trained.step,
     }
     atomic_write(run_dir / "eval.json", json.dumps(report, indent=2).encode())
     print(
         f"{run_dir}: return {result.mean:.1f} ± {result.std:.1f} over {arguments.episodes} episodes "
-        f"({arguments.checkpoint} checkpoint, step {step:,})"
+        f"({trained.which} weights, from step {trained.step:,})"
     )
     if arguments.video:
         print(f"video: {film(run_dir, arguments, seed)}")
@@ -236,11 +236,11 @@ def film(run_dir: Path, arguments: Eval, seed: int) -> Path:
     from protorl.recipes.running import load
 
     frames: list[Any] = []
-    _, agent, env, _ = load(run_dir, arguments.checkpoint, num_envs=1, render=True)
+    trained = load(run_dir, arguments.checkpoint, render=True)
     try:
-        play(agent, env, 1, seed=seed, watch=lambda env: frames.append(env.render()))
+        play(trained.agent, trained.env, 1, seed=seed, watch=lambda env: frames.append(env.render()))
     finally:
-        env.close()
+        trained.env.close()
     return write_video(run_dir / "episode", frames, fps=30)
 
 

@@ -94,11 +94,12 @@ def find_protocol(
 
 
 def require_ale() -> Any:
-    """The module `ale_py`; importing it registers its games with Gymnasium."""
+    """The module `ale_py`, told to keep quiet; importing it registers its games with Gymnasium."""
     try:
         import ale_py
     except ImportError as error:
         raise ProtoRLError(INSTALL) from error
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     return ale_py
 
 
@@ -121,7 +122,6 @@ class AtariGame(gymnasium.Env[Array, Any]):
         self.protocol, self.render_mode = protocol, render_mode
         self.rom = ale_py.roms.get_rom_path(game)
         self.ale = ale_py.ALEInterface()
-        self.ale.setLoggerMode(ale_py.LoggerMode.Error)
         # Stickiness is ours: ALE's snapshots forget which action would be repeated.
         self.ale.setFloat("repeat_action_probability", 0.0)
         self.ale.setInt("random_seed", 0)

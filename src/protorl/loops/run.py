@@ -32,6 +32,10 @@ class Interrupted(ProtoRLError):  # noqa: N818 - it is not a mistake
         self.code = code
 
 
+class Diverged(ProtoRLError):  # noqa: N818 - it says what happened
+    """A loss, a parameter or a metric is not finite: there is nothing worth saving since the last checkpoint."""
+
+
 class Run(Monitor):
     """Watches a training loop, writes its folder, and brings it back from there.
 
@@ -209,7 +213,7 @@ class Run(Monitor):
         last = self.checkpoints.latest()
         good = f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
         where = f"the first bad tensor is {culprit}" if culprit else "parameters and inputs are finite, so the loss overflowed"
-        raise ProtoRLError(
+        raise Diverged(
             f"training diverged at step {self.steps}, update {self.updates}: {what}; {where}; {good} in {self.folder}. "
             "Try a lower lr, max_grad_norm, or look at the rewards."
         )
@@ -239,6 +243,10 @@ class Run(Monitor):
                     f"stopped at step {self.steps} and saved: continue with `protorl resume {self.folder}`",
                     128 + self.interrupt,
                 )
+        except (Interrupted, Diverged):
+            raise
+        except ProtoRLError as error:
+            raise ProtoRLError(f"{error}; {self.rescue()}") from error
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -247,6 +255,17 @@ class Run(Monitor):
                 self.progress.close()
                 self.progress = None
             self.board.close()
+
+    def rescue(self) -> str:
+        """Something failed outside the algorithm (an environment, say): keep what was learned, with new episodes."""
+        try:
+            self.actors.restart(self.steps)
+            self.checkpoints.save(self.steps, self.state_dict(), self.memory)
+        except Exception as second:
+            last = self.checkpoints.latest()
+            kept = "there is no checkpoint" if last is None else f"the last checkpoint is step {last} in {self.folder}"
+            return f"saving failed too ({second}), {kept}"
+        return f"saved at step {self.steps}: once it is mended, `protorl resume {self.folder}` goes on with new episodes"
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.interrupt is not None:  # a second Ctrl-C does not wait for the checkpoint

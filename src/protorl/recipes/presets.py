@@ -12,6 +12,7 @@ ZOO_DQN: dict[str, dict[str, Any]] = {
     "CartPole-v1": {
         "steps": 50_000, "lr": 2.3e-3, "batch_size": 64, "capacity": 100_000, "warmup_steps": 1_000, "gamma": 0.99,
         "target_every": 128, "update_every": 256, "updates": 128, "epsilon_steps": 8_000, "epsilon_end": 0.04,
+        "eval_every": 2_000, "eval_episodes": 20,
     },
     "MountainCar-v0": {
         "steps": 120_000, "lr": 4e-3, "batch_size": 128, "capacity": 10_000, "warmup_steps": 1_000, "gamma": 0.98,

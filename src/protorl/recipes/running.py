@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -155,14 +155,23 @@ class Examiner:
             self.env.close()
 
 
-def load(run_dir: str | Path, which: str = "last", num_envs: int = 1, render: bool = False) -> tuple[Recipe, Agent, Any, int]:
-    """A trained agent for evaluation: (recipe, agent, environment, agent steps it was trained for).
+class Trained(NamedTuple):
+    """A trained agent and an environment to evaluate it in, which the caller closes."""
 
-    which: "last" checkpoint or "best" weights. The caller closes the environment.
-    """
+    agent: Agent
+    env: Any
+    which: str  # "best" or "last"
+    step: int  # agent steps it was trained for
+
+
+def load(run_dir: str | Path, which: str = "best", num_envs: int = 1, render: bool = False) -> Trained:
+    """The agent of a run: the "best" weights by evaluation during training (the last where none was made), or the "last"
+    checkpoint's."""
     folder = Path(run_dir)
     recipe = read_recipe(folder)
     checkpoints = Checkpoints(folder / "checkpoints")
+    if which == "best" and not (folder / "checkpoints" / "best.pt").exists():
+        which = "last"
     if which == "best":
         saved = checkpoints.load_weights("best")
         state, step = saved["agent"], int(saved["step"])
@@ -173,7 +182,7 @@ def load(run_dir: str | Path, which: str = "last", num_envs: int = 1, render: bo
     agent = recipe.build_agent(dataclasses.replace(env.spec, num_envs=recipe.num_envs))
     agent.load_state_dict(state)
     accelerate(agent)
-    return recipe, agent, env, step
+    return Trained(agent, env, which, step)
 
 
 # The folder

@@ -1,0 +1,173 @@
+"""Who may import whom, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import protorl
+from protorl.cli import main
+
+PACKAGE = Path(protorl.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# part -> the parts of protorl it may import, besides itself
+ALLOWED: dict[str, set[str]] = {
+    "functional": set(),
+    "types": set(),
+    "rng": {"types"},
+    "networks": {"functional", "types", "rng"},
+    "policies": {"functional", "types", "rng"},
+    "memory": {"functional", "types", "rng"},
+    "agents": {"functional", "networks", "policies", "types"},
+    "envs": {"types", "rng"},
+    "actors": {"types", "rng", "memory"},
+    "checkpoint": {"types", "rng"},
+    "logging": {"types"},
+    "accelerate": {"functional", "networks", "types"},
+    "loops": {"types", "actors", "memory", "checkpoint", "logging"},
+}
+BELOW = set(ALLOWED)
+ALLOWED["recipes"] = BELOW
+ALLOWED["papers"] = BELOW | {"recipes"}
+ALLOWED["cli"] = BELOW | {"recipes"}
+ALLOWED["__main__"] = {"cli"}
+ALLOWED["__init__"] = BELOW | {"recipes"}
+
+FOREIGN_ONLY = {"functional": {"torch"}, "types": {"torch", "numpy"}, "rng": {"torch", "numpy"}}
+ONLY_IN_ENVS = {"gymnasium", "pettingzoo", "ale_py", "envpool", "mujoco", "Box2D", "minigrid", "mpe2"}
+
+
+def part_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(file: Path) -> set[str]:
+    """Dotted names of everything a module imports, also inside functions."""
+    package = ["protorl", *file.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*home, *([node.module] if node.module else [])])
+            # `from protorl import agents` is an import of protorl.agents
+            found |= {f"protorl.{alias.name}" for alias in node.names} if base == "protorl" else {base}
+    return found
+
+
+def parts_imported(file: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(file) if name.startswith("protorl.")} - {part_of(file)}
+
+
+def test_the_reader_of_imports_reads(tmp_path: Path) -> None:
+    file = PACKAGE / "agents" / "imaginary.py"
+    source = "import protorl.memory\nfrom protorl import envs\nfrom ..loops import train\ndef f():\n    from protorl.actors.local import X\n"
+    written = tmp_path / "imaginary.py"
+    written.write_text(source)
+
+    class Disguised(type(file)):  # type: ignore[misc]
+        def read_text(self, *_: object, **__: object) -> str:
+            return source
+
+    assert parts_imported(Disguised(file)) == {"memory", "envs", "loops", "actors"}
+
+
+def test_every_part_has_its_rule() -> None:
+    assert {part_of(file) for file in MODULES} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_who_imports_whom(file: Path) -> None:
+    part = part_of(file)
+    assert parts_imported(file) <= ALLOWED[part], f"{part} may not import these"
+    others = {name.split(".")[0] for name in imported(file)} - {"protorl", *sys.stdlib_module_names}
+    if part in FOREIGN_ONLY:
+        assert others <= FOREIGN_ONLY[part]
+    if part != "envs":
+        assert not others & ONLY_IN_ENVS
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_protorl_imports_nothing_heavy() -> None:
+    code = "import sys, protorl; print(sorted({'torch', 'numpy', 'gymnasium', 'numba', 'matplotlib'} & set(sys.modules)))"
+    assert python(code) == "[]"
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = """
+import sys
+from protorl.cli import main
+for arguments in ["--help"], ["train", "--help"], ["resume", "--help"], ["eval", "--help"], ["plot", "--help"], ["list", "--help"]:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == 0, end.code
+print("\\n", sorted({"torch", "gymnasium", "matplotlib"} & set(sys.modules)))
+"""
+    assert python(code).splitlines()[-1].strip() == "[]"
+
+
+def test_importing_everything_changes_nothing_global() -> None:
+    code = """
+import pkgutil, importlib, random, signal, sys, warnings
+import numpy as np, torch
+
+def state():
+    return (torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_default_dtype(), torch.is_grad_enabled(),
+            torch.get_rng_state().tolist(), torch.are_deterministic_algorithms_enabled(), np.geterr(), str(np.random.get_state()),
+            random.getstate(), signal.getsignal(signal.SIGINT), sys.excepthook, torch.backends.cudnn.benchmark)
+
+import tyro, rich, gymnasium, numba, tensorboard, torch.utils.tensorboard, psutil  # theirs is theirs
+before, filters = state(), list(warnings.filters)
+import protorl
+for module in pkgutil.walk_packages(protorl.__path__, "protorl."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+assert state() == before
+assert warnings.filters == filters
+print(sorted({"ale_py", "mujoco", "Box2D", "envpool", "matplotlib", "imageio", "cv2", "ray"} & set(sys.modules)))
+"""
+    assert python(code) == "[]"
+
+
+@pytest.mark.parametrize("name", protorl.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(protorl, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Dqn'"):
+        _ = protorl.Dqn  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("env", "module", "extra"),
+    [
+        ("ALE/Pong-v5", "ale_py", "atari"),
+        ("LunarLander-v3", "Box2D", "box2d"),
+        ("HalfCheetah-v5", "mujoco", "mujoco"),
+        ("MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
+    ],
+)
+def test_a_missing_extra_is_named_with_its_command(
+    env: str, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == module or name.startswith("gymnasium.envs.")]:
+        if name != "gymnasium.envs.registration" and len(name.split(".")) > (2 if name.startswith("gymnasium") else 0):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)  # what Python itself does for a module that must not be found
+    assert main(["train", "dqn", "--env", env, "--steps", "10", "--run-dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert f'pip install "protorl[{extra}]"' in error
+    assert len(error.splitlines()) == 1

@@ -1,0 +1,288 @@
+"""Recipes: presets, what a person sets, what is refused, and how a recipe is found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import numpy as np
+import pytest
+
+import protorl as prl
+from protorl.recipes import RECIPES, running
+from protorl.recipes.fields import parse_settings, table
+from protorl.recipes.presets import ZOO_DQN, preset
+from protorl.types import ActionSpec, ArraySpec, EnvSpec
+
+IMAGE = EnvSpec(
+    "image",
+    ArraySpec((4, 84, 84), np.dtype(np.uint8), frame_stack=4),
+    ActionSpec("discrete", (), np.dtype(np.int64), n=6),
+    num_envs=8,
+)
+
+
+class Mine(prl.recipes.DQN):
+    """A recipe of a user's own, with defaults of its own."""
+
+    lr: float = prl.hp(1e-4, "learning rate", low=0.0)
+    gamma: float = 0.5
+    extra: int = prl.hp(3, "something new", low=1)
+
+
+class Grandchild(Mine):
+    batch_size: int = 7
+
+
+# Presets
+
+
+@pytest.mark.parametrize("env", ZOO_DQN)
+@pytest.mark.parametrize("cls", RECIPES.values())
+def test_the_environment_chooses_the_preset(cls: Any, env: str) -> None:
+    recipe = cls(env=env)
+    assert {name: getattr(recipe, name) for name in ZOO_DQN[env]} == ZOO_DQN[env]
+
+
+def test_a_family_of_environments_has_a_preset_and_strangers_have_none() -> None:
+    nature = prl.recipes.DQN(env="ALE/Pong-v5")
+    frames_per_copy = nature.target_every * nature.update_every * 4 / nature.updates
+    assert (frames_per_copy, nature.capacity, nature.optimizer) == (40_000, 1_000_000, "rmsprop")
+    assert nature.steps * 4 == 200_000_000
+    stranger = prl.recipes.DQN(env="Nobody-v0")
+    assert {f.name: getattr(stranger, f.name) for f in dataclasses.fields(stranger) if f.name not in ("env", "env_kwargs")} == {
+        f.name: f.default for f in dataclasses.fields(stranger) if f.name not in ("env", "env_kwargs")
+    }
+    assert preset({"A/*": {"lr": 1}, "A/b": {"lr": 2}}, "A/b") == {"lr": 2}
+    assert preset({"A/*": {"lr": 1}}, "B/a") == {}
+
+
+def test_what_is_given_beats_the_preset() -> None:
+    recipe = prl.recipes.DQN(env="CartPole-v1", lr=0.5, target_every=3)
+    assert (recipe.lr, recipe.target_every, recipe.batch_size) == (0.5, 3, 64)
+
+
+def test_a_users_class_beats_the_preset_and_an_argument_beats_the_class() -> None:
+    assert (Mine().lr, Mine().gamma, Mine().batch_size, Mine().extra) == (1e-4, 0.5, 64, 3)
+    assert Mine(lr=0.2).lr == 0.2
+    assert (Grandchild().lr, Grandchild().batch_size, Grandchild().target_every) == (1e-4, 7, 128)
+
+
+def test_a_default_written_without_a_type_counts_or_is_refused() -> None:
+    try:
+
+        class Untyped(prl.recipes.DQN):
+            lr = 1e-4
+
+    except prl.ProtoRLError as error:
+        assert "lr" in str(error)  # noqa: PT017 - either way is good
+        return
+    assert Untyped(env="CartPole-v1").lr == Untyped(env="Nobody-v0").lr == 1e-4
+
+
+def test_replacing_a_field_keeps_the_others() -> None:
+    recipe = prl.recipes.DQN(env="CartPole-v1", lr=0.5)
+    longer = dataclasses.replace(recipe, steps=7)
+    assert dataclasses.asdict(longer) == {**dataclasses.asdict(recipe), "steps": 7}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.lr = 1.0  # type: ignore[misc]
+
+
+# What a person types
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("lr=1e-3", 1e-3),
+        ("lr=1", 1.0),
+        ("capacity=1e5", 100_000),
+        ("capacity=10_000", 10_000),
+        ("batch-size = 32", 32),
+        ("widths=64,32", (64, 32)),
+        ("widths=64", (64,)),
+        ("widths=[64]", (64,)),
+        ("noisy=true", True),
+        ("noisy=False", False),
+        ("max_grad_norm=none", None),
+        ("kappa=inf", float("inf")),
+        ("clip_reward=1", 1.0),
+        ("protocol=machado", "machado"),
+        ("protocol=none", None),
+        ("env=1", "1"),
+        ("env_kwargs={'a': 1}", {"a": 1}),
+    ],
+)
+def test_settings_become_the_fields_type(setting: str, expected: Any) -> None:
+    (parsed,) = parse_settings(prl.recipes.DQN, [setting]).values()
+    assert parsed == expected
+    assert type(parsed) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lerning_rate=1", "'lerning_rate' is no field .* its fields are .*lr"),
+        ("bach_size=1", "did you mean 'batch_size'"),
+        ("lr", "'lr' is not key=value"),
+        ("lr=fast", "lr 'fast' has the wrong type: it must be float"),
+        ("batch_size=2.5", "batch_size 2.5 has the wrong type: it must be int"),
+        ("noisy=1", "noisy 1 has the wrong type: it must be bool"),
+        ("batch_size=true", "batch_size True has the wrong type"),
+        ("widths=a,b", "widths 'a,b' has the wrong type|widths 'a' has the wrong type"),
+        ("capacity=none", "capacity None has the wrong type"),
+        ("lr=nan", "lr 'nan' has the wrong type|lr nan"),
+    ],
+)
+def test_settings_that_cannot_be_get_one_sentence(setting: str, message: str) -> None:
+    with pytest.raises(prl.ProtoRLError, match=message) as caught:
+        parse_settings(prl.recipes.DQN, [setting])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"gamma": 1.5}, r"gamma 1.5 is out of range: it must be in \[0.0, 1.0\]"),
+        ({"batch_size": 0}, "batch_size 0 is out of range: it must be at least 1"),
+        ({"warmup_steps": -1}, "warmup_steps -1 .* at least 0 agent steps"),
+        ({"widths": (8, 0)}, "widths 0 is out of range"),
+        ({"head": "duelling"}, "head 'duelling' is unknown: choose one of q, dueling"),
+        ({"munchausen_low": 1.0}, "munchausen_low 1.0 .* at most 0.0"),
+        ({"learning_rate": 1.0}, "'learning_rate' is no field of MunchausenDQN: its fields are .*lr"),
+        ({"lr": float("nan")}, "lr nan has the wrong type"),
+    ],
+)
+def test_values_out_of_range_get_one_sentence(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(prl.ProtoRLError, match=message) as caught:
+        prl.recipes.MunchausenDQN(**fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"), [(Optional[float], None, "x"), (float | None, None, "x"), (Literal["a", "b"], "a", "c")]
+)
+def test_the_usual_ways_to_write_a_type_work_in_a_users_recipe(kind: Any, good: Any, bad: Any) -> None:
+    body = {"__annotations__": {"z": kind}, "z": prl.hp(good, "a field"), "__module__": __name__}
+    cls: Any = type("Typed", (prl.recipes.DQN,), body)
+    assert cls().z == good
+    with pytest.raises(prl.ProtoRLError, match="z '[xc]'"):
+        cls(z=bad)
+
+
+@pytest.mark.parametrize("cls", RECIPES.values())
+def test_every_field_is_documented_and_every_recipe_cites_its_paper(cls: Any) -> None:
+    for name, _, text in table(cls):
+        assert len(text) > 10, name
+    for field in dataclasses.fields(cls):
+        assert field.metadata.get("help"), field.name
+        if field.name.endswith(("_every", "_steps")) or field.name in ("capacity", "steps"):
+            assert field.metadata["unit"] or field.name == "steps", field.name
+    assert cls.paper
+    assert cls.__doc__
+    assert RECIPES[cls.name] is cls
+
+
+# Finding one
+
+
+OWN = """
+import protorl as prl
+
+class Own(prl.recipes.DQN):
+    '''Mine.'''
+    lr: float = 0.125
+
+not_a_recipe = 3
+"""
+
+
+def test_a_recipe_is_found_by_name_file_and_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert running.find_recipe("d3qn") is prl.recipes.D3QN
+    file = tmp_path / "own_paper.py"
+    file.write_text(textwrap.dedent(OWN))
+    by_file = running.find_recipe(f"{file}:Own")
+    assert by_file().lr == 0.125
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "paper.py").write_text(textwrap.dedent(OWN))
+    monkeypatch.syspath_prepend(tmp_path)
+    by_module = running.find_recipe("own_package.paper:Own")
+    assert by_module().lr == 0.125
+    monkeypatch.chdir(tmp_path)
+    by_relative_file = running.find_recipe("own_paper.py:Own")
+    for cls in (by_module, by_relative_file):  # found again from anywhere, as a resumed run must
+        reference = running.recipe_reference(cls())
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            again = running.find_recipe(reference)
+        assert (again.__name__, again().lr) == ("Own", 0.125)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dqm", "recipe 'dqm' is unknown: choose one of dqn, .*my_paper.py:MyRecipe"),
+        ("nowhere.py:Own", "there is no file nowhere.py"),
+        ("no_such_package:Own", "module 'no_such_package' of recipe .* cannot be imported"),
+        ("json:Own", "json has no recipe class 'Own'"),
+        ("json:JSONDecoder", "json has no recipe class 'JSONDecoder'"),
+    ],
+)
+def test_a_recipe_that_is_not_there_gets_one_sentence(name: str, message: str) -> None:
+    with pytest.raises(prl.ProtoRLError, match=message):
+        running.find_recipe(name)
+
+
+@pytest.mark.parametrize("cls", RECIPES.values())
+def test_the_config_brings_every_field_back(cls: Any, tmp_path: Path) -> None:
+    recipe = cls(env="CartPole-v1", lr=0.5, kappa=float("inf"), widths=(3, 4), env_kwargs={"sutton_barto_reward": True})
+    running.write_config(recipe, tmp_path)
+    assert running.read_recipe(tmp_path) == recipe
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["recipe"] == cls.name
+
+
+# What it builds
+
+
+def test_images_get_the_nature_network_and_its_optimizer() -> None:
+    recipe = prl.recipes.DQN(env="ALE/Pong-v5", device="cpu", threads=1)
+    agent: Any = recipe.build_agent(IMAGE)
+    assert type(agent.network.base) is prl.NatureCNN
+    assert type(agent.optimizer) is prl.RMSProp
+    assert agent.target_every == 2_500
+
+
+def test_fields_reach_the_parts() -> None:
+    recipe = prl.recipes.D3QN(
+        env="CartPole-v1", num_envs=2, widths=(5,), n_step=3, gamma=0.9, per_alpha=0.7, per_beta=0.5, clip_reward=2.0,
+        capacity=100, batch_size=9, warmup_steps=11, update_every=3, updates=2, target_every=17, kappa=2.0, lr=0.25,
+        max_grad_norm=1.5, epsilon_start=0.9, epsilon_end=0.2, epsilon_steps=70, steps=500,
+    )  # fmt: skip
+    agent, memory, actors = recipe.build()
+    made: Any = agent
+    assert type(agent) is prl.DoubleDQN
+    assert isinstance(made.network.head, prl.DuelingHead)
+    assert made.network.base.features == 5
+    assert (made.target_every, made.kappa, float(made.optimizer.lr), made.optimizer.max_grad_norm) == (17, 2.0, 0.25, 1.5)
+    assert (made.policy.schedule(0), made.policy.schedule(35), made.policy.schedule(70)) == pytest.approx((0.9, 0.55, 0.2))
+    assert (memory.view.n, memory.view.gamma, memory.view.clip_reward) == (3, 0.9, 2.0)
+    assert (memory.rate.start, memory.rate.every, memory.rate.updates, memory.batch_size) == (11, 3, 2, 9)
+    sampler: Any = memory.sampler
+    assert (sampler.alpha, sampler.beta(0), sampler.beta(500)) == (0.7, 0.5, 1.0)
+    assert actors.env.num_envs == 2
+    munchausen: Any = prl.recipes.MunchausenDQN(munchausen_alpha=0.3, munchausen_tau=0.2, munchausen_low=-3.0).build().agent
+    assert (munchausen.alpha, munchausen.tau, munchausen.low) == (0.3, 0.2, -3.0)
+
+
+def test_initial_weights_follow_the_seed_alone() -> None:
+    def weights(seed: int) -> Any:
+        return prl.recipes.DQN(seed=seed, widths=(4,)).build().agent.state_dict()["network"]["base.layers.0.weight"]
+
+    assert weights(1).equal(weights(1))
+    assert not weights(1).equal(weights(2))
