@@ -287,7 +287,7 @@ def render(result: dict[str, Any]) -> str:
         )
     else:
         text += table(
-            ["steps per update", "part", "CPU µs per step"],
+            ["steps per update", "part", "µs per step"],
             [[str(r["update_every"]), r["part"], show(r["us"], 1)] for r in rows],
         )
     return text

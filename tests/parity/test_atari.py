@@ -9,6 +9,7 @@ pytest.importorskip("ale_py", reason='ale_py is not installed: pip install "prot
 pytest.importorskip("cv2", reason='OpenCV is not installed: pip install "protorl[atari]"')
 
 from protorl.envs import AtariProtocol, make_vec_envs
+from protorl.envs.atari import LifeLoss
 
 # Breakout loses lives, Pong has none, SpaceInvaders gives back lives and ends inside a step.
 CASES = [
@@ -35,7 +36,7 @@ def test_single_game_equals_ale_vector(game, protocol, options):
     rng = np.random.default_rng(0)
     np.testing.assert_array_equal(one.reset(), many.reset())
     discounts, rewards, ends = 0, 0.0, 0
-    for _ in range(700):
+    for _ in range(500):
         action = rng.integers(0, one.spec.action.n, 2)
         a, b = one.step(action), many.step(action)
         for field in ("obs", "reward", "discount", "terminated", "truncated", "next_obs", "first", "valid"):
@@ -50,7 +51,7 @@ def test_single_game_equals_ale_vector(game, protocol, options):
         assert ends > 0
         assert (discounts > 0) == (protocol == "nature")  # a lost life counts only where the protocol says so
     if game == "Qbert":
-        assert ends >= 2 * (700 // 101)  # the frame cap: 402 frames are 100 steps and a half
+        assert ends >= 2 * (500 // 101)  # the frame cap: 402 frames are 100 steps and a half
     one.close()
     many.close()
 
@@ -89,6 +90,14 @@ def test_rewards_are_never_clipped():
     rewards = {float(r) for t in range(200) for r in env.step(np.array([1, 1 + t % 3])).reward}
     assert max(rewards) >= 5
     env.close()
+
+
+def test_the_last_life_is_no_lost_life():
+    """Qbert shows zero lives for a while before it is over, and games give lives back."""
+    loss = LifeLoss()
+    loss.reset(np.array([3, 1, 2, 0]))
+    assert loss.discount(np.array([2, 0, 3, 0])).tolist() == [0, 1, 1, 1]
+    assert loss.discount(np.array([2, 0, 2, 0])).tolist() == [1, 1, 0, 1]
 
 
 def test_the_games_own_return_counts_every_life():

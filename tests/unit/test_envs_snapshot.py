@@ -93,6 +93,13 @@ def test_single_atari_game_resumes_exactly(protocol):
     assert carried[1]  # an episode ended, so resets were compared too
 
 
+def test_the_screens_of_a_game_cut_inside_a_step_are_part_of_its_state():
+    """At the frame cap the observation is made of the step before's screens."""
+    pytest.importorskip("ale_py", reason='ale_py is not installed: pip install "protorl[atari]"')
+    options = {"seed": 2, "backend": "sync", "protocol": "machado", "max_frames": 122}
+    check(lambda: make_vec_envs("ALE/Breakout-v5", 1, **options), before=30, after=5)
+
+
 def test_plain_ale_environment_resumes_exactly_only_without_sticky_actions():
     pytest.importorskip("ale_py", reason='ale_py is not installed: pip install "protorl[atari]"')
     options = {"backend": "sync", "protocol": "raw", "obs_type": "ram", "seed": 2}
@@ -118,6 +125,14 @@ def test_native_cartpole_resumes_exactly():
     make = lambda: make_vec_envs("CartPole-v1", 5, seed=2, backend="native")  # noqa: E731
     assert make().exact
     check(make, before=33, after=100)
+    env = make()
+    before = 0
+    while not env.pending.any():  # a row that has ended and not yet begun
+        env.step(next(actions_of(env, 1, seed=before)))
+        before += 1
+    again = make()
+    again.load_state_dict(through_disk(env.state_dict()))
+    same(*(stream(e, actions_of(e, 50, seed=1)) for e in (env, again)))
 
 
 PROBES = ["ConstantReward", "ObservationReward", "DelayedReward", "ActionReward", "ObservationActionReward"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from protorl.cli.arguments import parse
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # torch is needed from here on, but not for --help
+    if os.getcwd() not in sys.path:  # so that a person's own modules are found, as with `python -m`
+        sys.path.insert(0, os.getcwd())
     try:
         command = parse(arguments)
     except _errors() as error:

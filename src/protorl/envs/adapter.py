@@ -61,6 +61,8 @@ class AdaptedEnv(HostedEnvs):
         action, answers = self._edge(action)
         try:
             seen, gain, over, cut, info = self._vector.step(np.asarray(answers))
+        except ProtoRLError:  # a worker named its row
+            raise
         except Exception as error:
             raise self._vector_failed("step", error) from error
         valid = ~self._pending
@@ -125,12 +127,12 @@ class AdaptedEnv(HostedEnvs):
     def _reset_vector(self, **arguments: Any) -> Any:
         try:
             return self._vector.reset(**arguments)[0]
+        except ProtoRLError:  # a worker named its row
+            raise
         except Exception as error:
             raise self._vector_failed("reset", error) from error
 
     def _vector_failed(self, doing: str, error: Exception) -> ProtoRLError:
-        if isinstance(error, ProtoRLError):
-            return error
         last = self.first_row + self.num_envs - 1
         return ProtoRLError(f"{self.spec.id} failed in {doing}() of rows {self.first_row}..{last}: {error!r}")
 

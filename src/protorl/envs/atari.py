@@ -5,7 +5,7 @@ ALE's vector environment does, down to its random numbers: a Mersenne twister fo
 of no-ops, no frame of the no-ops in the stack, which begins with zeros; INTER_AREA resizing; and, where an episode ends
 inside the four frames of a step, the last screens of the step before (a terminal observation is never bootstrapped from;
 at the frame cap it is at most one step old). What differs: `AtariGame` renders, and has exact snapshots; the C++ one is
-several times faster, does neither, and is rebuilt from named seeds at checkpoint boundaries. The number of no-ops is drawn
+faster with many environments, does neither, and is rebuilt from named seeds at checkpoint boundaries. The number of no-ops is drawn
 by the C++ library ALE was compiled with: equal here for its Linux packages (libstdc++), of the same distribution elsewhere.
 """
 
@@ -106,8 +106,7 @@ def require_ale() -> Any:
 class AtariGame(gymnasium.Env[Array, Any]):
     """One game: observations [1, 84, 84] uint8 (stacked by `FrameStack(padding="zero")`), raw rewards.
 
-    `info["lives"]`; and, where the protocol says so, `info["discount"] = 0` at a lost life that is not the last: some
-    games show zero lives for a while before they are over.
+    `info["lives"]`; and, where the protocol says so, `info["discount"] = 0` at a lost life that is not the last.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
@@ -175,7 +174,7 @@ class AtariGame(gymnasium.Env[Array, Any]):
                 self.ale.getScreenGrayscale(self.screens[left - 1])
         lives = self.ale.lives()
         info: dict[str, Any] = {"lives": lives}
-        if self.protocol.life_loss and 0 < lives < self.lives:
+        if self.protocol.life_loss and life_lost(self.lives, lives):
             info["discount"] = 0.0
         self.lives = lives
         return self._observe(), reward, terminated, capped and not terminated, info
@@ -236,6 +235,11 @@ class AtariGame(gymnasium.Env[Array, Any]):
         return self.cv2.resize(pooled, (size, size), interpolation=self.cv2.INTER_AREA)[None]
 
 
+def life_lost(before: Any, now: Any) -> Any:
+    """Whether a life was lost that was not the last: some games show zero lives for a while before they are over."""
+    return (now < before) & (now > 0)
+
+
 class LifeLoss:
     """The discount that lost lives leave, for N rows: 0 where a life was lost and another is left, else 1."""
 
@@ -247,7 +251,7 @@ class LifeLoss:
 
     def discount(self, lives: Array) -> Array:
         """[N] float32."""
-        lost = (lives > 0) & (lives < self.lives)
+        lost = life_lost(self.lives, lives)
         self.lives = np.array(lives)
         return np.where(lost, np.float32(0), np.float32(1))
 

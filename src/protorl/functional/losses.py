@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 
 def huber(delta: Tensor, kappa: float = 1.0) -> Tensor:
@@ -10,9 +12,7 @@ def huber(delta: Tensor, kappa: float = 1.0) -> Tensor:
 
     With κ = 1 this is the error clipping of Mnih et al. 2015, Methods.
     """
-    size = delta.abs()
-    clipped = size.clamp(max=kappa)
-    return clipped * (size - 0.5 * clipped)
+    return huber_loss(delta, torch.zeros_like(delta), reduction="none", delta=kappa)
 
 
 def quantile_huber(quantiles: Tensor, target: Tensor, tau: Tensor, kappa: float = 1.0) -> Tensor:

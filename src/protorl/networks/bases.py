@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from protorl.networks.layers import activation_layer, dense, initialise
+from protorl.networks.layers import Chain, activation_layer, dense, initialise
 from protorl.types import ArraySpec, ObsSpec, ProtoRLError
 
 
@@ -54,15 +54,14 @@ class MLP(ArrayBase):
     ) -> None:
         super().__init__(obs)
         self.features = widths[-1] if len(widths) else self.size
-        self.layers = nn.Sequential(*dense(self.size, widths, activation, layer_norm))
+        self.layers = Chain(*dense(self.size, widths, activation, layer_norm))
         initialise(self, init)
 
     def forward(self, obs: Tensor) -> Tensor:
         x = self.inputs(obs)
         if len(self.shape) != 1:
             x = x.reshape(*_lead(obs, self.shape), self.size)
-        out: Tensor = self.layers(x)
-        return out
+        return self.layers.forward(x)
 
 
 class NatureCNN(ArrayBase):

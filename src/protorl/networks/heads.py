@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from protorl.networks.layers import dense, linear
+from protorl.networks.layers import Chain, dense, linear
 from protorl.types import ActionSpec, ProtoRLError
 
 
@@ -67,10 +67,10 @@ class ValueHead(Head):
             )
         self.actions, self.widths, self.activation, self.noisy = action.n, tuple(widths), activation, noisy
 
-    def stream(self, features: int, outputs: int) -> nn.Sequential:
+    def stream(self, features: int, outputs: int) -> Chain:
         """Hidden layers, then `outputs` numbers."""
         hidden = dense(features, self.widths, self.activation, noisy=self.noisy)
-        return nn.Sequential(*hidden, linear(self.widths[-1] if self.widths else features, outputs, self.noisy))
+        return Chain(*hidden, linear(self.widths[-1] if self.widths else features, outputs, self.noisy))
 
 
 class QHead(ValueHead):
@@ -80,7 +80,7 @@ class QHead(ValueHead):
         self.layers = self.stream(features, self.actions)
 
     def forward(self, x: Tensor) -> QOut:
-        return QOut(self.layers(x))
+        return QOut(self.layers.forward(x))
 
 
 class DuelingHead(ValueHead):
@@ -95,8 +95,8 @@ class DuelingHead(ValueHead):
         self.advantage = self.stream(features, self.actions)
 
     def forward(self, x: Tensor) -> QOut:
-        adv = self.advantage(x)
-        return QOut(self.value(x) + adv - adv.mean(-1, keepdim=True))
+        adv = self.advantage.forward(x)
+        return QOut(self.value.forward(x) + adv - adv.mean(-1, keepdim=True))
 
 
 class DistributionalHead(ValueHead):

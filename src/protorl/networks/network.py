@@ -25,4 +25,4 @@ class Network(nn.Module):
         self.head = head
 
     def forward(self, obs: TensorObs) -> Any:
-        return self.head(self.base(obs))
+        return self.head.forward(self.base.forward(obs))  # as in `Chain`
