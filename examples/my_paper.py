@@ -38,6 +38,7 @@ class MyRecipe(prl.recipes.DQN):
     alpha: float = prl.hp(0.9, "weight of the log-policy", paper="0.9", low=0.0, high=1.0)
     tau: float = prl.hp(0.03, "temperature of the policy", paper="0.03", low=1e-6)
     low: float = prl.hp(-1.0, "lower clip of the log-policy", paper="-1", high=0.0)
+    n_step: int = 1  # the paper's, whatever the preset for an environment says
 
     def agent_arguments(self) -> dict[str, Any]:
         return {"alpha": self.alpha, "tau": self.tau, "low": self.low}

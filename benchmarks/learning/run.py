@@ -48,6 +48,7 @@ class Experiment:
 ZOO = "SB3-contrib documentation, qrdqn.md: DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 EXPERIMENTS = {
     "dqn-cartpole": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO),
+    "dqn-cartpole-zoo": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO, settings={"n_step": 1, "eval_every": 5000}),
     "dqn-mountaincar": Experiment("dqn", "MountainCar-v0", "−107 ± 4", -107, ZOO),
     "dqn-acrobot": Experiment("dqn", "Acrobot-v1", "−74 ± 2", -74, ZOO),
     "dqn-lunarlander": Experiment("dqn", "LunarLander-v3", "195 ± 28", 195, ZOO),

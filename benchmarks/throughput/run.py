@@ -56,7 +56,7 @@ class Contender:
         }
         if threads == 1:
             environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process lives
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=HERE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import protorl as prl
 pytest.importorskip("stable_baselines3", reason="parity needs stable-baselines3")
 
 GAMMA, LR, CLIP, BATCH = 0.97, 3e-3, 10.0, 48
+SCALE = 150.0  # of the largest observations and rewards, so that clipping of errors and of the gradient's norm both act
 
 
 def theirs() -> Any:
@@ -30,16 +30,14 @@ def theirs() -> Any:
     for t in range(200):
         info = {"TimeLimit.truncated": t % 40 == 39}
         done = np.array([t % 7 == 6 or info["TimeLimit.truncated"]])
-        obs, successor = rng.normal(size=(2, 1, 4)).astype(np.float32) * 2
-        reward = rng.normal(size=1) * SCALE
+        scale = SCALE * rng.random() ** 4
+        obs, successor = rng.normal(size=(2, 1, 4)).astype(np.float32) * scale
+        reward = rng.normal(size=1) * scale
         model.replay_buffer.add(obs, successor, rng.integers(0, 2, (1, 1)), reward, done, [info])
     with torch.no_grad():  # a target unlike the online network
         for p in model.q_net_target.parameters():
             p.add_(torch.from_numpy(rng.normal(size=p.shape)).float() * 0.3)
     return model
-
-
-SCALE = 40.0  # rewards large enough that clipping of errors and of the gradient's norm both act
 
 
 def ours(model: Any) -> prl.DQN:
@@ -79,28 +77,25 @@ def recorded(model: Any) -> list[prl.Batch]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_updates_follow_theirs() -> None:
+def test_updates_follow_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     model = theirs()
-    agent = ours(model)
-    batches, losses, norms = recorded(model), [], []
-    clip = torch.nn.utils.clip_grad_norm_
-
-    def measured(*args: Any, **kwargs: Any) -> torch.Tensor:
-        norms.append(clip(*args, **kwargs))
-        return norms[-1]
-
-    model.logger.record = lambda name, value, *_, **__: losses.append(value) if name == "train/loss" else None
-    patched = SimpleNamespace(clip_grad_norm_=torch.nn.utils.clip_grad_norm_)
-    torch.nn.utils.clip_grad_norm_ = measured
-    try:
-        for _ in range(5):
-            model.train(gradient_steps=1, batch_size=BATCH)
-            update = agent.update(batches[-1])
-            assert_close(update.metrics["loss"], torch.tensor(losses[-1], dtype=torch.float32), rtol=1e-5, atol=0)
-            assert_close(update.metrics["grad_norm"], norms[-1], rtol=1e-4, atol=0)
-            for p, q in zip(agent.network.parameters(), model.q_net.parameters(), strict=True):
-                assert_close(p, q, rtol=1e-4, atol=2e-6)
-    finally:
-        torch.nn.utils.clip_grad_norm_ = patched.clip_grad_norm_
-    assert max(norms) > CLIP
-    assert max(update.priority) > 10  # the linear part of the loss was reached
+    agent: Any = ours(model)
+    batches = recorded(model)
+    losses: list[float] = []
+    norms: list[torch.Tensor] = []
+    gradients: list[torch.Tensor] = []
+    clip, move = torch.nn.utils.clip_grad_norm_, agent.optimizer.update
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *a, **k: norms.append(clip(*a, **k)))
+    monkeypatch.setattr(model.logger, "record", lambda name, value, **_: losses.append(value) if name == "train/loss" else None)
+    monkeypatch.setattr(agent.optimizer, "update", lambda gradient: (gradients.append(gradient.clone()), move(gradient)))
+    for _ in range(6):
+        model.train(gradient_steps=1, batch_size=BATCH)
+        update = agent.update(batches[-1])
+        assert_close(update.metrics["loss"], torch.tensor(losses[-1], dtype=torch.float32), rtol=1e-5, atol=0)
+        assert_close(update.metrics["grad_norm"], norms[-1], rtol=1e-4, atol=0)
+        for p, q in zip(agent.network.parameters(), model.q_net.parameters(), strict=True):
+            place = p.storage_offset()
+            assert_close(gradients[-1][place : place + p.numel()].view(p.shape), q.grad, rtol=1e-3, atol=1e-5)
+            assert_close(p, q, rtol=1e-4, atol=2e-6)
+    assert min(norms) < CLIP < max(norms)
+    assert update.priority.min() < 1 < update.priority.max()  # both parts of the Huber loss were reached

@@ -106,9 +106,9 @@ def test_munchausen_clips_the_log_policy() -> None:
 @pytest.mark.parametrize("cls", FAMILY)
 def test_a_zero_discount_cuts_the_future_and_keeps_the_reward(cls: Any) -> None:
     agent = table_agent(cls, [[0.0, 0.0]] * 2, [[0.0, 0.0], [7.0, 7.0]])
-    assert_close(agent.td_error(batch([1, 1], [0, 1], [3.0, -2.0], [0.0, 0.0], [1, 1])), agent.td_error(
-        batch([1, 1], [0, 1], [0.0, 0.0], [0.0, 0.0], [0, 0])
-    ) + tensor([3.0, -2.0]))  # fmt: skip
+    nothing = agent.td_error(batch([1, 1], [0, 1], [0.0, 0.0], [0.0, 0.0], [0, 0]))
+    reward = agent.td_error(batch([1, 1], [0, 1], [3.0, -2.0], [0.0, 0.0], [1, 1]))
+    assert_close(reward, nothing + tensor([3.0, -2.0]))
 
 
 @pytest.mark.parametrize("cls", FAMILY)

@@ -65,17 +65,10 @@ def parts_imported(file: Path) -> set[str]:
     return {name.split(".")[1] for name in imported(file) if name.startswith("protorl.")} - {part_of(file)}
 
 
-def test_the_reader_of_imports_reads(tmp_path: Path) -> None:
-    file = PACKAGE / "agents" / "imaginary.py"
-    source = "import protorl.memory\nfrom protorl import envs\nfrom ..loops import train\ndef f():\n    from protorl.actors.local import X\n"
-    written = tmp_path / "imaginary.py"
-    written.write_text(source)
-
-    class Disguised(type(file)):  # type: ignore[misc]
-        def read_text(self, *_: object, **__: object) -> str:
-            return source
-
-    assert parts_imported(Disguised(file)) == {"memory", "envs", "loops", "actors"}
+def test_the_reader_of_imports_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "import protorl.memory\nfrom protorl import envs\nfrom ..loops import train\ndef f(): from protorl.actors import X"
+    monkeypatch.setattr(Path, "read_text", lambda _: source)
+    assert parts_imported(PACKAGE / "agents" / "imaginary.py") == {"memory", "envs", "loops", "actors"}
 
 
 def test_every_part_has_its_rule() -> None:
@@ -108,9 +101,9 @@ def test_help_does_not_wait_for_torch() -> None:
     code = """
 import sys
 from protorl.cli import main
-for arguments in ["--help"], ["train", "--help"], ["resume", "--help"], ["eval", "--help"], ["plot", "--help"], ["list", "--help"]:
+for command in [], ["train"], ["resume"], ["eval"], ["plot"], ["list"]:
     try:
-        main(arguments)
+        main([*command, "--help"])
     except SystemExit as end:
         assert end.code == 0, end.code
 print("\\n", sorted({"torch", "gymnasium", "matplotlib"} & set(sys.modules)))
@@ -125,8 +118,9 @@ import numpy as np, torch
 
 def state():
     return (torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_default_dtype(), torch.is_grad_enabled(),
-            torch.get_rng_state().tolist(), torch.are_deterministic_algorithms_enabled(), np.geterr(), str(np.random.get_state()),
-            random.getstate(), signal.getsignal(signal.SIGINT), sys.excepthook, torch.backends.cudnn.benchmark)
+            torch.get_rng_state().tolist(), torch.are_deterministic_algorithms_enabled(), np.geterr(),
+            str(np.random.get_state()), random.getstate(),
+            signal.getsignal(signal.SIGINT), sys.excepthook, torch.backends.cudnn.benchmark)
 
 import tyro, rich, gymnasium, numba, tensorboard, torch.utils.tensorboard, psutil  # theirs is theirs
 before, filters = state(), list(warnings.filters)

@@ -98,7 +98,7 @@ def test_a_row_gets_its_numbers_whoever_its_neighbours_are() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
-@pytest.mark.parametrize("calls", range(0, 23))
+@pytest.mark.parametrize("calls", range(23))
 def test_row_streams_resume_at_any_cursor(k: int, calls: int) -> None:
     streams = rng.RowStreams(2, "x", range(3), 10)
     for _ in range(calls):

@@ -1,0 +1,282 @@
+"""The command line, as a person uses it: every recipe trains, resumes, is evaluated; every mistake gets one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protorl.cli import main
+from protorl.logging import read_metrics
+from protorl.recipes import RECIPES
+
+SMALL = [
+    "steps=300", "warmup_steps=32", "batch_size=16", "widths=8", "update_every=4", "updates=1", "capacity=200", "log_every=100",
+    "eval_every=150", "eval_episodes=2", "checkpoint_every=100",
+]  # fmt: skip
+
+
+def settings(*more: str) -> list[str]:
+    return [word for setting in (*SMALL, *more) for word in ("--set", setting)]
+
+
+def ok(*words: Any) -> None:
+    assert main([str(word) for word in words]) == 0
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
+    """The one sentence of a command that fails."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    return error
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of DQN."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    ok("train", "dqn", "--seed", 4, "--run-dir", folder, *settings())
+    return folder
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_resumes_and_is_evaluated(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    ok("train", name, "--env", "CartPole-v1", "--seed", 1, "--num-envs", 2, "--run-dir", folder, *settings())
+    said = capsys.readouterr().out
+    assert "done: 300 steps" in said
+    assert f"next: protorl eval {folder}" in said
+    assert (folder / "curve.png").stat().st_size > 1_000
+    assert read_metrics(folder / "metrics.csv")["step"].tolist() == [100, 150, 200, 300]
+
+    ok("resume", folder, "--steps", 400)
+    assert "resuming" in capsys.readouterr().out
+    metrics = read_metrics(folder / "metrics.csv")
+    assert metrics["step"][-1] == 400
+    assert np.isfinite(metrics["eval_return"][-1])
+
+    ok("eval", folder, "--episodes", 3, "--seed", 7, "--checkpoint", "last")
+    report = json.loads((folder / "eval.json").read_text())
+    assert (report["episodes"], report["seed"], report["steps"]) == (3, 7, 400)
+    assert len(report["returns"]) == len(report["lengths"]) == 3
+    assert report["mean"] == pytest.approx(np.mean(report["returns"]))
+    assert report["std"] == pytest.approx(np.std(report["returns"]))
+    assert report["returns"] == report["lengths"]  # of CartPole
+
+
+def test_evaluation_repeats_and_its_seed_matters(run_dir: Path) -> None:
+    def returns(seed: int, which: str = "best") -> Any:
+        ok("eval", run_dir, "--episodes", 12, "--seed", seed, "--checkpoint", which)
+        return json.loads((run_dir / "eval.json").read_text())["returns"]
+
+    assert returns(0) == returns(0)
+    assert returns(0) != returns(1)
+    assert len(returns(0, "last")) == 12
+
+
+def test_the_checkpoints_are_left_alone_by_evaluation(run_dir: Path) -> None:
+    files = {path: path.read_bytes() for path in (run_dir / "checkpoints").rglob("*") if path.is_file()}
+    ok("eval", run_dir, "--episodes", 2)
+    assert files == {path: path.read_bytes() for path in (run_dir / "checkpoints").rglob("*") if path.is_file()}
+
+
+def test_video(run_dir: Path) -> None:
+    pytest.importorskip("pygame")
+    ok("eval", run_dir, "--episodes", 1, "--video")
+    (video,) = [*run_dir.glob("*.mp4"), *run_dir.glob("*.gif")]
+    assert video.stat().st_size > 1_000
+
+
+def test_plot_and_list(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "curve.png"
+    ok("plot", run_dir, "--out", picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    ok("list")
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in RECIPES)
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["train", "dqn"], ["resume"], ["eval"], ["plot"], ["list"]])
+def test_help_pages(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert "protorl" in shown
+    if words == ["train", "dqn"]:
+        for text in ("Mnih et al. 2015", "batch_size", "capacity", "agent steps", "paper: 2 500", "CartPole-v1"):
+            assert text in " ".join(shown.split()), text
+
+
+@pytest.mark.parametrize(
+    "words", [["train"], ["trian", "dqn"], ["train", "dqn", "--stepz", "3"], ["train", "dqn", "--seed", "x"]]
+)
+def test_wrong_usage_is_exit_status_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "dqm"], "recipe 'dqm' is unknown: choose one of dqn"),
+        (["train", "dqn", "--env", "CartPool-v1"], "did you mean"),
+        (["train", "dqn", "--env", "Pendulum-v1"], "box"),
+        (["train", "dqn", "--set", "bach_size=3"], "did you mean 'batch_size'"),
+        (["train", "dqn", "--set", "gamma=2"], "gamma 2.0 is out of range"),
+        (["train", "dqn", "--set", "lr"], "key=value"),
+        (["train", "dqn", "--set", "lr=0"], "lr 0.0"),
+        (["train", "dqn", "--steps", "-5"], "steps -5 is out of range"),
+        (["train", "dqn", "--seeds", "0"], "--seeds 0 is too few"),
+        (["train", "dqn", "--set", "batch_size=300", "--set", "capacity=200"], "batch_size 300 exceeds capacity 200"),
+        (["train", "dqn", "--set", "capacity=1e13"], "capacity"),
+        (["train", "nowhere.py:Mine"], "there is no file nowhere.py"),
+        (["resume", "{tmp}/nothing"], "no run folder"),
+        (["eval", "{tmp}/nothing"], "no run folder"),
+        (["plot", "{tmp}/nothing"], "nothing"),
+        (["eval", "{run}", "--episodes", "0"], "episodes 0"),
+        (["train", "dqn", "--run-dir", "{run}"], "already exists: resume it with `protorl resume"),
+    ],
+)
+def test_mistakes_get_one_sentence(
+    words: list[str],
+    expected: str,
+    run_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert expected in refused(capsys, *(word.format(tmp=tmp_path, run=run_dir) for word in words))
+
+
+def test_a_start_that_failed_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped environment leaves no run folder that stands in the way of the corrected command."""
+    folder = tmp_path / "run"
+    assert "CartPool" in refused(capsys, "train", "dqn", "--env", "CartPool-v1", "--run-dir", folder)
+    ok("train", "dqn", "--env", "CartPole-v1", "--run-dir", folder, *settings("steps=40", "eval_every=0"))
+
+
+def test_a_run_without_a_checkpoint_cannot_be_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ok("train", "dqn", "--run-dir", tmp_path / "run", *settings("steps=40", "eval_every=0", "checkpoint_every=0"))
+    assert "checkpoint" in refused(capsys, "eval", tmp_path / "run")
+
+
+PAPER = '''
+"""Tonight's paper: Q-learning that trusts the mean of both networks, with a penalty on large values."""
+
+import torch
+
+import protorl as prl
+from protorl.functional import huber, pick, td_target
+
+
+class MeanDQN(prl.DQN):
+    """y = r + gamma max_a' (Q + Q_target) / 2 - penalty * Q(s, a)^2."""
+
+    def __init__(self, *args, penalty: float, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.penalty = penalty
+
+    @torch.no_grad()
+    def bootstrap(self, batch):
+        return ((self.network(batch.next_obs).q + self.target(batch.next_obs).q) / 2).amax(-1)
+
+    def learn(self, batch):
+        q = pick(self.network(batch.obs).q, batch.action)
+        td = td_target(batch.reward, batch.discount, self.bootstrap(batch)) - q
+        loss = (batch.weight * (huber(td, self.kappa) + self.penalty * q.square())).mean()
+        self.optimizer.step(loss)
+        return prl.Update(td.detach().abs(), {"loss": loss.detach(), "q": q.detach().mean()})
+
+
+class MyRecipe(prl.recipes.DQN):
+    """Mean DQN."""
+
+    name = "mean-dqn"
+    paper = "Mine, tonight"
+    agent_class = MeanDQN
+
+    lr: float = prl.hp(3e-3, "learning rate", paper="3e-3")
+    penalty: float = prl.hp(1e-3, "weight of the squared value", low=0.0)
+
+    def agent_arguments(self):
+        return {"penalty": self.penalty}
+'''
+
+
+def test_a_recipe_of_ones_own_gets_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_paper.py").write_text(textwrap.dedent(PAPER))
+    monkeypatch.chdir(tmp_path)
+    mine = "my_paper.py:MyRecipe"
+    ok("train", mine, "--env", "CartPole-v1", "--run-dir", "run", *settings("penalty=0.01", "per_alpha=0.6", "n_step=3"))
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["paper"] == "Mine, tonight"
+    assert config["recipe_config"]["penalty"] == 0.01
+    assert config["recipe_config"]["lr"] == 3e-3
+    assert np.isfinite(read_metrics(Path("run/metrics.csv"))["q"][-1])
+    monkeypatch.chdir("/")
+    ok("resume", tmp_path / "run", "--steps", 350)
+    ok("eval", tmp_path / "run", "--episodes", 2)
+    assert len(json.loads((tmp_path / "run" / "eval.json").read_text())["returns"]) == 2
+    monkeypatch.chdir(tmp_path)
+    assert "penalty -1.0 is out of range" in refused(capsys, "train", mine, "--set", "penalty=-1")
+    with pytest.raises(SystemExit):
+        main(["train", mine, "--help"])
+    assert "weight of the squared value" in " ".join(capsys.readouterr().out.split())
+
+
+def protorl(*words: Any) -> list[str]:
+    return [sys.executable, "-m", "protorl", *(str(word) for word in words)]
+
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_seeds_side_by_side(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    words = protorl("train", "dqn", "--seeds", 2, "--seed", 5, "--run-dir", folder, *settings("steps=120"))
+    done = subprocess.run(words, capture_output=True, text=True, env=ONE_THREAD, timeout=120)
+    assert done.returncode == 0, done.stderr
+    seeds = [json.loads((folder / f"seed-{seed}" / "config.json").read_text())["seed"] for seed in (5, 6)]
+    assert seeds == [5, 6]
+    assert "2 runs in" in done.stdout
+    assert f"next: protorl eval {folder}" in done.stdout
+    assert (folder / "curve.png").exists()
+    ok("eval", folder, "--episodes", 2)
+    assert all((folder / f"seed-{seed}" / "eval.json").exists() for seed in (5, 6))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = protorl("train", "dqn", "--run-dir", folder, *settings("steps=1000000000", "eval_every=0", "checkpoint_every=0"))
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    try:
+        metrics = folder / "metrics.csv"
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):  # until training has begun
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, error
+    assert f"continue with `protorl resume {folder}`" in error
+    assert "Traceback" not in error
+    assert len(list((folder / "checkpoints").glob("step-*"))) == 1
