@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from protorl import envs, functional, recipes
+    from protorl import envs, functional, recipes, rng
     from protorl.actors import LocalActors
     from protorl.agents import DQN, Agent, DoubleDQN, MunchausenDQN
     from protorl.checkpoint import Checkpoints
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from protorl.policies import Categorical, EpsilonGreedy, Greedy, Warmup
     from protorl.recipes import Recipe, hp
+    from protorl.recipes.running import load
     from protorl.types import (
         Act,
         ActionSpec,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "": ("envs", "functional", "recipes"),
+    "": ("envs", "functional", "recipes", "rng"),
     "actors": ("LocalActors",),
     "agents": ("DQN", "Agent", "DoubleDQN", "MunchausenDQN"),
     "checkpoint": ("Checkpoints",),
@@ -73,6 +74,7 @@ _HOME = {
     ),
     "policies": ("Categorical", "EpsilonGreedy", "Greedy", "Warmup"),
     "recipes": ("Recipe", "hp"),
+    "recipes.running": ("load",),
     "types": (
         "Act", "ActionSpec", "ArraySpec", "Batch", "Columns", "Constant", "EnvSpec", "Field", "Linear", "ProtoRLError",
         "Step", "Update",
@@ -86,8 +88,8 @@ __all__ = [
     "Evaluation", "Field", "Greedy", "ImpalaResNet", "Linear", "LocalActors", "Minibatches", "Monitor",
     "MunchausenDQN", "NStep", "NatureCNN", "Network", "OneStep", "Prioritized", "ProtoRLError", "QHead",
     "QuantileHead", "RMSProp", "Rate", "Recipe", "Replay", "Run", "Step", "SumTree", "Uniform", "Update", "Warmup",
-    "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "make_env",
-    "make_vec_envs", "plan_memory", "recipes", "train",
+    "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env",
+    "make_vec_envs", "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip
 
 

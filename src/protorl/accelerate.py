@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from protorl.networks import MLP, DuelingHead, Network, QHead, QOut
-from protorl.types import Array, Obs
+from protorl.types import Array, Obs, ProtoRLError
 
 
 def accelerate(agent: Any, mode: str = "auto") -> Any:
@@ -19,6 +19,8 @@ def accelerate(agent: Any, mode: str = "auto") -> Any:
     parameters, without the cost that torch adds to every small operation; any other network stays as it is.
     Returns the agent.
     """
+    if mode not in ("auto", "eager"):
+        raise ProtoRLError(f'mode {mode!r} is unknown: use "auto" or "eager"')
     if mode == "auto" and agent.device.type == "cpu":
         infer = numpy_inference(agent.network)
         if infer is not None:

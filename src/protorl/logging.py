@@ -183,8 +183,9 @@ class Progress:
         self.console.print(text, markup=False)
 
     def close(self) -> None:
-        """Show the last line and leave the terminal as it was."""
-        self._show(time.monotonic())
+        """Show the last line, unless it stands there already, and leave the terminal as it was."""
+        if self.marks[-1][1] != self.steps or self.bar is not None:
+            self._show(time.monotonic())
         if self.bar is not None:
             self.bar.stop()
 

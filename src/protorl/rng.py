@@ -64,7 +64,7 @@ class RowStreams:
         self.block = block
         self.numbers = np.empty((len(self.generators), block))
         self.starts = [pack(gen) for gen in self.generators]
-        self.cursor = block
+        self.refill()
 
     def uniform(self, k: int) -> Array:
         """[N, k] float64 in [0, 1); k at most the block length."""
@@ -87,6 +87,5 @@ class RowStreams:
         self.starts = list(state["starts"])
         for gen, start in zip(self.generators, self.starts, strict=True):
             unpack(gen, start)
-        if state["cursor"] < self.block:
-            self.refill()
+        self.refill()
         self.cursor = state["cursor"]

@@ -38,8 +38,8 @@ class ArraySpec:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    low: Array | None = field(default=None, compare=False)
-    high: Array | None = field(default=None, compare=False)
+    low: Array | None = field(default=None, compare=False, repr=False)
+    high: Array | None = field(default=None, compare=False, repr=False)
     frame_stack: int = 1
     stack_padding: str = "reset"
 
@@ -70,8 +70,8 @@ class ActionSpec:
     dtype: np.dtype[Any]
     n: int = 0
     nvec: tuple[int, ...] = ()
-    low: Array | None = field(default=None, compare=False)
-    high: Array | None = field(default=None, compare=False)
+    low: Array | None = field(default=None, compare=False, repr=False)
+    high: Array | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,8 @@ class Batch:
         self.columns = columns
 
     def __getattr__(self, name: str) -> Any:
+        if name == "columns" or name.startswith("__"):  # asked for while a copy is not filled yet
+            raise AttributeError(name)
         try:
             return self.columns[name]
         except KeyError:

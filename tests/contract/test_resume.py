@@ -81,12 +81,12 @@ CASES = {
     "d3qn-per-frames": (
         "d3qn",
         {"env": "ALE/Pong-v5", "backend": "sync", "per_alpha": 0.6, "n_step": 3, "steps": 220, "capacity": 120,
-         "checkpoint_every": 60, "eval_every": 0, "update_every": 40, "base": "mlp", "widths": (4,), "num_envs": 2},
+         "checkpoint_every": 60, "eval_every": 0, "update_every": 16, "base": "mlp", "widths": (4,), "num_envs": 2},
     ),
     "d3qn-per-frames-native": (
         "d3qn",
         {"env": "ALE/Pong-v5", "per_alpha": 0.6, "n_step": 3, "steps": 220, "capacity": 120, "checkpoint_every": 60,
-         "eval_every": 0, "update_every": 40, "base": "mlp", "widths": (4,), "num_envs": 2},
+         "eval_every": 0, "update_every": 16, "base": "mlp", "widths": (4,), "num_envs": 2},
     ),
 }  # fmt: skip
 

@@ -16,6 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.insert(0, os.getcwd())
     try:
         command = parse(arguments)
+    except SystemExit:  # help or usage: without this, the next line would import torch
+        raise
     except _errors() as error:
         return _report(error)
     from protorl.loops import Interrupted

@@ -119,7 +119,7 @@ def parse(argv: Sequence[str]) -> Command:
     if len(argv) > 2 and argv[0] == "train" and not argv[1].startswith("-") and {"-h", "--help"} & set(argv):
         from protorl.cli.commands import describe
 
-        Train.__doc__ = describe(argv[1])
+        Train.__doc__ = describe(list(argv[1:]))
     command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="protorl",

@@ -27,6 +27,8 @@ def train(arguments: Train) -> int:
         raise ProtoRLError(f"--seeds {arguments.seeds} is too few: use 1 or more")
     recipe = build_recipe(arguments)
     if arguments.seeds > 1:
+        if any(setting.partition("=")[0].strip() == "seed" for setting in arguments.set):
+            raise ProtoRLError("--set seed=... would give every run the same seed: use --seed for the first one")
         return train_seeds(arguments, recipe)
     from protorl.recipes.running import start
 
@@ -268,17 +270,18 @@ def show_recipes() -> int:
     return 0
 
 
-def describe(name: str) -> str:
-    """The help page of a recipe: its fields for --set."""
+def describe(words: list[str]) -> str:
+    """The help page of a recipe: its fields for --set, with the values they have for the environment that was typed."""
     from protorl.recipes.fields import table
     from protorl.recipes.running import find_recipe
 
-    try:
-        recipe = find_recipe(name)
-    except ProtoRLError as error:
-        return str(error)
+    cls = find_recipe(words[0])
+    env = words[words.index("--env") + 1 :] if "--env" in words else []
+    recipe: Any = cls(**({"env": env[0]} if env else {}))
     rows = table(recipe)
-    width = max(len(field) for field, _, _ in rows)
-    lines = [f"  {field:<{width}}  {text} (default {default})" for field, default, text in rows]
-    tuned = f"\nTuned for: {', '.join(recipe.presets)}." if recipe.presets else ""
-    return f"{recipe.__doc__}\n\nPaper: {recipe.paper}.{tuned}\nFields for --set KEY=VALUE:\n" + "\n".join(lines)
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"  {name:<{width}}  {value}  - {text}" for name, value, text in rows]
+    tuned = f"Tuned for {', '.join(cls.presets)}." if cls.presets else ""
+    summary = (cls.__doc__ or "").split("\n")[0]
+    head = f"{summary}\n\nPaper: {cls.paper or 'none named'}. {tuned}\n\n"
+    return f"{head}Fields for --set KEY=VALUE, with their values for {recipe.env}:\n\n" + "\n".join(lines)

@@ -168,7 +168,7 @@ def _identity(folder: Path) -> tuple[str, str, dict[str, Any]]:
     inner = inner if isinstance(inner, dict) else {}
     named = {**inner, **{key: value for key, value in config.items() if isinstance(value, str)}}
     settings = {key: value for key, value in inner.items() if key not in PER_RUN | {"recipe", "env"}}
-    return str(named.get("recipe", folder.name)), str(named.get("env", "")), settings
+    return Path(str(named.get("recipe", folder.name))).name, str(named.get("env", "")), settings
 
 
 def _group(runs: list[Run]) -> list[tuple[str, list[Run]]]:

@@ -144,8 +144,8 @@ class Run(Monitor):
     def show(self) -> None:
         self.collect()
         self.show_at = time.monotonic() + 0.25
-        mean = float(np.mean(self.recent)) if self.recent else None
         if self.progress is not None:
+            mean = float(np.mean(self.recent)) if self.recent else None
             self.progress.update(self.steps, **{"return": mean, "eval": self.last_eval})
 
     def say(self, text: str) -> None:
@@ -246,6 +246,8 @@ class Run(Monitor):
         except (Interrupted, Diverged):
             raise
         except ProtoRLError as error:
+            if first_not_finite(self.agent.state_dict(), "agent"):
+                self.diverged(None, str(error))
             raise ProtoRLError(f"{error}; {self.rescue()}") from error
         finally:
             for number, handler in handlers.items():

@@ -24,8 +24,8 @@ def train(agent: Any, memory: Any, actors: Any, *, steps: int, monitor: Monitor 
         for _ in range(memory.due()):
             batch = memory.sample()
             update = agent.update(batch)
-            memory.feedback(batch, update.priority)
             monitor.updated(batch, update)
+            memory.feedback(batch, update.priority)
         actors.publish(agent)
         monitor.tick()
     return agent

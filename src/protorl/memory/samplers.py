@@ -116,8 +116,8 @@ class Prioritized:
 
     alpha: exponent >= 0 (0: uniform). beta: importance exponent in [0, 1], a number or a schedule over agent steps.
     normalise: "batch" divides by the largest weight of the batch, "memory" by the largest any stored example could have.
-    Source: Schaul et al. 2016, arXiv 1511.05952, section 3. Differs from the paper: none with "memory"; "batch" is what most
-    implementations do.
+    Source: Schaul et al. 2016, arXiv 1511.05952, section 3. Differs from the paper: the TD error is not clipped
+    to [-1, 1] here (a Huber loss does that to the gradient); which maximum divides the weights the paper leaves open.
     """
 
     wants_feedback = True

@@ -124,6 +124,7 @@ class MunchausenDQN(DQN):
 
     name: ClassVar[str] = "munchausen-dqn"
     paper: ClassVar[str] = "Vieillard, Pietquin and Geist 2020, arXiv 2007.14430"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.MUNCHAUSEN
     agent_class: ClassVar[type[agents.DQN]] = agents.MunchausenDQN
 
     munchausen_alpha: float = hp(0.9, "weight of the log-policy", paper="0.9", low=0.0, high=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from typing import Any
@@ -55,7 +56,8 @@ def hints(recipe: type) -> dict[str, Any]:
 
 def coerce(name: str, value: Any, kind: Any) -> Any:
     """`value` as the type of a field: 1e5 is an integer where it is whole; lists become tuples."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    union = typing.get_origin(kind) in (types.UnionType, typing.Union)
+    options = typing.get_args(kind) if union else (kind,)
     for option in options:
         origin = typing.get_origin(option)
         if option is type(None):
@@ -70,6 +72,9 @@ def coerce(name: str, value: Any, kind: Any) -> Any:
         elif option is float:
             if not isinstance(value, bool) and isinstance(value, int | float) and value == value:
                 return float(value)
+        elif origin is typing.Literal:
+            if value in typing.get_args(option):
+                return value
         elif origin is tuple:
             if isinstance(value, list | tuple):
                 return tuple(coerce(name, item, typing.get_args(option)[0]) for item in value)
@@ -90,16 +95,23 @@ def parse_settings(recipe: type, settings: list[str]) -> dict[str, Any]:
         if not equals:
             raise ProtoRLError(f"--set {setting!r} is not key=value, such as lr=1e-3")
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ProtoRLError(f"{name!r} is no field of this recipe: {hint}its fields are {', '.join(known)}")
+            raise unknown_field(name, known)
         parsed[name] = parse_value(name, text.strip(), kinds[name])
     return parsed
 
 
+def unknown_field(name: str, known: list[str]) -> ProtoRLError:
+    """The sentence for a field that is none: the one that was probably meant, or all there are."""
+    close = difflib.get_close_matches(name, known, 1)
+    return ProtoRLError(
+        f"{name!r} is no field of this recipe: "
+        + (f"did you mean {close[0]!r}?" if close else f"its fields are {', '.join(known)}")
+    )
+
+
 def parse_value(name: str, text: str, kind: Any) -> Any:
     """What a person typed, as the field's type."""
-    words = {"true": True, "false": False, "none": None}
+    words = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf}
     value: Any
     if text.lower() in words:
         value = words[text.lower()]
@@ -115,17 +127,13 @@ def parse_value(name: str, text: str, kind: Any) -> Any:
     return coerce(name, value, kind)
 
 
-def table(recipe: type) -> list[tuple[str, str, str]]:
-    """Rows (name, default, description with unit and paper's value) for a help page."""
+def table(recipe: Any) -> list[tuple[str, str, str]]:
+    """Rows (name, value, description with unit, choices and the paper's value) of a recipe, for a help page."""
     rows = []
     for field in dataclasses.fields(recipe):
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc,operator]
-        parts = [field.metadata.get("help", "")]
-        if field.metadata.get("unit"):
-            parts.append(f"[{field.metadata['unit']}]")
-        if field.metadata.get("choices"):
-            parts.append(f"({'|'.join(field.metadata['choices'])})")
-        if field.metadata.get("paper"):
-            parts.append(f"paper: {field.metadata['paper']}")
-        rows.append((field.name, str(default), " ".join(part for part in parts if part)))
+        about = field.metadata
+        unit = f" [{about['unit']}]" if about.get("unit") else ""
+        choices = f" ({'|'.join(about['choices'])})" if about.get("choices") else ""
+        paper = f"; paper: {about['paper']}" if about.get("paper") else ""
+        rows.append((field.name, str(getattr(recipe, field.name)), f"{about.get('help', '')}{unit}{choices}{paper}"))
     return rows

@@ -35,15 +35,22 @@ NATURE_DQN: dict[str, Any] = {
     "steps": 50_000_000, "optimizer": "rmsprop", "lr": 2.5e-4, "optimizer_eps": 0.01 / 32**2, "batch_size": 32,
     "capacity": 1_000_000, "warmup_steps": 50_000, "gamma": 0.99, "target_every": 2_500, "update_every": 4, "updates": 1,
     "epsilon_steps": 1_000_000, "epsilon_end": 0.1, "clip_reward": 1.0, "max_grad_norm": None, "eval_every": 250_000,
-    "checkpoint_every": 250_000,
+    "checkpoint_every": 250_000, "protocol": "nature",
+}  # fmt: skip
+
+# The authors' code, munchausen_rl/configs/atari.gin; beside DQN's own numbers it changes these.
+MUNCHAUSEN_ATARI: dict[str, Any] = {
+    **NATURE_DQN, "optimizer": "adam", "lr": 5e-5, "optimizer_eps": 3.125e-4, "target_every": 2_000, "warmup_steps": 20_000,
+    "epsilon_steps": 250_000, "epsilon_end": 0.01, "protocol": "machado",
 }  # fmt: skip
 
 DQN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, "ALE/*": NATURE_DQN}
+MUNCHAUSEN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, "ALE/*": MUNCHAUSEN_ATARI}
 
 
 def preset(presets: Mapping[str, Mapping[str, Any]], env: Any) -> dict[str, Any]:
     """The preset for an environment: its own id, or a family such as "ALE/*"; empty where there is none."""
     if not isinstance(env, str):
         return {}
-    family = f"{env.split('/')[0]}/*"
+    family = "ALE/*" if env.endswith("NoFrameskip-v4") else f"{env.split('/')[0]}/*"
     return dict(presets.get(env, presets.get(family, {})))

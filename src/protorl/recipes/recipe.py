@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from protorl.actors import LocalActors
 from protorl.agents import Agent
 from protorl.envs import make_vec_envs
 from protorl.memory import Replay
-from protorl.recipes.fields import check, hp
+from protorl.recipes.fields import check, hp, unknown_field
 from protorl.recipes.presets import preset
 from protorl.types import EnvSpec, ProtoRLError
 
@@ -53,18 +54,25 @@ class Recipe:
     device: str = hp("auto", "where the networks live", choices=("auto", "cpu", "cuda"))
     threads: int = hp(0, "torch threads; 0: one for small networks, all cores for images", low=0)
     backend: str = hp("auto", "how environments are stepped", choices=("auto", "sync", "async", "native", "envpool"))
-    protocol: str | None = hp(None, "Atari protocol; none: nature", choices=("nature", "machado"))
+    protocol: str | None = hp(None, "Atari protocol; none: as the environment's id says", choices=("nature", "machado", "raw"))
     package_to_import: str | None = hp(None, "package that registers the environment")
     apply_api_compatibility: bool = hp(False, "the environment has the old gym API")
     env_kwargs: dict[str, Any] = hp({}, "further arguments of the environment, as a dict")
     log_every: int = hp(1_000, "between rows of metrics.csv", unit="agent steps", low=1)
-    eval_every: int = hp(5_000, "between evaluations; 0: only none", unit="agent steps", low=0)
+    eval_every: int = hp(5_000, "between evaluations; 0: none", unit="agent steps", low=0)
     eval_episodes: int = hp(10, "episodes of an evaluation", low=1)
     checkpoint_every: int = hp(10_000, "between checkpoints; 0: none", unit="agent steps", low=0)
     keep: int = hp(2, "checkpoints kept, besides the best weights", low=1)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        own = dict(inspect.get_annotations(cls))
+        for name, field in cls.__dataclass_fields__.items():  # type: ignore[attr-defined]
+            if name in cls.__dict__:
+                own.setdefault(name, field.type)  # `lr = 1e-4` without a type is a default all the same
+                if not isinstance(cls.__dict__[name], dataclasses.Field):  # and keeps its help and its range
+                    setattr(cls, name, dataclasses.field(default=cls.__dict__[name], metadata=field.metadata))
+        cls.__annotations__ = own
         dataclass(frozen=True, kw_only=True)(cls)
         _preset_init(cls)
 
@@ -141,7 +149,7 @@ def _preset_init(cls: type[Recipe]) -> None:
         known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(given) - known)
         if unknown:
-            raise ProtoRLError(f"{unknown[0]!r} is no field of {cls.__name__}: its fields are {', '.join(sorted(known))}")
+            raise unknown_field(unknown[0], sorted(known))
         env = given.get("env", cls.__dataclass_fields__["env"].default)  # type: ignore[attr-defined]
         own = {name for base in cls.__mro__ if base.__module__.split(".")[0] != "protorl" for name in base.__dict__}
         chosen = {name: value for name, value in preset(cls.presets, env).items() if name in known and name not in own}

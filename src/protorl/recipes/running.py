@@ -58,11 +58,11 @@ def find_recipe(name: str) -> type[Recipe]:
         path = Path(place)
         if not path.is_file():
             raise ProtoRLError(f"there is no file {place} to take the recipe {attribute} from")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        spec = importlib.util.spec_from_file_location(f"recipe_file_{path.stem}", path)
         if spec is None or spec.loader is None:
             raise ProtoRLError(f"{place} cannot be imported as Python")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
+        sys.modules[spec.name] = module  # dataclasses look their module up
         spec.loader.exec_module(module)
     else:
         try:
@@ -92,7 +92,12 @@ def start(recipe: Recipe, run_dir: str | Path | None = None, *, progress: bool =
     Raises: ProtoRLError where the folder holds a run already, and whatever ends the training early.
     """
     folder = create_folder(recipe, Path(run_dir) if run_dir is not None else None)
-    return execute(recipe, folder, progress=progress)
+    try:
+        return execute(recipe, folder, progress=progress)
+    except ProtoRLError:
+        if os.listdir(folder) == ["config.json"]:  # nothing was begun: leave nothing that stands in the way
+            shutil.rmtree(folder)
+        raise
 
 
 def resume(run_dir: str | Path, *, steps: int | None = None, progress: bool = True) -> Result:
