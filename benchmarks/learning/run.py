@@ -116,9 +116,10 @@ def report() -> None:
     lines = [
         "# Learning benchmarks",
         "",
-        "Mean return of 100 evaluation episodes without exploration, over seeds, with a 95 % percentile-bootstrap interval.",
-        "`last`: the weights at the end of the budget. `best`: the weights with the best evaluation during training (10 episodes;",
-        "20 in dqn-cartpole), evaluated anew over 100 episodes. Every started seed counts. Curves of every seed are in `../curves`.",
+        "Mean return of 100 evaluation episodes without exploration, over seeds, with a 95 % percentile-bootstrap",
+        "interval. `last`: the weights at the end of the budget. `best`: the weights with the best evaluation during",
+        "training (10 episodes; 20 in dqn-cartpole), evaluated anew over 100 episodes. Every started seed counts.",
+        "Curves of every seed are in `../curves`.",
         "",
         "| experiment | agent steps | seeds | last | best | published | source | command |",
         "|---|---|---|---|---|---|---|---|",

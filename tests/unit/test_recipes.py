@@ -152,7 +152,7 @@ def test_settings_that_cannot_be_get_one_sentence(setting: str, message: str) ->
         ({"widths": (8, 0)}, "widths 0 is out of range"),
         ({"head": "duelling"}, "head 'duelling' is unknown: choose one of q, dueling"),
         ({"munchausen_low": 1.0}, "munchausen_low 1.0 .* at most 0.0"),
-        ({"learning_rate": 1.0}, "'learning_rate' is no field of MunchausenDQN: its fields are .*lr"),
+        ({"learning_rate": 1.0}, "'learning_rate' is no field of this recipe: its fields are .*lr"),
         ({"lr": float("nan")}, "lr nan has the wrong type"),
     ],
 )
@@ -176,7 +176,7 @@ def test_the_usual_ways_to_write_a_type_work_in_a_users_recipe(kind: Any, good: 
 
 @pytest.mark.parametrize("cls", RECIPES.values())
 def test_every_field_is_documented_and_every_recipe_cites_its_paper(cls: Any) -> None:
-    for name, _, text in table(cls):
+    for name, _, text in table(cls()):
         assert len(text) > 10, name
     for field in dataclasses.fields(cls):
         assert field.metadata.get("help"), field.name

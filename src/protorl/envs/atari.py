@@ -5,8 +5,9 @@ ALE's vector environment does, down to its random numbers: a Mersenne twister fo
 of no-ops, no frame of the no-ops in the stack, which begins with zeros; INTER_AREA resizing; and, where an episode ends
 inside the four frames of a step, the last screens of the step before (a terminal observation is never bootstrapped from;
 at the frame cap it is at most one step old). What differs: `AtariGame` renders, and has exact snapshots; the C++ one is
-faster with many environments, does neither, and is rebuilt from named seeds at checkpoint boundaries. The number of no-ops
-is drawn by the C++ library ALE was compiled with: equal here for its Linux packages (libstdc++), of the same distribution elsewhere.
+faster with many environments, does neither, and is rebuilt from named seeds at checkpoint boundaries. The number of
+no-ops is drawn by the C++ library ALE was compiled with: equal for its Linux packages (libstdc++), of the same distribution
+elsewhere.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def parse_settings(recipe: type, settings: list[str]) -> dict[str, Any]:
 
 def unknown_field(name: str, known: list[str]) -> ProtoRLError:
     """The sentence for a field that is none: the one that was probably meant, or all there are."""
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known, 1, cutoff=0.7)
     return ProtoRLError(
         f"{name!r} is no field of this recipe: "
         + (f"did you mean {close[0]!r}?" if close else f"its fields are {', '.join(known)}")

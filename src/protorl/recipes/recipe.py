@@ -17,7 +17,7 @@ from protorl.actors import LocalActors
 from protorl.agents import Agent
 from protorl.envs import make_vec_envs
 from protorl.memory import Replay
-from protorl.recipes.fields import check, hp, unknown_field
+from protorl.recipes.fields import check, hints, hp, unknown_field
 from protorl.recipes.presets import preset
 from protorl.types import EnvSpec, ProtoRLError
 
@@ -67,11 +67,12 @@ class Recipe:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = dict(inspect.get_annotations(cls))
-        for name, field in cls.__dataclass_fields__.items():  # type: ignore[attr-defined]
-            if name in cls.__dict__:
-                own.setdefault(name, field.type)  # `lr = 1e-4` without a type is a default all the same
-                if not isinstance(cls.__dict__[name], dataclasses.Field):  # and keeps its help and its range
-                    setattr(cls, name, dataclasses.field(default=cls.__dict__[name], metadata=field.metadata))
+        kinds = hints(cls.__mro__[1])
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            value = cls.__dict__.get(field.name, field)
+            if not isinstance(value, dataclasses.Field):  # `lr = 1e-4`, with or without a type, keeps its help and range
+                own.setdefault(field.name, kinds[field.name])
+                setattr(cls, field.name, dataclasses.field(default=value, metadata=field.metadata))
         cls.__annotations__ = own
         dataclass(frozen=True, kw_only=True)(cls)
         _preset_init(cls)
