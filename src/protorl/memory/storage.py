@@ -18,6 +18,8 @@ import torch
 from protorl.memory.kernels import append_rows, stack_rows
 from protorl.types import Array, ArraySpec, Columns, Field, ProtoRLError, State, Step, tree_leaves, tree_map
 
+SMALL_ROW = 256
+"""Bytes up to which NumPy gathers rows faster than torch (1 against 2.3 microseconds for 128 rows of 4 floats)."""
 TORCH_DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 }
@@ -92,6 +94,7 @@ class Table:
         # Not zeroed: pages that are never written take no memory.
         self.data = torch.empty((rows, *field.shape), dtype=TORCH_DTYPES[field.dtype.name], device=device)
         self.array: Array | None = self.data.numpy() if device.type == "cpu" else None
+        self.small = self.array is not None and row_bytes(field) <= SMALL_ROW
 
     def write(self, rows: Array, values: Array) -> None:
         if self.array is not None:
@@ -101,6 +104,8 @@ class Table:
             self.data[where] = torch.from_numpy(np.ascontiguousarray(values, self.field.dtype)).to(self.device)
 
     def read(self, rows: Array) -> torch.Tensor:
+        if self.small:
+            return torch.from_numpy(self.array.take(rows, 0))  # type: ignore[union-attr]
         return self.data.index_select(0, torch.from_numpy(rows).to(self.device))
 
     def copy(self, source: Array, target: Array) -> None:
