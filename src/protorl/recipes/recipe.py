@@ -52,6 +52,7 @@ class Recipe:
     seed: int = hp(0, "root of every random stream", low=0)
     num_envs: int = hp(1, "environments stepped together", low=1)
     device: str = hp("auto", "where the networks live", choices=("auto", "cpu", "cuda"))
+    accelerate: str = hp("auto", "aot also compiles the update, ahead of time (CPU)", choices=("auto", "eager", "aot"))
     threads: int = hp(0, "torch threads; 0: one for small networks, all cores for images", low=0)
     backend: str = hp("auto", "how environments are stepped", choices=("auto", "sync", "async", "native", "envpool"))
     protocol: str | None = hp(None, "Atari protocol; none: as the environment's id says", choices=("nature", "machado", "raw"))

@@ -134,7 +134,7 @@ def execute(recipe: Recipe, folder: Path, *, progress: bool) -> Result:
                 )
                 if run.resume():
                     run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-                accelerate(agent)
+                accelerate(agent, recipe.accelerate)
                 with run.watch(progress):
                     train(agent, memory, actors, steps=recipe.steps, monitor=run)
                 best = run.best if run.last_eval is not None else None

@@ -1,0 +1,74 @@
+"""The compiled update against the eager one, its cache, and exact resume with it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import protorl as prl
+from protorl.accelerate import AheadOfTime, accelerate
+from protorl.recipes import running
+from tests.contract.test_resume import SMALL, assert_equal, final_state, train_with_kills
+
+pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler to compile with")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_compiled_equals_eager_is_cached_and_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = prl.recipes.DoubleDQN(**{**SMALL, "per_alpha": 0.6, "eval_every": 0, "accelerate": "aot"})
+    parts = recipe.build()
+    for _ in range(100):
+        parts.memory.add(parts.actors.poll()[0])
+    compiled = copy.deepcopy(parts.agent)
+    accelerate(compiled, "aot")
+    for _ in range(30):
+        batch = parts.memory.sample()
+        one, two = parts.agent.update(batch), compiled.update(batch)
+        torch.testing.assert_close(one.priority, two.priority, rtol=1e-4, atol=1e-5)
+        assert one.metrics.keys() == two.metrics.keys()
+        torch.testing.assert_close(one.metrics["loss"], two.metrics["loss"], rtol=1e-4, atol=1e-6)
+    assert compiled.learn.run is not None
+    torch.testing.assert_close(parts.agent.online_parameters.buffer, compiled.online_parameters.buffer, rtol=1e-4, atol=1e-5)
+    assert torch.equal(compiled.online_parameters.buffer, torch.cat([compiled.optimizer.flat.buffer]))
+    assert compiled.optimizer.updates == 30
+    smaller = prl.Batch({name: column[:5] for name, column in batch.columns.items()})
+    assert compiled.learn(smaller).priority.shape == (5,)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("compiled again instead of loading the package")
+
+    monkeypatch.setattr("protorl.accelerate.compile_package", refuse)
+    running.start(recipe, tmp_path / "whole", progress=False)
+    train_with_kills(recipe, tmp_path / "killed", [300, 217], monkeypatch)
+    assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
+
+
+def test_random_numbers_stay_eager(caplog: pytest.LogCaptureFixture) -> None:
+    parts = prl.recipes.DQN(**{**SMALL, "noisy": True}).build()
+    for _ in range(40):
+        parts.memory.add(parts.actors.poll()[0])
+    accelerate(parts.agent, "aot")
+    with caplog.at_level("INFO", logger="protorl"):
+        parts.agent.update(parts.memory.sample())
+    assert isinstance(parts.agent.learn, AheadOfTime)
+    assert parts.agent.learn.run is None
+    assert "draws random numbers" in caplog.text
+
+
+def test_without_a_compiler_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    agent = prl.recipes.DQN(**SMALL).build().agent
+    with pytest.raises(prl.ProtoRLError, match=r"needs a C\+\+ compiler \(g\+\+ or clang\+\+\)"):
+        accelerate(agent, "aot")
