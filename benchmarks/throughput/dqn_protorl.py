@@ -48,7 +48,7 @@ def main() -> None:
     agent, memory, actors = recipe(every).build()
     paced = PacedActors(agent, actors.env)
     paced.pacer = pacer
-    prl.train(accelerate(agent), memory, paced, steps=FOREVER)
+    prl.train(accelerate(agent, "aot"), memory, paced, steps=FOREVER)
 
 
 if __name__ == "__main__":

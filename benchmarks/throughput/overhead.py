@@ -100,7 +100,7 @@ def main() -> None:
     every = update_every()
     channel = Channel()
     agent, memory, actors = recipe(every).build()
-    accelerate(agent)
+    accelerate(agent, "aot")
     watch = Stopwatch()
     (env,) = actors.env._envs
     watch.watch(env, "step", "environment")
