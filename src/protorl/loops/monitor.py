@@ -17,7 +17,7 @@ class Monitor:
 
     def stepped(self, step: Step) -> None:
         """One vector step was taken and remembered."""
-        self.steps += step.valid.shape[0] if step.valid.all() else int(np.count_nonzero(step.valid))
+        self.steps += int(np.count_nonzero(step.valid))
 
     def updated(self, batch: Batch, update: Update) -> None:
         """The agent learned from one batch."""

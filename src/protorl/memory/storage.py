@@ -156,10 +156,11 @@ class Storage:
             "action": Table(Field(columns.action.shape, columns.action.dtype), self.slots, self.device),
             **{name: Table(field, self.slots, self.device) for name, field in columns.extras.items()},
         }
+        self.leaves: list[Table] = tree_leaves(self.obs)
         self.clear_zero_frame()
 
     def clear_zero_frame(self) -> None:
-        for table in tree_leaves(self.obs):
+        for table in self.leaves:
             table.data[-1] = 0
 
     @property
@@ -187,7 +188,7 @@ class Storage:
         if firsts:
             begins = self.book["age"][written] == 0
             self.write_first(step, np.arange(self.lanes)[rows][begins], written[begins])
-        for table, values in zip(tree_leaves(self.obs), tree_leaves(step.next_obs)):
+        for table, values in zip(self.leaves, tree_leaves(step.next_obs)):
             table.write(following, newest_frame(values[rows], table.field))
         self.tables["action"].write(written, step.action[rows])
         for name in self.columns.extras:
@@ -205,7 +206,7 @@ class Storage:
     def write_first(self, step: Step, rows: Array, slots: Array) -> None:
         """An episode's first observation; its stack must be padded as its specification says."""
         specs = tree_leaves(self.columns.obs)
-        for spec, table, values in zip(specs, tree_leaves(self.obs), tree_leaves(step.obs)):
+        for spec, table, values in zip(specs, self.leaves, tree_leaves(step.obs)):
             newest = newest_frame(values[rows], table.field)
             if spec.frame_stack > 1:
                 older = values[rows][:, : -newest.shape[1]].reshape(len(rows), spec.frame_stack - 1, *newest.shape[1:])
@@ -227,7 +228,7 @@ class Storage:
             self.free_count -= 1
             side = int(self.free[self.free_count])
             self.book["side"][last], self.side_row[side] = side, last
-            for table in tree_leaves(self.obs):
+            for table in self.leaves:
                 table.copy(np.array([self.head(lane)]), np.array([self.slots + side]))
             self.live[lane] = False
 
@@ -238,7 +239,7 @@ class Storage:
     def grow_sides(self) -> None:
         """Double the side region: episodes turned out very short."""
         old, self.sides = self.sides, 2 * self.sides
-        for table in tree_leaves(self.obs):
+        for table in self.leaves:
             table.grow(self.slots + self.sides + 1)
         self.clear_zero_frame()
         self.side_row = np.concatenate([self.side_row, np.zeros(old, np.int64)])
@@ -283,8 +284,8 @@ class Storage:
                     "start": int(first),
                     "book": {name: self.book[name][slots] for name in ("reward", "discount", "age")},
                     "final": self.book["side"][slots] >= 0,
-                    "obs": [table.read(slots).cpu() for table in tree_leaves(self.obs)],
-                    "final_obs": [table.read(sides).cpu() for table in tree_leaves(self.obs)],
+                    "obs": [table.read(slots).cpu() for table in self.leaves],
+                    "final_obs": [table.read(sides).cpu() for table in self.leaves],
                     "tables": {name: table.read(slots).cpu() for name, table in self.tables.items()},
                 }
             )
@@ -314,7 +315,7 @@ class Storage:
             self.book["side"][ends] = self.free[self.free_count : self.free_count + len(ends)]
             self.side_row[self.book["side"][ends]] = ends
             gone = int(final[:old].sum())
-            for table, obs, final_obs in zip(tree_leaves(self.obs), part["obs"], part["final_obs"]):
+            for table, obs, final_obs in zip(self.leaves, part["obs"], part["final_obs"]):
                 table.write(slots, obs.numpy()[old:])
                 table.write(self.final_rows(slots), final_obs.numpy()[gone:])
             for name, table in self.tables.items():
@@ -338,7 +339,7 @@ class Storage:
             )
         self.counts[:], self.live[:] = state["counts"], state["live"]
         heads = np.array([self.head(lane) for lane in range(self.lanes)])
-        for table, values in zip(tree_leaves(self.obs), tree_leaves(state["heads"])):
+        for table, values in zip(self.leaves, tree_leaves(state["heads"])):
             table.write(heads, values.numpy())
 
 
