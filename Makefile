@@ -23,7 +23,7 @@ $(VENV)/.dev: $(VENV)/.run
 $(BENCH)/.peers: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt -e .
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt -e .
 	touch $@
 
 # A real training run: DQN solves CartPole-v1, with progress, a score over 100 episodes, and a learning curve.
