@@ -133,7 +133,10 @@ def report() -> None:
         cells = []
         for which in ("last", "best"):
             values = np.array([row[which]["mean"] for row in good])
-            low, high = (float(x) for x in bootstrap_interval(values)) if len(values) > 2 else (np.nan, np.nan)
+            if len(values) < 3:  # too few for an interval: the values themselves
+                cells.append(", ".join(f"{value:.1f}" for value in values))
+                continue
+            low, high = (float(x) for x in bootstrap_interval(values))
             cells.append(f"{values.mean():.1f} [{low:.1f}, {high:.1f}]")
         failed = len(rows) - len(good)
         count = f"{len(rows)}" + (f" ({failed} failed)" if failed else "")

@@ -340,3 +340,11 @@ def test_storage_on_a_gpu_gives_the_same_examples() -> None:
     one, two = (memory.sample() for memory in memories)
     for name in one:
         assert torch.equal(one.columns[name], two.columns[name].cpu()), name
+
+
+def test_the_state_between_episodes_holds_no_uninitialised_memory() -> None:
+    memory = Replay(columns(), 10, batch_size=1)
+    memory.storage.obs.data.fill_(float("nan"))
+    memory.storage.clear_zero_frame()
+    memory.add(Stream(1, 0).step()._replace(extras={}, terminated=np.array([True]), discount=np.zeros(1, np.float32)))
+    assert memory.state_dict()["storage"]["heads"].tolist() == [[0.0, 0.0]]

@@ -324,6 +324,8 @@ class Storage:
     def state_dict(self) -> State:
         """All but the rows: lane counters and the newest observation of live lanes."""
         heads = np.array([self.head(lane) for lane in range(self.lanes)])
+        zero = np.full_like(heads, self.slots + self.sides)  # a lane between episodes has no newest observation
+        heads = np.where(self.live, heads, zero)
         return {
             "length": self.length,
             "counts": self.counts.copy(),
@@ -340,7 +342,7 @@ class Storage:
         self.counts[:], self.live[:] = state["counts"], state["live"]
         heads = np.array([self.head(lane) for lane in range(self.lanes)])
         for table, values in zip(self.leaves, tree_leaves(state["heads"])):
-            table.write(heads, values.numpy())
+            table.write(heads[self.live], values.numpy()[self.live])
 
 
 def newest_frame(values: Array, field: Field) -> Array:
