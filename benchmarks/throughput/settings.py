@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 ENV = "CartPole-v1"
 HIDDEN = [120, 84]  # ReLU
@@ -26,3 +27,20 @@ def update_every() -> int:
 def warm_up(every: int) -> int:
     """Environment steps to let pass before measuring: `START`, then a few hundred updates."""
     return START + 300 * every + 700
+
+
+def sb3_arguments(every: int) -> dict[str, Any]:
+    """The same settings in the words of Stable-Baselines3, which SBX shares."""
+    return {
+        "learning_rate": LR,
+        "buffer_size": CAPACITY,
+        "learning_starts": START,
+        "batch_size": BATCH,
+        "gamma": GAMMA,
+        "train_freq": every,
+        "gradient_steps": 1,
+        "target_update_interval": TARGET_STEPS,
+        "exploration_initial_eps": EPSILON,
+        "exploration_final_eps": EPSILON,
+        "seed": 0,
+    }

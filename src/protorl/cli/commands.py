@@ -63,13 +63,12 @@ def finish(result: Any) -> None:
 
 def train_seeds(arguments: Train, recipe: Any) -> int:
     """Every seed in a process of its own, so many at a time."""
-    from protorl.recipes.running import recipe_name, unused_folder
+    from protorl.recipes.running import recipe_name, refuse_used, unused_folder
 
     folder = arguments.run_dir
     if folder is None:
         folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}")
-    if folder.exists() and any(folder.iterdir()):
-        raise ProtoRLError(f"{folder} already exists: resume it with `protorl resume {folder}`, or give another --run-dir")
+    refuse_used(folder)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):

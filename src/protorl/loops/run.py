@@ -56,7 +56,6 @@ class Run(Monitor):
         checkpoint_every: int = 0,
         keep: int = 2,
         evaluation: Callable[[], Evaluation] | None = None,
-        describe: str = "",
     ) -> None:
         super().__init__()
         self.folder, self.total = Path(folder), steps
@@ -70,7 +69,6 @@ class Run(Monitor):
         self.finished: list[Any] = []
         self.best = -math.inf
         self.last_eval: float | None = None
-        self.describe = describe
         self.interrupt: int | None = None
         self.progress: Progress | None = None
         self.logged = (0, 0.0)

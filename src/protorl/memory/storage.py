@@ -163,11 +163,6 @@ class Storage:
         for table in self.leaves:
             table.data[-1] = 0
 
-    @property
-    def size(self) -> int:
-        """Steps stored now."""
-        return int(np.minimum(self.counts, self.length).sum())
-
     def add(self, step: Step) -> int:
         """Write one vector step; returns how many of its rows are valid."""
         if step.reward.shape[0] != self.lanes:

@@ -197,8 +197,7 @@ def create_folder(recipe: Recipe, folder: Path | None) -> Path:
     """Make the run folder with its config.json in one step, so that a killed process leaves a whole one or none."""
     if folder is None:
         folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}_seed{recipe.seed}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ProtoRLError(f"{folder} already exists: resume it with `protorl resume {folder}`, or give another --run-dir")
+    refuse_used(folder)
     temporary = folder.parent / f".{folder.name}.new-{os.getpid()}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -214,6 +213,12 @@ def create_folder(recipe: Recipe, folder: Path | None) -> Path:
 def recipe_name(recipe: Recipe) -> str:
     """What a recipe is called: its name, or its class's."""
     return type(recipe).name or type(recipe).__name__
+
+
+def refuse_used(folder: Path) -> None:
+    """Raises: ProtoRLError where a new run would write over something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ProtoRLError(f"{folder} already exists: resume it with `protorl resume {folder}`, or give another --run-dir")
 
 
 def unused_folder(name: str) -> Path:
