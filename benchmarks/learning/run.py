@@ -11,6 +11,7 @@ that has its row already is not run again (--again does).
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -45,6 +46,11 @@ class Experiment:
         return f"protorl train {self.recipe} --env {self.env}{settings} --seeds {self.seeds}"
 
 
+AOT = {"accelerate": "aot"}
+CLEANRL = "CleanRL documentation, 3 seeds: training return at the end"
+CLEANRL_V4 = CLEANRL + " (v4 there, v5 here)"
+AUTHORS = "the authors' learning curves at 100k, 10 seeds (v1 there, v5 here)"
+SB3_ZOO = "rl-baselines3-zoo, benchmark.md, one run (v2 there; the interval is over episodes)"
 ZOO = "SB3-contrib documentation, qrdqn.md: DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 EXPERIMENTS = {
     "dqn-cartpole": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO),
@@ -59,7 +65,41 @@ EXPERIMENTS = {
     "munchausen-cartpole": Experiment("munchausen-dqn", "CartPole-v1", "none", None, "own control: DQN above", seeds=5),
     "munchausen-acrobot": Experiment("munchausen-dqn", "Acrobot-v1", "none", None, "own control: DQN above", seeds=5),
     "double-dqn-lunarlander": Experiment("double-dqn", "LunarLander-v3", "none", None, "own control: DQN above", seeds=5),
+    "ppo-cartpole": Experiment("ppo", "CartPole-v1", "490 ± 6", 490, CLEANRL, 3, AOT),
+    "ppo-acrobot": Experiment("ppo", "Acrobot-v1", "−86.4 ± 1.3", -86.4, CLEANRL, 3, AOT),
+    "ppo-lunarlander": Experiment("ppo", "LunarLander-v3", "242 ± 32", 242, SB3_ZOO, 3, AOT),
+    "ppo-lunarlander-gaussian": Experiment(
+        "ppo", "LunarLanderContinuous-v3", "271 ± 32", 271, SB3_ZOO, 3, AOT),
+    "ppo-lunarlander-beta": Experiment(
+        "ppo", "LunarLanderContinuous-v3", "271 ± 32 (Gaussian)", 271, SB3_ZOO, 3, {**AOT, "policy": "beta"}),
+    "ppo-bipedalwalker": Experiment("ppo", "BipedalWalker-v3", "288 ± 2 at 5M", None, SB3_ZOO, 3, AOT),
+    "ppo-halfcheetah": Experiment("ppo", "HalfCheetah-v5", "1443 ± 46", 1443, CLEANRL_V4, 3, AOT),
+    "ppo-hopper": Experiment("ppo", "Hopper-v5", "2383 ± 272", 2383, CLEANRL_V4, 3, AOT),
+    "ppo-walker2d": Experiment("ppo", "Walker2d-v5", "2288 ± 572", 2288, CLEANRL_V4, 3, AOT),
+    "td3-halfcheetah": Experiment("td3", "HalfCheetah-v5", "5514 ± 584", 5514, AUTHORS, 10, {"steps": 100_000, **AOT}),
+    "sac-halfcheetah": Experiment(
+        "sac", "HalfCheetah-v5", "5470 ± 548", 5470, "Dopamine, 5 seeds: training return (v2 there, v5 here)", 5,
+        {"steps": 100_000, **AOT}),
+    "ddpg-pendulum": Experiment("ddpg", "Pendulum-v1", "none at this budget", None, "", 3, AOT),
+    "ddpg-halfcheetah": Experiment("ddpg", "HalfCheetah-v5", "none at this budget", None, "", 3, {"steps": 100_000, **AOT}),
+    "td3-per-halfcheetah": Experiment(
+        "td3", "HalfCheetah-v5", "none", None, "own control: TD3 above", 3, {"steps": 100_000, "per_alpha": 0.6, **AOT}),
+    "sac-3step-halfcheetah": Experiment(
+        "sac", "HalfCheetah-v5", "none", None, "own control: SAC above", 3, {"steps": 100_000, "n_step": 3, **AOT}),
 }  # fmt: skip
+
+
+def training_return(metrics: Path, episodes: int = 100) -> float | None:
+    """Mean return of the last episodes of the training, exploration included."""
+    with metrics.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("return")]
+    total = count = 0.0
+    for row in reversed(rows):
+        total += float(row["return"]) * float(row["episodes"])
+        count += float(row["episodes"])
+        if count >= episodes:
+            break
+    return total / count if count else None
 
 
 def run_seed(experiment: Experiment, seed: int, folder: Path) -> dict[str, Any]:
@@ -78,6 +118,7 @@ def run_seed(experiment: Experiment, seed: int, folder: Path) -> dict[str, Any]:
         subprocess.run(words, env=environment, check=True, capture_output=True)
         report = json.loads((run_dir / "eval.json").read_text())
         row[which] = {"mean": report["mean"], "std": report["std"]}
+    row["train"] = training_return(run_dir / "metrics.csv")
     config = json.loads((run_dir / "config.json").read_text())
     row |= {"steps": config["recipe_config"]["steps"], "versions": config["versions"], "git": config["git"]}
     curves = HERE / "curves" / folder.name / f"seed-{seed}"
@@ -119,10 +160,11 @@ def report() -> None:
         "Mean return of 100 evaluation episodes without exploration, over seeds, with a 95 % percentile-bootstrap",
         "interval. `last`: the weights at the end of the budget. `best`: the weights with the best evaluation during",
         "training (10 episodes; 20 in dqn-cartpole), evaluated anew over 100 episodes. Every started seed counts.",
+        "`training`: mean return of the last 100 episodes of the training, exploration included.",
         "Curves of every seed are in `../curves`.",
         "",
-        "| experiment | agent steps | seeds | last | best | published | source | command |",
-        "|---|---|---|---|---|---|---|---|",
+        "| experiment | agent steps | seeds | last | best | training | published | source | command |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, experiment in EXPERIMENTS.items():
         path = RESULTS / f"{name}.json"
@@ -131,8 +173,11 @@ def report() -> None:
         rows = json.loads(path.read_text())["rows"]
         good = [row for row in rows if "failed" not in row]
         cells = []
-        for which in ("last", "best"):
-            values = np.array([row[which]["mean"] for row in good])
+        for which in ("last", "best", "train"):
+            if not all(row.get(which) for row in good):
+                cells.append("")
+                continue
+            values = np.array([row["train"] if which == "train" else row[which]["mean"] for row in good])
             if len(values) < 3:  # too few for an interval: the values themselves
                 cells.append(", ".join(f"{value:.1f}" for value in values))
                 continue
@@ -142,7 +187,7 @@ def report() -> None:
         count = f"{len(rows)}" + (f" ({failed} failed)" if failed else "")
         steps = f"{good[0]['steps']:,}" if good else ""
         lines.append(
-            f"| {name} | {steps} | {count} | {cells[0]} | {cells[1]} | {experiment.published} | {experiment.source} "
+            f"| {name} | {steps} | {count} | {' | '.join(cells)} | {experiment.published} | {experiment.source} "
             f"| `{experiment.command}` |"
         )
     processor = platform.processor() or platform.machine()

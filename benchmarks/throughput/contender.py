@@ -41,20 +41,22 @@ class Channel:
 class Pacer:
     """Counts environment steps inside a training loop that belongs to somebody else.
 
-    `tick()` is called after every environment step. Once `warm_up` steps are done it opens a window whenever the harness
-    asks for one, and reports steps, wall seconds and CPU seconds of the window.
+    `tick()` is called at every environment step, with the number of environments that step. Once `warm_up` steps are done it
+    opens a window whenever the harness asks for one, and reports steps, wall seconds and CPU seconds of the window. A window
+    holds a multiple of `cycle` steps, so that an algorithm which learns in bursts is measured in whole ones.
     """
 
-    def __init__(self, warm_up: int) -> None:
+    def __init__(self, warm_up: int, cycle: int = 1) -> None:
         self.channel = Channel()
         self.warm_up = warm_up
+        self.cycle = cycle
         self.steps = 0
         self.opened: tuple[int, float, float] | None = None
         self.until = 0.0
 
-    def tick(self) -> None:
-        self.steps += 1
-        if self.steps >= self.warm_up and time.perf_counter() >= self.until:
+    def tick(self, steps: int = 1) -> None:
+        self.steps += steps
+        if self.steps >= self.warm_up and self.steps % self.cycle == 0 and time.perf_counter() >= self.until:
             self.turn()
 
     def turn(self) -> None:

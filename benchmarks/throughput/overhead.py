@@ -1,8 +1,8 @@
 """ProtoRL's own cost per environment step: a DQN's whole training step, less environment, forward pass and update.
 
-Usage (by the harness): overhead.py --update-every K. All are timed inside one running `prl.train`, so that they share caches
-and the machine's moments. Reported are microseconds per environment step, from the median step without an update and the
-median step with one, weighted K - 1 to 1 (medians leave out the moments when other programs ran, and episode ends):
+Usage (by the harness): overhead.py dqn --update-every K. All are timed inside one running `prl.train`, so that they share
+caches and the machine's moments. Reported are microseconds per environment step, from the median step without an update and
+the median step with one, weighted K - 1 to 1 (medians leave out the moments when other programs ran, and episode ends):
 
 - `total`, of which `environment` (Gymnasium's step), `forward` (the agent's inference) and `update` (`agent.update`)
 - `own`: the rest. Of it, `own: act`, `own: vector env`, `own: add`, `own: sample and feedback`, and `own: loop`, in which the
@@ -16,8 +16,8 @@ import time
 from typing import Any
 
 from contender import Channel
-from dqn_protorl import recipe
-from settings import FOREVER, update_every, warm_up
+from settings import DQN, FOREVER, parse
+from with_protorl import recipe
 
 import protorl as prl
 from protorl.accelerate import accelerate
@@ -97,9 +97,10 @@ def account(spent: dict[str, float]) -> dict[str, float]:
 
 
 def main() -> None:
-    every = update_every()
+    settings, _ = parse()
+    assert isinstance(settings, DQN)
     channel = Channel()
-    agent, memory, actors = recipe(every).build()
+    agent, memory, actors = recipe(settings).build()
     accelerate(agent, "aot")
     watch = Stopwatch()
     (env,) = actors.env._envs
@@ -111,7 +112,8 @@ def main() -> None:
     watch.watch(memory, "add", "add")
     watch.watch(memory, "sample", "sample")
     watch.watch(memory, "feedback", "feedback")
-    prl.train(agent, memory, actors, steps=FOREVER, monitor=StoppedMonitor(channel, watch, warm_up(every), every))
+    monitor = StoppedMonitor(channel, watch, settings.warm_up, settings.update_every)
+    prl.train(agent, memory, actors, steps=FOREVER, monitor=monitor)
 
 
 if __name__ == "__main__":

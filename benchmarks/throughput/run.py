@@ -1,7 +1,7 @@
 """Throughput of ProtoRL beside public libraries, paired in one run.
 
-    python benchmarks/throughput/run.py                       # everything: about 25 minutes on two cores
-    python benchmarks/throughput/run.py dqn replay --quick    # some benches, short windows
+    python benchmarks/throughput/run.py                    # everything: about 75 minutes on two cores
+    python benchmarks/throughput/run.py ppo td3 --quick    # some of: dqn ppo td3 sac replay overhead; short windows
 
 Every contender is a process of its own, started and warmed up alone. Then all of them work in turns, A B C A B C ...: one
 works for a window while the others sleep, so that the machine's slow and fast moments fall on all alike. A ratio compares
@@ -21,15 +21,30 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PACKAGES = (
-    "protorl", "torch", "numpy", "numba", "gymnasium", "stable-baselines3", "sbx-rl", "jax", "tianshou", "cpprb",
+    "protorl", "torch", "numpy", "numba", "gymnasium", "mujoco", "stable-baselines3", "sbx-rl", "jax", "skrl",
+    "tianshou", "cpprb",
 )  # fmt: skip
-PEERS = {"dqn": ("sb3", "sbx", "tianshou"), "replay": ("sb3", "tianshou", "cpprb")}
+PEERS = {
+    "dqn": ("sb3", "sbx", "tianshou"),
+    "ppo": ("sb3", "sbx", "skrl", "tianshou"),
+    "td3": ("sb3", "sbx", "tianshou"),
+    "sac": ("sb3", "sbx", "tianshou"),
+    "replay": ("sb3", "tianshou", "cpprb"),
+}
+CONTINUOUS = [{"env": "HalfCheetah-v5"}, {"env": "Pendulum-v1"}]
+CASES: dict[str, list[dict[str, Any]]] = {
+    "dqn": [{"update_every": 1}, {"update_every": 10}],
+    "ppo": [{"env": "CartPole-v1"}],
+    "td3": CONTINUOUS,
+    "sac": CONTINUOUS,
+}
 REPLAY_CASES = {
     "uniform": ("add", "sample"),
     "uniform-3": ("add", "sample"),
@@ -42,7 +57,7 @@ REPLAY_CASES = {
 class Contender:
     """A process that works when asked."""
 
-    def __init__(self, name: str, *command: str, threads: int = 1) -> None:
+    def __init__(self, name: str, script: str, *arguments: str, threads: int = 1) -> None:
         self.name, self.threads = name, threads
         n = str(threads)
         environ = {
@@ -57,9 +72,10 @@ class Contender:
         if threads == 1:
             environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process lives
+        self.folder = tempfile.TemporaryDirectory()  # some libraries leave files where they are started
         self.process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=HERE,
+            [sys.executable, str(HERE / script), *arguments],
+            cwd=self.folder.name,
             env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -87,6 +103,7 @@ class Contender:
         self.process.stdin.close()  # type: ignore[union-attr]
         self.process.wait()
         self.log.close()
+        self.folder.cleanup()
 
 
 def spread(values: Sequence[float]) -> list[float]:
@@ -101,15 +118,17 @@ def turns(contenders: Sequence[Contender], windows: int, seconds: float) -> None
         print(f"  turn {turn + 1} of {windows} done", flush=True)
 
 
-def bench_dqn(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Environment steps per second of a DQN in training, one table per update rate."""
+def bench_learning(bench: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Environment steps per second of an algorithm in training, one table per case, with the floor under it."""
     rows = []
-    for every in (1, 10):
-        print(f"dqn, one update per {every} steps", flush=True)
+    for case in CASES[bench]:
+        print(f"{bench}, {title(case)}", flush=True)
+        flags = [word for name, value in case.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        commands = {name: (f"with_{name}.py", bench, *flags) for name in (*PEERS[bench], "protorl")}
+        commands |= {f"floor, {dtype}": ("floor.py", bench, *flags, "--dtype", dtype) for dtype in ("float32", "bfloat16")}
         contenders = []
-        for name in (*PEERS["dqn"], "protorl"):
+        for name, command in commands.items():
             for threads in args.threads:
-                command = (f"dqn_{name}.py", "--update-every", str(every))
                 contenders.append(Contender(name, *command, threads=threads))
                 print(f"  {name}, threads {threads}: warm after {contenders[-1].start_up_s:.0f} s", flush=True)
         turns(contenders, args.windows, args.seconds)
@@ -118,24 +137,39 @@ def bench_dqn(args: argparse.Namespace) -> list[dict[str, Any]]:
             c.close()
             if c.name not in best or median_rate(c) > median_rate(best[c.name]):
                 best[c.name] = c
-        peer = max((best[name] for name in PEERS["dqn"]), key=median_rate)
-        for name, c in best.items():
-            rows.append(
-                {
-                    "update_every": every,
-                    "who": name,
-                    "threads": c.threads,
-                    "steps_per_s": spread(rates(c)),
-                    "times_fastest_peer": spread([a / b for a, b in zip(rates(c), rates(peer))]),
-                    "cpu_us_per_step": spread(cpu_us(c)),
-                    "times_fastest_peer_cpu": spread([b / a for a, b in zip(cpu_us(c), cpu_us(peer))]),
-                    "fastest_peer": peer.name,
-                    "busy": statistics.median(w["cpu_s"] / w["wall_s"] for w in c.windows),
-                    "peak_mb": max(w["peak_mb"] for w in c.windows),
-                    "start_up_s": c.start_up_s,
-                }
-            )
+        peer = max((best[name] for name in PEERS[bench]), key=median_rate)
+        rows += [case | row(c, peer, best) for c in best.values()]
     return rows
+
+
+def row(c: Contender, peer: Contender, best: dict[str, Contender]) -> dict[str, Any]:
+    """What a contender did, in multiples of the fastest peer, of Stable-Baselines3 and of SBX."""
+
+    def times(other: Contender) -> list[float]:
+        return spread([a / b for a, b in zip(rates(c), rates(other))])
+
+    parts = {part: spread([w[part] for w in c.windows]) for part in ("env_us", "matmul_us") if part in c.windows[0]}
+    return {
+        "who": c.name,
+        "threads": c.threads,
+        "steps_per_s": spread(rates(c)),
+        "times_fastest_peer": times(peer),
+        "times_sb3": times(best["sb3"]),
+        "times_sbx": times(best["sbx"]),
+        "cpu_us_per_step": spread(cpu_us(c)),
+        "times_fastest_peer_cpu": spread([b / a for a, b in zip(cpu_us(c), cpu_us(peer))]),
+        "fastest_peer": peer.name,
+        "busy": statistics.median(w["cpu_s"] / w["wall_s"] for w in c.windows),
+        "peak_mb": max(w["peak_mb"] for w in c.windows),
+        "start_up_s": c.start_up_s,
+        **parts,
+    }
+
+
+def title(case: dict[str, Any]) -> str:
+    """A case in words."""
+    every = case.get("update_every")
+    return case["env"] if every is None else f"One update per {every} environment step{'s' if every > 1 else ''}"
 
 
 def rates(contender: Contender) -> list[float]:
@@ -189,7 +223,7 @@ def bench_overhead(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for every in (1, 10):
         print(f"overhead, one update per {every} steps", flush=True)
-        contender = Contender("protorl", "overhead.py", "--update-every", str(every))
+        contender = Contender("protorl", "overhead.py", "dqn", "--update-every", str(every))
         turns([contender], args.windows, args.seconds)
         contender.close()
         for part in [key for key in contender.windows[0] if key != "peak_mb"]:
@@ -232,6 +266,41 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def learning_table(rows: Sequence[dict[str, Any]]) -> str:
+    """One case of a learning benchmark, the fastest first. What an older result does not have stays empty."""
+    ratios = {"the fastest peer": "times_fastest_peer", "SB3": "times_sb3", "SBX": "times_sbx"}
+    ratios = {name: key for name, key in ratios.items() if key in rows[0]}
+    text = table(
+        [
+            "who",
+            "steps/s",
+            *[f"times {name}" for name in ratios],
+            "CPU µs per step",
+            "times the fastest peer, by CPU time",
+            "threads",
+            "peak MB",
+            "start-up s",
+        ],
+        [
+            [
+                r["who"],
+                show(r["steps_per_s"]),
+                *[show(r[key], 2) for key in ratios.values()],
+                show(r["cpu_us_per_step"]),
+                show(r["times_fastest_peer_cpu"], 2),
+                str(r["threads"]),
+                f"{r['peak_mb']:.0f}",
+                f"{r['start_up_s']:.0f}",
+            ]
+            for r in sorted(rows, key=lambda r: -r["steps_per_s"][0])
+        ],
+    )
+    for r in rows:
+        if "matmul_us" in r:
+            text += f"\n{r['who']}: simulator {show(r['env_us'], 1)} µs, products {show(r['matmul_us'], 1)} µs per step.\n"
+    return text
+
+
 def render(result: dict[str, Any]) -> str:
     """A result as Markdown."""
     m = result["machine"]
@@ -241,35 +310,10 @@ def render(result: dict[str, Any]) -> str:
         f"{m['system']}, Python {m['python']}; {versions}. Load of the machine before the start: {m['load_before']}.\n\n"
     )
     rows = result["rows"]
-    if result["bench"] == "dqn":
-        for every in sorted({row["update_every"] for row in rows}):
-            mine = sorted((r for r in rows if r["update_every"] == every), key=lambda r: -r["steps_per_s"][0])
-            text += f"**One update per {every} environment step{'s' if every > 1 else ''}**\n\n" + table(
-                [
-                    "who",
-                    "steps/s",
-                    "times the fastest peer",
-                    "CPU µs per step",
-                    "the same, by CPU time",
-                    "threads",
-                    "peak MB",
-                    "start-up s",
-                ],
-                [
-                    [
-                        r["who"],
-                        show(r["steps_per_s"]),
-                        show(r["times_fastest_peer"], 2),
-                        show(r["cpu_us_per_step"]),
-                        show(r["times_fastest_peer_cpu"], 2),
-                        str(r["threads"]),
-                        f"{r['peak_mb']:.0f}",
-                        f"{r['start_up_s']:.0f}",
-                    ]
-                    for r in mine
-                ],
-            )
-            text += "\n"
+    if result["bench"] in CASES:
+        for case in CASES[result["bench"]]:
+            mine = [r for r in rows if case.items() <= r.items()]
+            text += f"**{title(case)}**\n\n{learning_table(mine)}\n"
     elif result["bench"] == "replay":
         text += table(
             ["case", "call", "who", "CPU µs per call", "peak MB", "ProtoRL's time in multiples of"],
@@ -295,6 +339,9 @@ def render(result: dict[str, Any]) -> str:
 
 TITLES = {
     "dqn": "DQN on CartPole-v1: environment steps per second while learning",
+    "ppo": "PPO, eight environments: environment steps per second while learning",
+    "td3": "TD3, one update per step: environment steps per second while learning",
+    "sac": "SAC, one update per step: environment steps per second while learning",
     "replay": "Replay memories: microseconds per call",
     "overhead": "ProtoRL's own cost per step",
 }
@@ -303,7 +350,8 @@ TITLES = {
 def write_readme() -> None:
     parts = [
         "# Throughput: results\n\nWritten by `benchmarks/throughput/run.py`. Median [least, largest] over the windows; ratios "
-        "compare windows of the same turn.\nAbsolute numbers depend on the machine; the ratios are what to quote. "
+        "compare windows of the same turn.\nAbsolute numbers depend on the machine; the ratios are what to quote. A floor is "
+        "the simulator plus the update's matrix products and nothing else.\n"
         "What is measured: [../../README.md](../../README.md).\n"
     ]
     for bench, title in TITLES.items():
@@ -313,7 +361,7 @@ def write_readme() -> None:
     (RESULTS / "README.md").write_text("\n".join(parts))
 
 
-BENCHES = {"dqn": bench_dqn, "replay": bench_replay, "overhead": bench_overhead}
+BENCHES = {bench: partial(bench_learning, bench) for bench in CASES} | {"replay": bench_replay, "overhead": bench_overhead}
 
 
 def main() -> None:
@@ -322,7 +370,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two short windows, one thread")
     parser.add_argument("--windows", type=int, help="turns per contender (5)")
     parser.add_argument("--seconds", type=float, help="length of a window (6)")
-    parser.add_argument("--threads", type=int, nargs="+", help="thread counts to try for DQN (1 2); the better one counts")
+    parser.add_argument("--threads", type=int, nargs="+", help="thread counts to try in training (1 2); the better one counts")
     args = parser.parse_args()
     unknown = set(args.bench) - set(BENCHES)
     if unknown:

@@ -1,46 +1,158 @@
-"""The settings that all contenders of the DQN benchmark share."""
+"""The settings that all contenders of a learning benchmark share, one class per benchmark."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import Any
 
-ENV = "CartPole-v1"
-HIDDEN = [120, 84]  # ReLU
-LR = 2.5e-4  # Adam
-GAMMA = 0.99
-BATCH = 128
-CAPACITY = 10_000
-TARGET_STEPS = 500  # environment steps between two copies to the target network
-START = 1_000  # environment steps before learning starts
-EPSILON = 0.05
 FOREVER = 10**9
 
 
-def update_every() -> int:
-    """Environment steps per update, from the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--update-every", type=int, required=True)
-    return int(parser.parse_args().update_every)
+@dataclass(frozen=True)
+class DQN:
+    env: str = "CartPole-v1"
+    update_every: int = 1  # environment steps per update
+    num_envs: int = 1
+    hidden: tuple[int, ...] = (120, 84)  # ReLU
+    lr: float = 2.5e-4  # Adam
+    gamma: float = 0.99
+    batch: int = 128
+    capacity: int = 10_000
+    target_steps: int = 500  # environment steps between two copies to the target network
+    start: int = 1_000  # environment steps before learning starts
+    epsilon: float = 0.05
+
+    cycle = 1  # a window of measurement holds a multiple of so many environment steps
+
+    @property
+    def warm_up(self) -> int:
+        """Environment steps to let pass before measuring: `start`, then a few hundred updates."""
+        return self.start + 300 * self.update_every + 700
+
+    def sb3(self) -> dict[str, Any]:
+        """These settings in the words of Stable-Baselines3, which SBX shares."""
+        return {
+            "learning_rate": self.lr,
+            "buffer_size": self.capacity,
+            "learning_starts": self.start,
+            "batch_size": self.batch,
+            "gamma": self.gamma,
+            "train_freq": self.update_every,
+            "gradient_steps": 1,
+            "target_update_interval": self.target_steps,
+            "exploration_initial_eps": self.epsilon,
+            "exploration_final_eps": self.epsilon,
+        }
 
 
-def warm_up(every: int) -> int:
-    """Environment steps to let pass before measuring: `START`, then a few hundred updates."""
-    return START + 300 * every + 700
+@dataclass(frozen=True)
+class PPO:
+    env: str = "CartPole-v1"
+    num_envs: int = 8
+    rollout: int = 128  # steps of each environment
+    epochs: int = 4
+    batch: int = 256
+    hidden: tuple[int, ...] = (64, 64)  # tanh; policy and value are two networks
+    lr: float = 2.5e-4  # Adam, not annealed
+    adam_eps: float = 1e-5
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip: float = 0.2  # of the policy's ratio; the value is not clipped
+    entropy: float = 0.01
+    value: float = 0.5  # coefficient of the mean squared error
+    max_grad_norm: float = 0.5
+
+    @property
+    def cycle(self) -> int:
+        """Environment steps from one update to the next."""
+        return self.num_envs * self.rollout
+
+    @property
+    def warm_up(self) -> int:
+        return 8 * self.cycle
+
+    def sb3(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.lr,
+            "n_steps": self.rollout,
+            "n_epochs": self.epochs,
+            "batch_size": self.batch,
+            "gamma": self.gamma,
+            "gae_lambda": self.gae_lambda,
+            "clip_range": self.clip,
+            "ent_coef": self.entropy,
+            "vf_coef": self.value,
+            "max_grad_norm": self.max_grad_norm,
+        }
 
 
-def sb3_arguments(every: int) -> dict[str, Any]:
-    """The same settings in the words of Stable-Baselines3, which SBX shares."""
-    return {
-        "learning_rate": LR,
-        "buffer_size": CAPACITY,
-        "learning_starts": START,
-        "batch_size": BATCH,
-        "gamma": GAMMA,
-        "train_freq": every,
-        "gradient_steps": 1,
-        "target_update_interval": TARGET_STEPS,
-        "exploration_initial_eps": EPSILON,
-        "exploration_final_eps": EPSILON,
-        "seed": 0,
-    }
+@dataclass(frozen=True)
+class ActorCritic:
+    """TD3 and SAC; one update per environment step."""
+
+    env: str = "HalfCheetah-v5"
+    num_envs: int = 1
+    hidden: tuple[int, ...] = (256, 256)  # ReLU
+    lr: float = 3e-4  # Adam, for everything that is learned
+    gamma: float = 0.99
+    tau: float = 0.005
+    batch: int = 256
+    capacity: int = 1_000_000
+    start: int = 1_000  # environment steps before learning starts
+
+    cycle = 2  # TD3's policy learns at every second update
+
+    @property
+    def warm_up(self) -> int:
+        return self.start + 300
+
+    def sb3(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.lr,
+            "buffer_size": self.capacity,
+            "learning_starts": self.start,
+            "batch_size": self.batch,
+            "gamma": self.gamma,
+            "tau": self.tau,
+            "train_freq": 1,
+            "gradient_steps": 1,
+        }
+
+
+@dataclass(frozen=True)
+class TD3(ActorCritic):
+    policy_delay: int = 2
+    noise: float = 0.1  # of exploration, in units of the action's range [-1, 1]
+    target_noise: float = 0.2
+    noise_clip: float = 0.5
+
+    def sb3(self) -> dict[str, Any]:
+        return super().sb3() | {
+            "policy_delay": self.policy_delay,
+            "target_policy_noise": self.target_noise,
+            "target_noise_clip": self.noise_clip,
+        }
+
+
+@dataclass(frozen=True)
+class SAC(ActorCritic):
+    """The entropy coefficient is learned too, towards minus the number of actions."""
+
+    def sb3(self) -> dict[str, Any]:
+        return super().sb3() | {"ent_coef": "auto"}
+
+
+Settings = DQN | PPO | TD3 | SAC
+BENCHES: dict[str, type[Settings]] = {"dqn": DQN, "ppo": PPO, "td3": TD3, "sac": SAC}
+
+
+def parse(parser: argparse.ArgumentParser | None = None) -> tuple[Settings, argparse.Namespace]:
+    """A contender's command line, `BENCH [--env ID] [--update-every K]`: the settings, and all arguments."""
+    parser = argparse.ArgumentParser() if parser is None else parser
+    parser.add_argument("bench", choices=BENCHES)
+    parser.add_argument("--env")
+    parser.add_argument("--update-every", type=int)
+    args = parser.parse_args()
+    given = {name: value for name in ("env", "update_every") if (value := getattr(args, name)) is not None}
+    return BENCHES[args.bench](**given), args

@@ -56,18 +56,19 @@ def unpack(gen: np.random.Generator, state: str) -> None:
 
 
 class RowStreams:
-    """Uniform numbers for N rows (environments), each row from a stream of its own, so that the numbers a row gets depend
-    neither on the other rows nor on which process hosts it. Drawn in blocks: a call costs a slice."""
+    """Numbers for N rows (environments), each row from a stream of its own, so that the numbers a row gets depend neither on
+    the other rows nor on which process hosts it. Uniform in [0, 1), or standard normal. Drawn in blocks: a call costs a
+    slice."""
 
-    def __init__(self, root: int, name: str, rows: Sequence[int], block: int = 1024) -> None:
+    def __init__(self, root: int, name: str, rows: Sequence[int], block: int = 1024, normal: bool = False) -> None:
         self.generators = [generator(root, name, row) for row in rows]
-        self.block = block
+        self.block, self.normal = block, normal
         self.numbers = np.empty((len(self.generators), block))
         self.starts = [pack(gen) for gen in self.generators]
         self.refill()
 
-    def uniform(self, k: int) -> Array:
-        """[N, k] float64 in [0, 1); k at most the block length."""
+    def take(self, k: int) -> Array:
+        """The next [N, k] float64; k at most the block length."""
         if self.cursor + k > self.block:
             self.starts = [pack(gen) for gen in self.generators]
             self.refill()
@@ -77,7 +78,7 @@ class RowStreams:
 
     def refill(self) -> None:
         for row, gen in enumerate(self.generators):
-            gen.random(out=self.numbers[row])
+            (gen.standard_normal if self.normal else gen.random)(out=self.numbers[row])
         self.cursor = 0
 
     def state_dict(self) -> State:

@@ -13,12 +13,12 @@ from protorl.envs import (
     FrameStack,
     NormalizeObservation,
     NormalizeReward,
-    RunningMeanStd,
     TimeAware,
     from_vector,
     make_vec_envs,
 )
 from protorl.envs.probes import Chain, Counter, GaussianBandit, MaximizationBias, NoiseCorridor
+from protorl.statistics import RunningMeanStd
 from protorl.types import ProtoRLError
 
 # Frames and time ---------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def test_categorical_samples_its_probabilities():
 @pytest.mark.parametrize(("u", "expected"), [(0.0, 1), (0.4999, 1), (0.5, 3), (1 - 2**-53, 3)])
 def test_categorical_inverts_the_cdf_and_never_draws_a_forbidden_action(u, expected, monkeypatch):
     policy = Categorical(ActionSpec("discrete", (), np.dtype("int64"), n=5))
-    monkeypatch.setattr(policy.draws, "uniform", lambda n, k: np.full((n, k), u))
+    monkeypatch.setattr(policy.draws, "take", lambda n, k: np.full((n, k), u))
     inf = -np.inf
     assert policy(Logits(np.array([[inf, 0.3, inf, 0.3, inf]]))).tolist() == [expected]
 

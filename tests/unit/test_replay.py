@@ -15,7 +15,7 @@ def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     rows = memory.window.all()
     if not len(rows):
         return {}
-    found = memory.view.examples(memory.storage, memory.window.slots(rows))
+    found = memory.view.examples(memory.storage, memory.window, rows)
     lanes = memory.storage.lanes
     return {(row % lanes, row // lanes): {k: v[i].numpy() for k, v in found.items()} for i, row in enumerate(rows)}
 
@@ -115,7 +115,7 @@ def test_dict_observations_are_stored_key_by_key() -> None:
         memory.add(
             template._replace(obs=obs[t], next_obs=obs[t + 1], terminated=no, truncated=no, first=np.array([t == 0]), extras={})
         )
-    columns_ = memory.view.examples(memory.storage, np.arange(5))
+    columns_ = memory.view.examples(memory.storage, memory.window, np.arange(5))
     for key in ("image", "goal"):
         np.testing.assert_array_equal(columns_["obs"][key].numpy(), np.concatenate([o[key] for o in obs[:5]]))
         np.testing.assert_array_equal(columns_["next_obs"][key].numpy(), np.concatenate([o[key] for o in obs[1:]]))
@@ -206,7 +206,7 @@ def test_copies_on_insert() -> None:
     memory.add(step)
     step.obs[:] = -1
     step.next_obs[:] = -1
-    np.testing.assert_array_equal(memory.view.examples(memory.storage, np.array([0]))["obs"].numpy(), kept)
+    np.testing.assert_array_equal(memory.view.examples(memory.storage, memory.window, np.array([0]))["obs"].numpy(), kept)
 
 
 def test_plan_says_the_bytes_and_refuses_what_does_not_fit() -> None:

@@ -83,7 +83,7 @@ def test_pack_is_exact_text(bits: Any) -> None:
 
 
 def draw(streams: rng.RowStreams, calls: int, k: int) -> np.ndarray[Any, Any]:
-    return np.concatenate([streams.uniform(k).copy() for _ in range(calls)], axis=1)
+    return np.concatenate([streams.take(k).copy() for _ in range(calls)], axis=1)
 
 
 def test_a_row_gets_its_numbers_whoever_its_neighbours_are() -> None:
@@ -102,10 +102,10 @@ def test_a_row_gets_its_numbers_whoever_its_neighbours_are() -> None:
 def test_row_streams_resume_at_any_cursor(k: int, calls: int) -> None:
     streams = rng.RowStreams(2, "x", range(3), 10)
     for _ in range(calls):
-        streams.uniform(k)
+        streams.take(k)
     state = pickle.loads(pickle.dumps(streams.state_dict()))
     resumed = rng.RowStreams(99, "another", range(3), 10)
-    resumed.uniform(2)
+    resumed.take(2)
     resumed.load_state_dict(state)
     np.testing.assert_array_equal(draw(resumed, 12, k), draw(streams, 12, k))
 

@@ -14,15 +14,22 @@ from protorl.types import Act, Batch, Columns, EnvSpec, Obs, State, Stateful, St
 class Agent:
     """An algorithm: networks, optimizers, targets and counters. One paper, one subclass.
 
-    A subclass sets `network` (what acts) and writes `act` and `learn`; `update` adds what happens every so many updates.
+    A subclass sets `network` and writes `act` and `learn`; `update` adds what happens every so many updates.
     `counters` names the plain numbers that belong to the state, besides everything that has a `state_dict` itself.
+    `pure` names the methods that touch tensors only and map a batch to an Update: what `accelerate` may compile.
     """
 
     network: nn.Module
     counters: ClassVar[tuple[str, ...]] = ("updates",)
+    pure: ClassVar[tuple[str, ...]] = ("learn",)
 
     def __init__(self) -> None:
         self.updates = 0
+
+    @property
+    def actor(self) -> nn.Module:
+        """The part of the network that acts: all of it, unless a critic is in it too."""
+        return self.network
 
     @property
     def device(self) -> torch.device:
@@ -56,14 +63,14 @@ class Agent:
 
     @torch.inference_mode()
     def infer(self, obs: Obs, explore: bool) -> Any:
-        """The network's outputs for NumPy observations [N, *O], without gradients; noise in its layers only to explore."""
+        """The actor's outputs for NumPy observations [N, *O], without gradients; noise in its layers only to explore."""
         if explore:
-            return self.network(as_tensor(obs, self.device))
-        self.network.eval()
+            return self.actor(as_tensor(obs, self.device))
+        self.actor.eval()
         try:
-            return self.network(as_tensor(obs, self.device))
+            return self.actor(as_tensor(obs, self.device))
         finally:
-            self.network.train()
+            self.actor.train()
 
     def state_dict(self) -> State:
         """Everything that remembers, by attribute name."""

@@ -5,7 +5,7 @@ from protorl.envs.adapter import AdaptedEnv, from_vector
 from protorl.envs.atari import AtariGame, AtariProtocol
 from protorl.envs.compat import OldApi
 from protorl.envs.make import make_env, make_vec_envs
-from protorl.envs.normalize import NormalizeObservation, NormalizeReward, RunningMeanStd
+from protorl.envs.normalize import NormalizeObservation, NormalizeReward
 from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import Episode, VecEnv, VecWrapper
 from protorl.envs.wrappers import Canonical, FrameStack, TimeAware
@@ -20,7 +20,6 @@ __all__ = [
     "NormalizeObservation",
     "NormalizeReward",
     "OldApi",
-    "RunningMeanStd",
     "SyncEnv",
     "TimeAware",
     "VecEnv",

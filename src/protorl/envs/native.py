@@ -82,8 +82,10 @@ class AsyncRows(AsyncVectorEnv):
 
 class CartPoleRows(CartPoleVectorEnv):
     """Gymnasium's CartPole for N rows at once in NumPy, with a generator per row in place of the one for all, so that a
-    row's episodes begin as those of the single environment with the same seed, whoever its neighbours are."""
+    row's episodes begin as those of the single environment with the same seed, whoever its neighbours are. Rows that ended
+    are reset when asked (`reset_mask`), so that no step is spent on a reset."""
 
+    metadata = {**CartPoleVectorEnv.metadata, "autoreset_mode": AutoresetMode.DISABLED}
     seeds_rows = True
 
     def __init__(self, num_envs: int, max_episode_steps: int, **options: Any) -> None:
@@ -102,7 +104,14 @@ class CartPoleRows(CartPoleVectorEnv):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
             self.rows = [seeding.np_random(one)[0] for one in seed]
-        return super().reset(options=options)
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return super().reset(options=options)
+        state: Any = self.state
+        for row in np.flatnonzero(mask).tolist():
+            state[:, row] = self.rows[row].uniform(self.low, self.high, 4)
+        self.steps[mask], self.prev_done[mask] = 0, False
+        return state.T.astype(np.float32), {}
 
     def state_dict(self) -> State:
         kept = {name: snapshot.freeze(getattr(self, name)) for name in ("state", "steps", "prev_done")}

@@ -1,15 +1,32 @@
 """The equations: pure functions of tensors, each in one place, with its shapes and its source."""
 
+from protorl.functional.densities import (
+    beta_entropy,
+    beta_log_prob,
+    gaussian_entropy,
+    gaussian_log_prob,
+    tanh_log_slope,
+)
 from protorl.functional.distributional import categorical_kl, categorical_projection, quantile_levels
 from protorl.functional.losses import huber, quantile_huber
-from protorl.functional.returns import rescale, rescale_inverse, td_target
+from protorl.functional.policy_gradient import clipped_surrogate, clipped_value_error, kl_estimate, standardise
+from protorl.functional.returns import discounted_sum, gae, rescale, rescale_inverse, td_target
 from protorl.functional.values import double_q, log_policy, munchausen_bonus, pick, soft_value
 
 __all__ = [
+    "beta_entropy",
+    "beta_log_prob",
     "categorical_kl",
     "categorical_projection",
+    "clipped_surrogate",
+    "clipped_value_error",
+    "discounted_sum",
     "double_q",
+    "gae",
+    "gaussian_entropy",
+    "gaussian_log_prob",
     "huber",
+    "kl_estimate",
     "log_policy",
     "munchausen_bonus",
     "pick",
@@ -18,5 +35,7 @@ __all__ = [
     "rescale",
     "rescale_inverse",
     "soft_value",
+    "standardise",
+    "tanh_log_slope",
     "td_target",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -32,3 +33,28 @@ def rescale_inverse(z: Tensor, eps: float = 1e-3) -> Tensor:
     a = z.abs() + 1 + eps
     root = 2 * a / ((1 + 4 * eps * a).sqrt() + 1)  # (sqrt(1 + 4 eps a) - 1) / (2 eps) without its cancellation
     return z.sign() * (root - 1) * (root + 1)
+
+
+def discounted_sum(x: Tensor, decay: Tensor) -> Tensor:
+    """`y_t = x_t + decay_t y_{t+1}` along the first dimension, backwards from `y_T = 0`: [T, ...], [T, ...] -> [T, ...].
+
+    Computed in log2(T) doublings: after each, y_t holds its next 2^i terms.
+    """
+    y, shift = x, 1
+    while shift < x.shape[0]:
+        y = torch.cat([y[:-shift] + decay[:-shift] * y[shift:], y[-shift:]])
+        decay = torch.cat([decay[:-shift] * decay[shift:], torch.zeros_like(decay[-shift:])])
+        shift *= 2
+    return y
+
+
+def gae(reward: Tensor, discount: Tensor, ended: Tensor, value: Tensor, next_value: Tensor, lam: float) -> Tensor:
+    """Generalised advantage estimation: `A_t = δ_t + γ λ A_{t+1}` with `δ_t = r_t + γ V(s_{t+1}) - V(s_t)`.
+
+    All [T, ...], time first. `discount` is `γ (1 - terminated)`, so that only a termination does not bootstrap; `ended`
+    (terminated or truncated) cuts the recursion, so that no advantage flows between episodes; `next_value` is V of the
+    true successor, the final observation where an episode ended. -> [T, ...].
+    Source: Schulman et al. 2016, arXiv 1506.02438, equation 16.
+    """
+    delta = td_target(reward, discount, next_value) - value
+    return discounted_sum(delta, discount * lam * (~ended))

@@ -82,7 +82,7 @@ class Run(Monitor):
         super().updated(batch, update)
         self.means.add(update.metrics)
         # On the CPU a look at the loss waits for nothing; on a GPU it would, so there it happens when metrics are written.
-        if self.on_cpu and not math.isfinite(update.metrics["loss"].item()):
+        if self.on_cpu and "loss" in update.metrics and not math.isfinite(update.metrics["loss"].item()):
             self.diverged(batch)
 
     def tick(self) -> None:

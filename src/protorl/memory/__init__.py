@@ -5,7 +5,7 @@ from protorl.memory.replay import Replay
 from protorl.memory.samplers import All, Minibatches, Prioritized, Sampler, Uniform
 from protorl.memory.storage import MemoryPlan, Storage, plan_memory
 from protorl.memory.sumtree import SumTree
-from protorl.memory.views import NStep, OneStep
+from protorl.memory.views import NStep, OneStep, Rollout, View
 
 __all__ = [
     "All",
@@ -16,9 +16,11 @@ __all__ = [
     "Prioritized",
     "Rate",
     "Replay",
+    "Rollout",
     "Sampler",
     "Storage",
     "SumTree",
     "Uniform",
+    "View",
     "plan_memory",
 ]

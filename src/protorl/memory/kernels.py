@@ -146,13 +146,13 @@ def stack_rows(rows: Array, ages: Array, ring: int, total: int, side_row: Array,
 def turnover(
     ring: int, length: int, pending: int, counts: Array, live: Array, book: Array, lows: Array, highs: Array, out: Array
 ) -> tuple[int, int]:
-    """Advance each lane's range of sampleable rows [low, high); rows older than `length` leave, rows whose window of
-    pending + 1 steps is complete enter. Slots that leave are put into out[0], slots that enter into out[1]."""
+    """Advance each lane's range of sampleable rows [low, high); rows older than `length` leave, and what has left stays out;
+    rows whose window of pending + 1 steps is complete enter. Slots that leave go into out[0], slots that enter into out[1]."""
     left = 0
     entered = 0
     for i in range(counts.shape[0]):
         count = counts[i]
-        low = max(count - length, 0)
+        low = max(count - length, lows[i])
         high = count
         if live[i]:
             high = count - min(pending, book[i * ring + (count - 1) % ring].age + 1)

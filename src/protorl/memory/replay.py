@@ -9,7 +9,7 @@ from protorl.memory.kernels import turnover
 from protorl.memory.rate import Rate
 from protorl.memory.samplers import Sampler, Uniform, Window
 from protorl.memory.storage import Storage
-from protorl.memory.views import NStep
+from protorl.memory.views import NStep, View
 from protorl.types import Array, Batch, Columns, ProtoRLError, State, Step
 
 
@@ -30,7 +30,7 @@ class Replay:
         capacity: int,
         *,
         batch_size: int = 32,
-        view: NStep | None = None,
+        view: View | None = None,
         sampler: Sampler | None = None,
         rate: Rate | None = None,
         device: torch.device | str = "cpu",
@@ -41,13 +41,14 @@ class Replay:
         if batch_size > capacity:
             raise ProtoRLError(f"batch_size {batch_size} exceeds capacity {capacity}: raise capacity or lower batch_size")
         self.storage = Storage(columns, capacity, device)
-        self.view = NStep() if view is None else view
+        self.view: View = NStep() if view is None else view
         self.sampler: Sampler = Uniform() if sampler is None else sampler
         self.rate = Rate() if rate is None else rate
         self.batch_size = batch_size
         self.window = Window(self.storage.lanes, self.storage.ring, self.storage.length)
         self.sampler.bind(self.window, batch_size, seed)
         self.given = "priority" in columns.extras
+        self.spent = False  # a burst of updates has used what the view offers once
         self.moved = np.empty((2, self.storage.lanes * (self.view.pending + 2)), np.int64)
 
     def __len__(self) -> int:
@@ -56,6 +57,8 @@ class Replay:
 
     def add(self, step: Step) -> None:
         """Remember one vector step; rows that are not valid are left out."""
+        if self.spent:
+            self.forget()
         valid = self.storage.add(step)
         left, entered = self.advance(self.moved)
         given = self.storage.tables["priority"].read(entered).cpu().numpy() if self.given else None
@@ -69,14 +72,25 @@ class Replay:
             storage.ring, storage.length, self.view.pending, storage.counts, storage.live, storage.book, window.lows,
             window.highs, moved,
         )  # fmt: skip
+        window.version += 1
         return moved[0, :left], moved[1, :entered]
+
+    def forget(self) -> None:
+        """No row stored so far is offered again."""
+        left = self.window.slots(self.window.all())
+        self.window.lows[:] = self.window.highs
+        self.sampler.turnover(left, left[:0], None)
+        self.spent = False
 
     def due(self) -> int:
         """How many updates to make now."""
-        return self.rate.take() if len(self) >= self.batch_size else 0
+        due = self.rate.take() if len(self) >= self.batch_size else 0
+        self.spent = self.spent or (due > 0 and self.view.once)
+        return due
 
     def sample(self) -> Batch:
-        """Examples with columns obs, action, reward, discount, next_obs, weight, index and the agent's own, [B, ...] each.
+        """Examples with columns obs, action, reward, discount, next_obs, weight, index and the agent's own, [B, ...] each
+        (of a `Rollout`: the columns that its `prepare` returned).
 
         Raises: ProtoRLError if fewer than `batch_size` examples are stored.
         """
@@ -85,7 +99,7 @@ class Replay:
                 f"batch_size {self.batch_size} exceeds the {len(self)} examples stored: raise warmup_steps or lower batch_size"
             )
         rows, weight = self.sampler.draw(self.rate.steps)
-        columns = self.view.examples(self.storage, self.window.slots(rows))
+        columns = self.view.examples(self.storage, self.window, rows)
         columns["weight"] = torch.from_numpy(weight).to(self.storage.device)
         columns["index"] = torch.from_numpy(rows)
         return Batch(columns)
@@ -122,11 +136,14 @@ class Replay:
             "storage": self.storage.state_dict(),
             "sampler": self.sampler.state_dict(),
             "rate": self.rate.state_dict(),
+            "lows": self.window.lows.copy(),
+            "spent": self.spent,
         }
 
     def load_state_dict(self, state: State) -> None:
         self.storage.load_state_dict(state["storage"])
         self.rate.load_state_dict(state["rate"])
-        self.window.lows[:] = self.window.highs[:] = np.maximum(self.storage.counts - self.storage.length, 0)
+        self.window.lows[:] = self.window.highs[:] = state["lows"]
+        self.spent = state["spent"]
         self.advance(np.empty((2, self.storage.slots), np.int64))
         self.sampler.load_state_dict(state["sampler"])

@@ -20,6 +20,7 @@ class Window:
     def __init__(self, lanes: int, ring: int, length: int) -> None:
         self.lanes, self.ring, self.length = lanes, ring, length
         self.lows, self.highs = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
+        self.version = 0  # counts changes of the rows
 
     @property
     def size(self) -> int:

@@ -1,16 +1,57 @@
-"""Views: what an example is. One step and n steps; a view also says how many later rows an example waits for."""
+"""Views: what an example is. One step, n steps, a rollout.
+
+A view also says how many later rows an example waits for (`pending`), and whether examples are used in one burst of updates
+only (`once`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from protorl.memory.kernels import nstep_window
+from protorl.memory.samplers import Window
 from protorl.memory.storage import Storage
-from protorl.types import Array, ProtoRLError
+from protorl.types import Array, Batch, ProtoRLError, tree_map
+
+
+class View(Protocol):
+    """What a memory asks of a view."""
+
+    @property
+    def pending(self) -> int: ...
+
+    @property
+    def once(self) -> bool: ...
+
+    def examples(self, storage: Storage, window: Window, rows: Array) -> dict[str, Any]: ...
+
+
+def check_rewards(gamma: float, clip_reward: float | None) -> None:
+    """Raises ProtoRLError for a gamma outside [0, 1], or a clip that is not positive."""
+    if not 0.0 <= gamma <= 1.0:
+        raise ProtoRLError(f"gamma {gamma} is not a discount: use a value in [0, 1]")
+    if clip_reward is not None and not clip_reward > 0:
+        raise ProtoRLError(f"clip_reward {clip_reward} must be positive, or None for raw rewards")
+
+
+def read(storage: Storage, slots: Array, n: int, gamma: float, clip_reward: float | None) -> dict[str, Any]:
+    """Columns of n-step transitions from `slots` [B] int64: tensors on the storage's device."""
+    size = slots.shape[0]
+    returns, discounts = np.empty(size, np.float32), np.empty(size, np.float32)
+    successors = np.empty(size, np.int64)
+    clip = np.inf if clip_reward is None else clip_reward
+    nstep_window(slots, storage.ring, n, gamma, clip, storage.book, returns, discounts, successors)
+    columns = {name: table.read(slots) for name, table in storage.tables.items()}
+    columns["obs"] = storage.read_obs(slots)
+    columns["next_obs"] = storage.read_obs(successors)
+    columns["reward"] = torch.from_numpy(returns).to(storage.device)
+    columns["discount"] = torch.from_numpy(discounts).to(storage.device)
+    return columns
 
 
 @dataclass(frozen=True)
@@ -35,33 +76,80 @@ class NStep:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ProtoRLError(f"n_step {self.n} is not a number of steps: use 1 or more")
-        if not 0.0 <= self.gamma <= 1.0:
-            raise ProtoRLError(f"gamma {self.gamma} is not a discount: use a value in [0, 1]")
-        if self.clip_reward is not None and not self.clip_reward > 0:
-            raise ProtoRLError(f"clip_reward {self.clip_reward} must be positive, or None for raw rewards")
+        check_rewards(self.gamma, self.clip_reward)
 
     @property
     def pending(self) -> int:
         """How many rows at the head of an unfinished episode have no complete example yet."""
         return self.n - 1
 
-    def examples(self, storage: Storage, slots: Array) -> dict[str, Any]:
-        """Columns for the examples that start at `slots` [B] int64: tensors on the storage's device."""
-        size = slots.shape[0]
-        returns, discounts = np.empty(size, np.float32), np.empty(size, np.float32)
-        successors = np.empty(size, np.int64)
-        clip = np.inf if self.clip_reward is None else self.clip_reward
-        nstep_window(
-            slots, storage.ring, self.n, self.gamma, clip, storage.book, returns, discounts, successors
-        )  # fmt: skip
-        columns = {name: table.read(slots) for name, table in storage.tables.items()}
-        columns["obs"] = storage.read_obs(slots)
-        columns["next_obs"] = storage.read_obs(successors)
-        columns["reward"] = torch.from_numpy(returns).to(storage.device)
-        columns["discount"] = torch.from_numpy(discounts).to(storage.device)
-        return columns
+    @property
+    def once(self) -> bool:
+        """Examples are used again and again."""
+        return False
+
+    def examples(self, storage: Storage, window: Window, rows: Array) -> dict[str, Any]:
+        """Columns for the examples that start at `rows` [B] (row identities): tensors on the storage's device."""
+        return read(storage, window.slots(rows), self.n, self.gamma, self.clip_reward)
 
 
 def OneStep(gamma: float = 0.99, clip_reward: float | None = None) -> NStep:  # noqa: N802 - it names a view
     """One-step transitions: `NStep(1)`."""
     return NStep(1, gamma, clip_reward)
+
+
+class Rollout:
+    """The steps since the last burst of updates, for algorithms that learn from what they just did.
+
+    At the first sample of a burst the whole rollout is laid out time first, [T, N], with the columns obs, action, reward,
+    discount, next_obs, first, ended, weight and the agent's own, and given to `prepare`. What that returns (columns
+    [T, N, ...]) is flattened: examples are its rows, drawn by `Minibatches` or `All`. Once the burst is over, no row is
+    offered again.
+
+    Where an environment has fewer steps than the others (it spent some on resets), its column begins with rows of weight 0,
+    which are never drawn.
+
+    prepare: what the agent makes of a rollout before it learns from it: its advantages (`agent.prepare`). gamma: discount
+    per step, in [0, 1]. clip_reward: rewards are clipped to [-c, c] (None: raw).
+    """
+
+    pending = 0
+    once = True
+
+    def __init__(self, prepare: Callable[[Batch], Batch], gamma: float = 0.99, clip_reward: float | None = None) -> None:
+        check_rewards(gamma, clip_reward)
+        self.prepare, self.gamma, self.clip_reward = prepare, gamma, clip_reward
+        self.version = -1
+        self.length = 0
+        self.columns: dict[str, Any] = {}
+
+    def examples(self, storage: Storage, window: Window, rows: Array) -> dict[str, Any]:
+        """Columns for `rows` [B] (row identities), from the rollout as `prepare` returned it."""
+        if self.version != window.version:
+            self.lay_out(storage, window)
+            self.version = window.version
+        lane, serial = rows % window.lanes, rows // window.lanes
+        time = serial - (window.highs - self.length)[lane]
+        index = torch.from_numpy(time * window.lanes + lane).to(storage.device)
+        return {name: tree_map(lambda column: column.index_select(0, index), value) for name, value in self.columns.items()}
+
+    def lay_out(self, storage: Storage, window: Window) -> None:
+        """Time-major columns of all rows in the window, prepared, then flattened."""
+        lanes = window.lanes
+        self.length = int((window.highs - window.lows).max())
+        serial = window.highs - self.length + np.arange(self.length)[:, None]  # [T, N]
+        absent = (serial < window.lows).reshape(-1)
+        rows = (serial * lanes + np.arange(lanes)).reshape(-1)
+        rows[absent] = rows[~absent][0]  # any row that is there: never drawn, and nothing flows forward in time
+        slots = window.slots(rows)
+        flat = read(storage, slots, 1, self.gamma, self.clip_reward)
+        flat["first"] = torch.from_numpy(storage.book["age"][slots] == 0).to(storage.device)
+        flat["ended"] = torch.from_numpy(storage.book["side"][slots] >= 0).to(storage.device)
+        flat["weight"] = torch.from_numpy((~absent).astype(np.float32)).to(storage.device)
+        flat["reward"] *= flat["weight"]
+
+        def grid(column: Any) -> Any:
+            return tree_map(lambda leaf: leaf.unflatten(0, (self.length, lanes)), column)
+
+        prepared = self.prepare(Batch({name: grid(column) for name, column in flat.items()}))
+        self.columns = {name: tree_map(lambda leaf: leaf.flatten(0, 1), prepared.columns[name]) for name in prepared}

@@ -1,32 +1,63 @@
 """Networks: a base sees the observation, a head names its outputs; and the optimizers that own their parameters."""
 
+from protorl.networks.actor_critic import ActorCritic, ActorCriticOut, QEnsemble
 from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
-from protorl.networks.factory import build_network
+from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, QHead, QOut, QuantileHead, QuantileOut
 from protorl.networks.layers import NoisyLinear
 from protorl.networks.network import Network
 from protorl.networks.optimizer import Adam, FlatParameters, Optimizer, RMSProp, clone
+from protorl.networks.policy_heads import (
+    BetaHead,
+    BetaOut,
+    CategoricalHead,
+    CategoricalOut,
+    DeterministicHead,
+    DeterministicOut,
+    GaussianHead,
+    GaussianOut,
+    ValueHead,
+    ValueOut,
+)
+from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase
 
 __all__ = [
     "MLP",
+    "ActorCritic",
+    "ActorCriticOut",
     "Adam",
     "Base",
+    "BetaHead",
+    "BetaOut",
     "C51Head",
     "C51Out",
+    "CategoricalHead",
+    "CategoricalOut",
+    "DeterministicHead",
+    "DeterministicOut",
     "DictBase",
     "DuelingHead",
     "FlatParameters",
+    "GaussianHead",
+    "GaussianOut",
     "Head",
     "ImpalaResNet",
     "NatureCNN",
     "Network",
     "NoisyLinear",
+    "ObsScaler",
     "Optimizer",
+    "QEnsemble",
     "QHead",
     "QOut",
     "QuantileHead",
     "QuantileOut",
     "RMSProp",
+    "ReturnScaler",
+    "ScaledBase",
+    "ValueHead",
+    "ValueOut",
+    "build_base",
     "build_network",
     "clone",
 ]

@@ -10,29 +10,41 @@ from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
 from protorl.networks.heads import C51Head, DuelingHead, Head, QHead, QuantileHead
 from protorl.networks.layers import unknown
 from protorl.networks.network import Network
+from protorl.networks.policy_heads import BetaHead, CategoricalHead, DeterministicHead, GaussianHead
 from protorl.types import EnvSpec, ObsSpec, ProtoRLError
 
 BASES: dict[str, type[Base]] = {"mlp": MLP, "nature": NatureCNN, "impala": ImpalaResNet}
-HEADS: dict[str, type[Head]] = {"q": QHead, "dueling": DuelingHead, "c51": C51Head, "quantile": QuantileHead}
+HEADS: dict[str, type[Head]] = {
+    "q": QHead,
+    "dueling": DuelingHead,
+    "c51": C51Head,
+    "quantile": QuantileHead,
+    "categorical": CategoricalHead,
+    "gaussian": GaussianHead,
+    "beta": BetaHead,
+    "deterministic": DeterministicHead,
+}
 
 
 def build_network(spec: EnvSpec, config: Mapping[str, Any] | None = None) -> Network:
     """A network for an environment, such as `{"base": {"type": "mlp", "widths": [64, 64]}, "head": "dueling"}`.
 
     A part is a name, or a dict of its `type` and the arguments of its class. Bases: mlp, nature, impala, dict (with
-    `bases`: observation key to base). Heads: q, dueling, c51, quantile. A part left out: q for the head; for the base
+    `bases`: observation key to base). Heads: q, dueling, c51, quantile, categorical,
+    gaussian, beta, deterministic. A part left out: q for the head; for the base
     nature for images, mlp for other arrays, dict for dicts. Raises ProtoRLError for an unknown part or argument.
     """
     config = {} if config is None else config
     for key in config:
         if key not in ("base", "head"):
             raise unknown("part of a network", key, ["base", "head"])
-    base = _base(spec.obs, config.get("base", {}))
+    base = build_base(spec.obs, config.get("base", {}))
     name, arguments = _part("head", config.get("head", {}), "q", list(HEADS))
     return Network(base, _make(HEADS[name], spec.action, name, arguments))
 
 
-def _base(obs: ObsSpec, config: str | Mapping[str, Any]) -> Base:
+def build_base(obs: ObsSpec, config: str | Mapping[str, Any]) -> Base:
+    """The base of a network alone, from its part of `build_network`'s config."""
     default = "dict" if isinstance(obs, dict) else "nature" if obs.pixels else "mlp"
     name, arguments = _part("base", config, default, [*BASES, "dict"])
     if name != "dict":
@@ -46,7 +58,7 @@ def _base(obs: ObsSpec, config: str | Mapping[str, Any]) -> Base:
     for key in configs:
         if key not in obs:
             raise unknown("observation", key, list(obs))
-    return DictBase({key: _base(entry, configs.get(key, {})) for key, entry in obs.items()})
+    return DictBase({key: build_base(entry, configs.get(key, {})) for key, entry in obs.items()})
 
 
 def _part(part: str, config: Any, default: str, known: list[str]) -> tuple[str, dict[str, Any]]:

@@ -52,7 +52,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
-class ValueHead(Head):
+class ActionValueHead(Head):
     """What the heads over discrete actions share: the number of actions, and hidden layers `widths` of their own.
 
     `noisy` makes every layer of the head a `NoisyLinear`. Raises ProtoRLError unless the actions are discrete.
@@ -73,7 +73,7 @@ class ValueHead(Head):
         return Chain(*hidden, linear(self.widths[-1] if self.widths else features, outputs, self.noisy))
 
 
-class QHead(ValueHead):
+class QHead(ActionValueHead):
     """One value per action: `q = W φ(s) + b`. [..., F] -> QOut. Source: Mnih et al. 2015."""
 
     def make(self, features: int) -> None:
@@ -83,7 +83,7 @@ class QHead(ValueHead):
         return QOut(self.layers.forward(x))
 
 
-class DuelingHead(ValueHead):
+class DuelingHead(ActionValueHead):
     """A state value plus mean-free advantages: `q(s, a) = v(s) + adv(s, a) - mean_a' adv(s, a')`, equation 9.
 
     [..., F] -> QOut. `widths` are the hidden layers of each of the two streams (the paper: 512 after the convolutions).
@@ -99,7 +99,7 @@ class DuelingHead(ValueHead):
         return QOut(self.value.forward(x) + adv - adv.mean(-1, keepdim=True))
 
 
-class DistributionalHead(ValueHead):
+class DistributionalHead(ActionValueHead):
     """What C51 and quantile heads share: `outputs` numbers per action, dueling per number if asked (Rainbow)."""
 
     def __init__(

@@ -26,6 +26,16 @@ class Policy(Protocol):
     def load_state_dict(self, state: State) -> None: ...
 
 
+class Stochastic(Policy, Protocol):
+    """A policy with a density. `sample(out)` acts, in numpy; `log_prob` and `entropy` are for learning, differentiable."""
+
+    def sample(self, out: Any) -> tuple[Array, Array]: ...
+
+    def log_prob(self, out: Any, action: Tensor) -> Tensor: ...
+
+    def entropy(self, out: Any) -> Tensor: ...
+
+
 class Greedy:
     """The action of the largest value, the first of several: `out.q` [N, A] -> [N]. It never explores.
 
@@ -79,7 +89,7 @@ class EpsilonGreedy:
 
     def __call__(self, out: Any) -> Array:
         action = self.mode(out)
-        coin = self.draws.uniform(len(action), 2)
+        coin = self.draws.take(len(action), 2)
         explore = coin[:, 0] < self.schedule(self.steps)
         np.copyto(action, coin[:, 1] * self.actions, where=explore, casting="unsafe")  # the cast rounds down
         self.steps += len(action)
@@ -108,37 +118,49 @@ def apex_epsilons(n: int, base: float = 0.4, alpha: float = 7.0) -> Array:
 
 
 class Categorical:
-    """Samples an action from `softmax(logits)`; each row draws from a stream of its own: `out.logits` [N, A] -> [N].
+    """Samples an action from `softmax(logits)`; each row draws from a stream of its own: `out.logits` [N, n] -> [N].
 
-    `mode` is the likeliest action. `rows` names the environments served, as in `EpsilonGreedy`. A logit of -inf forbids an
-    action: it is never drawn. Raises ProtoRLError for actions that are not discrete or a changed number of rows.
+    With multidiscrete actions, A choices at once, each for itself: `out.logits` [N, A, n] -> [N, A]; log-probabilities and
+    entropies add up. `mode` is the likeliest action. `rows` names the environments served, as in `EpsilonGreedy`. A logit of
+    -inf forbids an action: it is never drawn. Raises ProtoRLError for other actions or a changed number of rows.
     """
 
     def __init__(self, action: ActionSpec, seed: int = 0, rows: Sequence[int] | None = None) -> None:
-        discrete(action, "Categorical")
+        if action.kind != "multidiscrete":
+            discrete(action, "Categorical")
+        self.choices = len(action.nvec)  # 0: one choice, without a dimension of its own
         self.draws = Draws(seed, "categorical", rows)
 
     def __call__(self, out: Any) -> Array:
+        return self.sample(out)[0]
+
+    def sample(self, out: Any) -> tuple[Array, Array]:
+        """Actions, and their log-probabilities [N]."""
         logits = as_numpy(out.logits)
-        p = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
-        cdf = p.cumsum(-1)
-        cdf /= cdf[:, -1:]  # ends in exactly 1, which no draw reaches, so an action of probability 0 is never counted to
-        action: Array = (cdf <= self.draws.uniform(len(cdf), 1)).sum(-1)
-        return action
+        logits = logits - logits.max(-1, keepdims=True)
+        cdf = np.exp(logits, dtype=np.float64).cumsum(-1)
+        total = cdf[..., -1:].copy()
+        cdf /= total  # ends in exactly 1, which no draw reaches, so an action of probability 0 is never counted to
+        u = self.draws.take(len(cdf), max(self.choices, 1))
+        action = (cdf <= u.reshape(total.shape)).sum(-1)
+        log_prob = np.take_along_axis(logits, action[..., None], -1)[..., 0] - np.log(total[..., 0])
+        return action, (log_prob.sum(-1) if self.choices else log_prob).astype(np.float32)
 
     def mode(self, out: Any) -> Array:
         best: Array = as_numpy(out.logits).argmax(-1)
         return best
 
     def log_prob(self, out: Any, action: Tensor) -> Tensor:
-        """`log π(action)`: `out.logits` [..., A], integer `action` [...] -> [...], differentiable."""
-        return pick(torch.log_softmax(out.logits, -1), action)
+        """`log π(action)`: `out.logits` [..., n], integer `action` [...] -> [...], differentiable."""
+        log_p = pick(torch.log_softmax(out.logits, -1), action)
+        return log_p.sum(-1) if self.choices else log_p
 
     def entropy(self, out: Any) -> Tensor:
-        """`-Σ_a π(a) log π(a)` in nats: `out.logits` [..., A] -> [...], differentiable; forbidden actions add 0."""
+        """`-Σ_a π(a) log π(a)` in nats: `out.logits` [..., n] -> [...], differentiable; forbidden actions add 0."""
         log_p = torch.log_softmax(out.logits, -1)
         log_p = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 · -inf would be NaN
-        return -(log_p.exp() * log_p).sum(-1)
+        entropy = -(log_p.exp() * log_p).sum(-1)
+        return entropy.sum(-1) if self.choices else entropy
 
     def state_dict(self) -> State:
         return {"draws": self.draws.state_dict()}

@@ -1,4 +1,4 @@
-"""What policies share: values as numpy, and one stream of uniform numbers per environment row."""
+"""What policies share: values as numpy, and one stream of random numbers per environment row."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def discrete(action: ActionSpec, policy: str) -> int:
 
 
 class Draws:
-    """Uniform numbers for the rows (environments) of a policy; without `rows`, the first call decides that they are 0..N-1.
+    """Random numbers for the rows (environments) of a policy; without `rows`, the first call decides that they are 0..N-1.
 
-    Raises ProtoRLError when a later call has another number of rows.
+    Uniform in [0, 1), or standard normal. Raises ProtoRLError when a later call has another number of rows.
     """
 
-    def __init__(self, seed: int, name: str, rows: Sequence[int] | None, block: int = 1024) -> None:
-        self.seed, self.name, self.block = seed, name, block
+    def __init__(self, seed: int, name: str, rows: Sequence[int] | None, block: int = 1024, normal: bool = False) -> None:
+        self.seed, self.name, self.block, self.normal = seed, name, block, normal
         self.open(() if rows is None else rows)
 
     def open(self, rows: Sequence[int]) -> None:
         self.n = len(rows)
-        self.streams = RowStreams(self.seed, self.name, rows, self.block)
+        self.streams = RowStreams(self.seed, self.name, rows, self.block, self.normal)
 
-    def uniform(self, n: int, k: int) -> Array:
-        """[n, k] float64 in [0, 1)."""
+    def take(self, n: int, k: int) -> Array:
+        """The next [n, k] float64."""
         if n != self.n:
             if self.n > 0:
                 raise ProtoRLError(
@@ -46,7 +46,7 @@ class Draws:
                     "make one policy for each set of environments"
                 )
             self.open(range(n))
-        return self.streams.uniform(k)
+        return self.streams.take(k)
 
     def state_dict(self) -> State:
         return self.streams.state_dict()

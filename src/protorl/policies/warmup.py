@@ -37,7 +37,7 @@ class Warmup:
             return self.policy(out)
         n = len(out[0])
         self.done += n
-        u = self.draws.uniform(n, self.numbers).reshape(n, *self.action.shape)
+        u = self.draws.take(n, self.numbers).reshape(n, *self.action.shape)
         if self.action.kind == "discrete":
             u = u * self.action.n
         elif self.action.kind == "multidiscrete":
@@ -48,6 +48,11 @@ class Warmup:
 
     def mode(self, out: Any) -> Array:
         return self.policy.mode(out)
+
+    def restart(self, ended: Array) -> None:
+        """For policies whose noise begins anew with each episode (`NoisyDeterministic`)."""
+        inner: Any = self.policy
+        inner.restart(ended)
 
     def state_dict(self) -> State:
         return {"done": self.done, "draws": self.draws.state_dict(), "policy": self.policy.state_dict()}

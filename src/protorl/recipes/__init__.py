@@ -1,9 +1,28 @@
 """Recipes: a paper's experiment as a frozen dataclass."""
 
+from protorl.recipes.continuous import DDPG, SAC, TD3
 from protorl.recipes.dqn import D3QN, DQN, DoubleDQN, MunchausenDQN
 from protorl.recipes.fields import hp
+from protorl.recipes.off_policy import OffPolicy
+from protorl.recipes.ppo import PPO
 from protorl.recipes.recipe import Parts, Recipe
 
-RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (DQN, DoubleDQN, D3QN, MunchausenDQN)}
+RECIPES: dict[str, type[Recipe]] = {
+    recipe.name: recipe for recipe in (DQN, DoubleDQN, D3QN, MunchausenDQN, PPO, DDPG, TD3, SAC)
+}
 
-__all__ = ["D3QN", "DQN", "RECIPES", "DoubleDQN", "MunchausenDQN", "Parts", "Recipe", "hp"]
+__all__ = [
+    "D3QN",
+    "DDPG",
+    "DQN",
+    "PPO",
+    "RECIPES",
+    "SAC",
+    "TD3",
+    "DoubleDQN",
+    "MunchausenDQN",
+    "OffPolicy",
+    "Parts",
+    "Recipe",
+    "hp",
+]

@@ -7,17 +7,16 @@ from typing import Any, ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
-from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform
 from protorl.networks import Adam, Network, Optimizer, RMSProp, build_network
 from protorl.policies import EpsilonGreedy
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
-from protorl.recipes.recipe import Recipe
+from protorl.recipes.off_policy import OffPolicy
 from protorl.types import EnvSpec, Linear
 
 
-class DQN(Recipe):
-    """Deep Q-Network. Any of its kin takes prioritized replay (`per_alpha`) and n-step returns (`n_step`)."""
+class DQN(OffPolicy):
+    """Deep Q-Network."""
 
     name: ClassVar[str] = "dqn"
     paper: ClassVar[str] = "Mnih et al. 2015, Nature 518"
@@ -27,7 +26,6 @@ class DQN(Recipe):
     optimizer: str = hp("adam", "gradient descent", paper="centred RMSProp", choices=("adam", "rmsprop"))
     optimizer_eps: float = hp(1e-8, "the optimizer's epsilon; RMSProp's is inside the root", paper="0.01 / 32^2", low=0.0)
     max_grad_norm: float | None = hp(10.0, "clips the gradient's norm; none: not", paper="none", low=0.0)
-    gamma: float = hp(0.99, "discount per agent step", paper="0.99", low=0.0, high=1.0)
     kappa: float = hp(1.0, "Huber loss: linear beyond this error; inf: squared error", paper="1", low=0.0)
     batch_size: int = hp(128, "examples per update", paper="32", low=1)
     capacity: int = hp(50_000, "replay memory", unit="agent steps", paper="1 000 000", low=1)
@@ -35,19 +33,9 @@ class DQN(Recipe):
     update_every: int = hp(4, "between bursts of updates", unit="agent steps", paper="4", low=1)
     updates: int = hp(1, "updates per burst", paper="1", low=1)
     target_every: int = hp(250, "between target copies", unit="updates", paper="2 500 (10 000 steps)", low=1)
-    n_step: int = hp(1, "steps of the return", unit="agent steps", paper="1", low=1)
-    clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", paper="1", low=0.0)
-    per_alpha: float = hp(0.0, "prioritization exponent; 0: uniform replay", paper="0 (PER: 0.6)", low=0.0)
-    per_beta: float = hp(
-        0.4, "importance exponent at the start; it ends at 1 with the training", paper="PER: 0.4", low=0.0, high=1.0
-    )
     epsilon_start: float = hp(1.0, "exploration at first", paper="1", low=0.0, high=1.0)
     epsilon_end: float = hp(0.05, "exploration in the end", paper="0.1", low=0.0, high=1.0)
     epsilon_steps: int = hp(10_000, "until exploration has ended", unit="agent steps", paper="1 000 000", low=1)
-    base: str = hp("auto", "body of the network", paper="nature", choices=("auto", "mlp", "nature", "impala"))
-    widths: tuple[int, ...] = hp((256, 256), "hidden layers of an MLP", low=1)
-    activation: str = hp("relu", "activation of an MLP", paper="relu")
-    layer_norm: bool = hp(False, "layer normalisation in an MLP")
     head: str = hp("q", "head of the network", paper="q", choices=("q", "dueling"))
     noisy: bool = hp(False, "noisy layers in the head (Fortunato et al. 2018)")
 
@@ -70,11 +58,8 @@ class DQN(Recipe):
 
     def network(self, spec: EnvSpec) -> Network:
         """Base and head from the fields; "auto" is an MLP for vectors and the Nature network for images."""
-        base = (
-            self.base if self.base != "auto" else "dict" if isinstance(spec.obs, dict) else "nature" if spec.pixels else "mlp"
-        )
-        mlp = {"widths": self.widths, "activation": self.activation, "layer_norm": self.layer_norm} if base == "mlp" else {}
-        return build_network(spec, {"base": {"type": base, **mlp}, "head": {"type": self.head, "noisy": self.noisy}})
+        head = {"type": self.head, "noisy": self.noisy}
+        return build_network(spec, {"base": self.base_config(spec), "head": head})
 
     def policy(self, spec: EnvSpec) -> EpsilonGreedy:
         """Epsilon-greedy, epsilon falling in a straight line over agent steps."""
@@ -85,20 +70,6 @@ class DQN(Recipe):
         """Adam, or DeepMind's RMSProp."""
         kind = {"adam": Adam, "rmsprop": RMSProp}[self.optimizer]
         return kind(network, self.lr, eps=self.optimizer_eps, max_grad_norm=self.max_grad_norm)
-
-    def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
-        beta = Linear(self.per_beta, 1.0, max(self.steps, 1))
-        sampler: Sampler = Prioritized(self.per_alpha, beta) if self.per_alpha > 0 else Uniform()
-        return Replay(
-            agent.columns(spec),
-            self.capacity,
-            batch_size=self.batch_size,
-            view=NStep(self.n_step, self.gamma, self.clip_reward),
-            sampler=sampler,
-            rate=Rate(self.warmup_steps, self.update_every, self.updates),
-            device=agent.device,
-            seed=self.seed,
-        )
 
 
 class DoubleDQN(DQN):

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
+
+MUJOCO = (
+    "HalfCheetah-*", "Hopper-*", "Walker2d-*", "Ant-*", "Humanoid-*", "HumanoidStandup-*", "Swimmer-*", "Reacher-*",
+    "Pusher-*", "InvertedPendulum-*", "InvertedDoublePendulum-*",
+)  # fmt: skip
+"""Gymnasium's MuJoCo environments, of any version."""
 
 # The tuned configurations of rl-baselines3-zoo, hyperparams/dqn.yml (two hidden layers of 256, Adam, Huber loss, gradient
 # norm 10). That library copies its target between bursts of updates, every so many agent steps: `target_every` here is the
@@ -44,13 +51,116 @@ MUNCHAUSEN_ATARI: dict[str, Any] = {
     "epsilon_steps": 250_000, "epsilon_end": 0.01, "protocol": "machado",
 }  # fmt: skip
 
-DQN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, "ALE/*": NATURE_DQN}
-MUNCHAUSEN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, "ALE/*": MUNCHAUSEN_ATARI}
+# PPO on classic control: CleanRL's ppo.py (documentation, "Proximal Policy Gradient"), whose published scores are at 500 000
+# steps. Its value_coef of 0.5 belongs to half of the squared error.
+CLEANRL_PPO: dict[str, Any] = {
+    "steps": 500_000, "num_envs": 4, "rollout_steps": 128, "epochs": 4, "batch_size": 128, "lr": 2.5e-4, "anneal": True,
+    "entropy_coef": 0.01, "value_coef": 0.25, "clip_value": 0.2, "eval_every": 25_000, "checkpoint_every": 100_000,
+}  # fmt: skip
+
+# rl-baselines3-zoo, hyperparams/ppo.yml, MountainCar-v0. (With the settings above CleanRL reports -200: it never gets out.)
+ZOO_PPO_MOUNTAINCAR: dict[str, Any] = {
+    "steps": 1_000_000, "num_envs": 16, "rollout_steps": 16, "epochs": 4, "batch_size": 64, "gae_lambda": 0.98,
+    "normalise_obs": True, "normalise_reward": True, "eval_every": 50_000, "checkpoint_every": 200_000,
+}  # fmt: skip
+
+# rl-baselines3-zoo, hyperparams/ppo.yml, LunarLander and LunarLanderContinuous.
+ZOO_PPO_LUNARLANDER: dict[str, Any] = {
+    "steps": 1_000_000, "num_envs": 16, "rollout_steps": 1_024, "epochs": 4, "batch_size": 64, "gae_lambda": 0.98,
+    "gamma": 0.999, "entropy_coef": 0.01, "eval_every": 50_000, "checkpoint_every": 200_000,
+}  # fmt: skip
+
+# rl-baselines3-zoo, hyperparams/ppo.yml, BipedalWalker-v3 (5 million steps there).
+ZOO_PPO_BIPEDAL: dict[str, Any] = {
+    "steps": 1_000_000, "num_envs": 32, "rollout_steps": 2_048, "epochs": 10, "batch_size": 64, "gae_lambda": 0.95,
+    "gamma": 0.999, "clip": 0.18, "normalise_obs": True, "normalise_reward": True, "eval_every": 65_536,
+    "checkpoint_every": 262_144,
+}  # fmt: skip
+
+# rl-baselines3-zoo, hyperparams/ppo.yml, Pendulum-v1, without its state-dependent exploration.
+ZOO_PPO_PENDULUM: dict[str, Any] = {
+    "steps": 100_000, "num_envs": 4, "rollout_steps": 1_024, "epochs": 10, "batch_size": 64, "gamma": 0.9, "lr": 1e-3,
+}  # fmt: skip
+
+# Schulman et al. 2017, table 3 (horizon 2048, Adam 3e-4, 10 epochs, minibatch 64, gamma 0.99, lambda 0.95), with what CleanRL's
+# ppo_continuous_action.py adds: annealing, value clipping, scaled observations and rewards.
+PPO_MUJOCO: dict[str, Any] = {
+    "steps": 1_000_000, "num_envs": 1, "rollout_steps": 2_048, "epochs": 10, "batch_size": 64, "lr": 3e-4, "anneal": True,
+    "value_coef": 0.25, "clip_value": 0.2, "normalise_obs": True, "normalise_reward": True, "eval_every": 50_000,
+    "checkpoint_every": 200_000,
+}  # fmt: skip
+
+# Schulman et al. 2017, table 5, with the four epochs, the value clipping and the coefficients of OpenAI Baselines (ppo2), and
+# the constant clip of CleanRL's ppo_atari.py (the paper's falls to 0: `--set anneal_clip=true`).
+PPO_ATARI: dict[str, Any] = {
+    "steps": 10_000_000, "num_envs": 8, "rollout_steps": 128, "epochs": 4, "batch_size": 256, "lr": 2.5e-4, "anneal": True,
+    "clip": 0.1, "clip_value": 0.1, "value_coef": 0.25, "entropy_coef": 0.01, "clip_reward": 1.0, "protocol": "nature",
+    "eval_every": 250_000, "checkpoint_every": 250_000,
+}  # fmt: skip
+
+# Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
+# noise, widths, warm-up), with the tau, batch and one learning rate that are the defaults of Stable-Baselines3 2.3 and later.
+ZOO_DDPG: dict[str, Any] = {
+    "lr": 1e-3, "actor_lr": None, "weight_decay": 0.0, "tau": 0.005, "batch_size": 256, "final_bound": None,
+    "noise": "gaussian", "noise_std": 0.1, "action_layer": 1, "warmup_steps": 10_000, "steps": 1_000_000,
+}  # fmt: skip
+
+# rl-baselines3-zoo, hyperparams/ddpg.yml and td3.yml, which agree: Pendulum, LunarLanderContinuous, BipedalWalker. Where it
+# updates after each episode, once per step of it, here an update follows each step; batch_size as for ZOO_DDPG.
+ZOO_TUNED: dict[str, Any] = {"gamma": 0.98, "capacity": 200_000, "batch_size": 256, "warmup_steps": 10_000}
+ZOO_PENDULUM: dict[str, Any] = {**ZOO_TUNED, "steps": 20_000, "eval_every": 1_000}
+ZOO_LUNARLANDER: dict[str, Any] = {**ZOO_TUNED, "steps": 300_000}
+ZOO_BIPEDAL: dict[str, Any] = {**ZOO_TUNED, "steps": 1_000_000}
+# The same files, MountainCarContinuous. Their Ornstein-Uhlenbeck noise (sigma 0.5, theta 0.15) advances by dt = 0.01 a step,
+# which makes a slow swing of it: sigma sqrt(dt) and theta dt are these.
+ZOO_MOUNTAINCAR: dict[str, Any] = {
+    "steps": 300_000, "batch_size": 256, "warmup_steps": 100, "noise": "ou", "noise_std": 0.05, "noise_theta": 0.0015,
+}  # fmt: skip
+
+# Fujimoto et al. 2018, supplement: HalfCheetah and Ant begin with 10 000 random actions, the others with 1 000.
+TD3_LONG: dict[str, Any] = {"steps": 1_000_000, "warmup_steps": 10_000}
+TD3_SHORT: dict[str, Any] = {"steps": 1_000_000, "warmup_steps": 1_000}
+
+# Haarnoja et al. 2018 (arXiv 1812.05905), table 1, is the recipe's own; the 10 000 random actions are rl-baselines3-zoo's
+# (the authors' code takes 1 000).
+SAC_MUJOCO: dict[str, Any] = {"steps": 1_000_000}
+# rl-baselines3-zoo, hyperparams/sac.yml: Pendulum; LunarLanderContinuous (its learning rate falls to 0, here it stays);
+# BipedalWalker without its state-dependent exploration.
+SAC_PENDULUM: dict[str, Any] = {"steps": 20_000, "lr": 1e-3, "alpha_lr": 1e-3, "warmup_steps": 100, "eval_every": 1_000}
+SAC_LUNARLANDER: dict[str, Any] = {"steps": 500_000, "lr": 7.3e-4, "alpha_lr": 7.3e-4, "tau": 0.01, "widths": (400, 300)}
+SAC_BIPEDAL: dict[str, Any] = {
+    "steps": 500_000, "lr": 7.3e-4, "alpha_lr": 7.3e-4, "capacity": 300_000, "gamma": 0.98, "tau": 0.02, "update_every": 64,
+    "updates": 64, "widths": (400, 300),
+}  # fmt: skip
+
+PPO: dict[str, Mapping[str, Any]] = {
+    "CartPole-v1": CLEANRL_PPO, "Acrobot-v1": CLEANRL_PPO, "MountainCar-v0": ZOO_PPO_MOUNTAINCAR,
+    "LunarLander*-v3": ZOO_PPO_LUNARLANDER, "BipedalWalker-v3": ZOO_PPO_BIPEDAL, "Pendulum-v1": ZOO_PPO_PENDULUM,
+    "ALE/*": PPO_ATARI, "*NoFrameskip-v4": PPO_ATARI,
+    **dict.fromkeys(MUJOCO, PPO_MUJOCO),
+}  # fmt: skip
+DDPG: dict[str, Mapping[str, Any]] = {
+    "Pendulum-v1": ZOO_DDPG | ZOO_PENDULUM, "LunarLander*-v3": ZOO_DDPG | ZOO_LUNARLANDER,
+    "BipedalWalker-v3": ZOO_DDPG | ZOO_BIPEDAL, "MountainCarContinuous-v0": ZOO_DDPG | ZOO_MOUNTAINCAR,
+    **dict.fromkeys(MUJOCO, ZOO_DDPG),
+}  # fmt: skip
+TD3: dict[str, Mapping[str, Any]] = {
+    "Pendulum-v1": ZOO_PENDULUM, "LunarLander*-v3": ZOO_LUNARLANDER, "BipedalWalker-v3": ZOO_BIPEDAL,
+    "MountainCarContinuous-v0": ZOO_MOUNTAINCAR,
+    **dict.fromkeys(MUJOCO, TD3_SHORT), "HalfCheetah-*": TD3_LONG, "Ant-*": TD3_LONG,
+}  # fmt: skip
+SAC: dict[str, Mapping[str, Any]] = {
+    "Pendulum-v1": SAC_PENDULUM, "LunarLander*-v3": SAC_LUNARLANDER, "BipedalWalker-v3": SAC_BIPEDAL,
+    **dict.fromkeys(MUJOCO, SAC_MUJOCO),
+}  # fmt: skip
+DQN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, "ALE/*": NATURE_DQN, "*NoFrameskip-v4": NATURE_DQN}
+MUNCHAUSEN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, "ALE/*": MUNCHAUSEN_ATARI, "*NoFrameskip-v4": MUNCHAUSEN_ATARI}
 
 
 def preset(presets: Mapping[str, Mapping[str, Any]], env: Any) -> dict[str, Any]:
-    """The preset for an environment: its own id, or a family such as "ALE/*"; empty where there is none."""
+    """The preset for an environment: its own id's, or the first whose pattern fits ("ALE/*"); empty where there is none."""
     if not isinstance(env, str):
         return {}
-    family = "ALE/*" if env.endswith("NoFrameskip-v4") else f"{env.split('/')[0]}/*"
-    return dict(presets.get(env, presets.get(family, {})))
+    if env in presets:
+        return dict(presets[env])
+    return next((dict(values) for pattern, values in presets.items() if fnmatchcase(env, pattern)), {})

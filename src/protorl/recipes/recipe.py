@@ -58,6 +58,11 @@ class Recipe:
     protocol: str | None = hp(None, "Atari protocol; none: as the environment's id says", choices=("nature", "machado", "raw"))
     package_to_import: str | None = hp(None, "package that registers the environment")
     apply_api_compatibility: bool = hp(False, "the environment has the old gym API")
+    gamma: float = hp(0.99, "discount per agent step", paper="0.99", low=0.0, high=1.0)
+    base: str = hp("auto", "body of the network", choices=("auto", "mlp", "nature", "impala"))
+    widths: tuple[int, ...] = hp((256, 256), "hidden layers of an MLP", low=1)
+    activation: str = hp("relu", "activation of an MLP")
+    layer_norm: bool = hp(False, "layer normalisation in an MLP")
     env_kwargs: dict[str, Any] = hp({}, "further arguments of the environment, as a dict")
     log_every: int = hp(1_000, "between rows of metrics.csv", unit="agent steps", low=1)
     eval_every: int = hp(5_000, "between evaluations; 0: none", unit="agent steps", low=0)
@@ -121,6 +126,15 @@ class Recipe:
         torch.set_num_threads(self.resolve_threads(spec))
         with rng.torch_stream(self.seed, "networks"):
             return self.agent(spec)
+
+    def base_config(self, spec: EnvSpec, **mlp: Any) -> dict[str, Any]:
+        """The base of a network for `build_network`: "auto" is an MLP for vectors, the Nature network for images, one base
+        per entry for dicts. mlp: further arguments of an MLP."""
+        kind = self.base
+        if kind == "auto":
+            kind = "dict" if isinstance(spec.obs, dict) else "nature" if spec.pixels else "mlp"
+        fields = {"widths": self.widths, "activation": self.activation, "layer_norm": self.layer_norm}
+        return {"type": kind, **(fields | mlp if kind == "mlp" else {})}
 
     def resolve_device(self, spec: EnvSpec) -> torch.device:
         """`auto`: the GPU for images if there is one; small networks are faster on the CPU."""

@@ -1,16 +1,17 @@
-"""DQN of SBX (Stable-Baselines3 in JAX)."""
+"""SBX (Stable-Baselines3 in JAX) as a contender: with_sbx.py BENCH [--env ID] [--update-every K]."""
 
 from __future__ import annotations
 
-import gymnasium as gym
-from contender import Pacer, paced
-from settings import ENV, FOREVER, HIDDEN, sb3_arguments, update_every, warm_up
+from settings import DQN, FOREVER, parse
+from with_sb3 import model
 
 
 def main() -> None:
     import flax.linen as nn
+    import sbx
     import sbx.dqn.policies
-    from sbx import DQN
+
+    settings, _ = parse()
 
     class QNetwork(nn.Module):  # SBX's own takes one width for both layers
         n_actions: int
@@ -19,18 +20,13 @@ def main() -> None:
 
         @nn.compact
         def __call__(self, x):  # type: ignore[no-untyped-def]
-            for width in HIDDEN:
+            for width in settings.hidden:
                 x = self.activation_fn(nn.Dense(width)(x))
             return nn.Dense(self.n_actions)(x)
 
     sbx.dqn.policies.QNetwork = QNetwork
-    every = update_every()
-    model = DQN(
-        "MlpPolicy",
-        paced(gym.make(ENV), Pacer(warm_up(every))),
-        **sb3_arguments(every),
-    )
-    model.learn(FOREVER)
+    policy = {} if isinstance(settings, DQN) else {"net_arch": list(settings.hidden)}
+    model(sbx, settings, **policy).learn(FOREVER)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""ProtoRL as a contender, by its recipes: with_protorl.py BENCH [--env ID] [--update-every K]."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from contender import Pacer
+from settings import DQN, FOREVER, PPO, TD3, Settings, parse
+
+import protorl as prl
+
+
+def recipe(s: Settings) -> prl.Recipe:
+    """The recipe under the shared settings, its update compiled ahead of time."""
+    common: dict[str, Any] = {
+        "env": s.env,
+        "num_envs": s.num_envs,
+        "steps": FOREVER,
+        "lr": s.lr,
+        "gamma": s.gamma,
+        "batch_size": s.batch,
+        "widths": s.hidden,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
+        "accelerate": "aot",
+    }
+    if isinstance(s, DQN):
+        return prl.recipes.DQN(
+            **common,
+            max_grad_norm=10.0,
+            capacity=s.capacity,
+            warmup_steps=s.start,
+            update_every=s.update_every,
+            updates=1,  # the preset for CartPole has another
+            target_every=s.target_steps // s.update_every,  # counted in updates
+            epsilon_start=s.epsilon,
+            epsilon_end=s.epsilon,
+        )
+    if isinstance(s, PPO):
+        return prl.recipes.PPO(
+            **common,
+            optimizer_eps=s.adam_eps,
+            gae_lambda=s.gae_lambda,
+            clip=s.clip,
+            clip_value=None,  # the preset for CartPole clips
+            rollout_steps=s.rollout,
+            epochs=s.epochs,
+            value_coef=s.value,
+            entropy_coef=s.entropy,
+            max_grad_norm=s.max_grad_norm,
+            anneal=False,
+            normalise_obs=False,
+            normalise_reward=False,
+            activation="tanh",
+        )
+    common |= {"tau": s.tau, "capacity": s.capacity, "warmup_steps": s.start, "update_every": 1, "updates": 1}
+    if isinstance(s, TD3):
+        return prl.recipes.TD3(
+            **common, delay=s.policy_delay, noise_std=s.noise, target_noise=s.target_noise, noise_clip=s.noise_clip
+        )
+    return prl.recipes.SAC(**common, alpha_lr=s.lr)
+
+
+def main() -> None:
+    from protorl.accelerate import accelerate
+
+    settings, _ = parse()
+    pacer = Pacer(settings.warm_up, settings.cycle)
+    plan = recipe(settings)
+    agent, memory, actors = plan.build()
+    poll = actors.poll
+
+    def paced_poll() -> list[prl.Step]:
+        pacer.tick(settings.num_envs)
+        return poll()
+
+    actors.poll = paced_poll
+    prl.train(accelerate(agent, plan.accelerate), memory, actors, steps=FOREVER)
+
+
+if __name__ == "__main__":
+    main()

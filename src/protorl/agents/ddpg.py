@@ -1,0 +1,100 @@
+"""Deep Deterministic Policy Gradient.
+
+Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", arXiv 1509.02971, Algorithm 1:
+
+    y = r + γ Q'(s', μ'(s')),    minimise (y - Q(s, a))²,    maximise Q(s, μ(s)),    θ' <- τ θ + (1 - τ) θ'
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from protorl.agents.agent import Agent
+from protorl.functional import td_target
+from protorl.networks import ActorCritic, FlatParameters, Optimizer, clone
+from protorl.types import Act, Batch, Obs, ProtoRLError, Step, Update
+
+
+class DDPG(Agent):
+    """A deterministic actor that climbs its critic, with targets that follow both.
+
+    network: actor with `.action` in [-1, 1], critic `q(obs, action)` [K, B]. policy: NoisyDeterministic, maybe after a
+    Warmup. actor_optimizer, critic_optimizer: of `network.actor` and `network.critic`. tau: how far the targets follow,
+    in (0, 1]. delay: updates of the critic per update of the actor and the targets.
+
+    Metrics: loss (of the critic), q (mean value of the batch's actions), actor_loss (at each actor update).
+
+    Differs from the paper: examples are weighed and give priorities; no batch normalisation; `discount` carries γ,
+    termination and the number of steps.
+    """
+
+    pure: ClassVar[tuple[str, ...]] = ("learn", "improve")
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        policy: Any,
+        actor_optimizer: Optimizer,
+        critic_optimizer: Optimizer,
+        *,
+        tau: float = 0.001,
+        delay: int = 1,
+    ) -> None:
+        super().__init__()
+        if not 0.0 < tau <= 1.0:
+            raise ProtoRLError(f"tau {tau} is not in (0, 1]: it is how far the targets follow per update")
+        if delay < 1:
+            raise ProtoRLError(f"delay {delay} is not a number of updates: use 1 or more")
+        self.network: ActorCritic = network
+        self.policy, self.tau, self.delay = policy, tau, delay
+        self.actor_optimizer, self.critic_optimizer = actor_optimizer, critic_optimizer
+        self.target = clone(network)
+        self.online_parameters = [FlatParameters(part) for part in (network.actor, network.critic)]
+        self.target_parameters = [FlatParameters(part) for part in (self.target.actor, self.target.critic)]
+
+    @property
+    def actor(self) -> nn.Module:
+        return self.network.actor
+
+    @property
+    def critic(self) -> nn.Module:
+        """Judges actions: q [K, B]."""
+        return self.network.critic
+
+    def act(self, obs: Obs, carry: object = (), *, explore: bool) -> Act:
+        out = self.infer(obs, explore)
+        return Act(self.policy(out) if explore else self.policy.mode(out))
+
+    def observe(self, step: Step) -> None:
+        self.policy.restart(step.ended | ~step.valid)  # a step spent on a reset explored nothing
+
+    @torch.no_grad()
+    def bootstrap(self, batch: Batch) -> Tensor:
+        """Q'(s', μ'(s')) [B]."""
+        return self.target.critic(batch.next_obs, self.target.actor(batch.next_obs).action)[0]
+
+    def learn(self, batch: Batch) -> Update:
+        """The critic's step."""
+        q = self.critic(batch.obs, batch.action)  # [K, B]
+        td = td_target(batch.reward, batch.discount, self.bootstrap(batch)) - q
+        loss = (batch.weight * td.square()).mean(-1).sum()
+        self.critic_optimizer.step(loss)
+        return Update(td.detach().abs().mean(0), {"loss": loss.detach(), "q": q.detach().mean()})
+
+    def improve(self, batch: Batch) -> Update:
+        """The actor's step, then the targets follow."""
+        q = self.critic(batch.obs, self.actor(batch.obs).action)[0]
+        loss = -(batch.weight * q).mean()
+        self.actor_optimizer.step(loss)
+        for target, online in zip(self.target_parameters, self.online_parameters):
+            target.lerp_(online, self.tau)
+        return Update(q.detach(), {"actor_loss": loss.detach()})
+
+    def update(self, batch: Batch) -> Update:
+        update = super().update(batch)
+        if self.updates % self.delay == 0:
+            update = update._replace(metrics={**update.metrics, **self.improve(batch).metrics})
+        return update

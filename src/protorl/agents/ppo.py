@@ -1,0 +1,151 @@
+"""Proximal Policy Optimisation.
+
+Schulman, Wolski, Dhariwal, Radford and Klimov 2017, arXiv 1707.06347, Algorithm 1 with equations 7, 9, 11 and 12:
+
+    maximise  E[min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) - c1 (V(s) - R)² + c2 H[π(.|s)]],     ρ = π(a|s) / π_old(a|s)
+
+over K epochs of minibatches of each rollout; A by generalised advantage estimation, R = A + V_old(s).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from protorl.agents.agent import Agent
+from protorl.functional import clipped_surrogate, clipped_value_error, gae, kl_estimate, standardise
+from protorl.networks import ActorCritic, ObsScaler, Optimizer, ReturnScaler
+from protorl.policies import Stochastic
+from protorl.types import Act, Batch, Columns, EnvSpec, Field, Obs, ProtoRLError, Schedule, Update, as_schedule
+
+
+class PPO(Agent):
+    """Actor and critic learn from rollouts: the memory's view is `Rollout(agent.prepare, gamma)`, its sampler `Minibatches`,
+    its rate `epochs * minibatches` updates per rollout.
+
+    network: gives the policy's parameters and V. policy: Categorical, Gaussian or Beta. optimizer: of all of `network`.
+    gae_lambda: λ. clip: ε. value_coef: c1, of the squared error (not half of it). entropy_coef: c2. lr, clip: numbers, or
+    schedules over updates. clip_value: bounds how far V may move per rollout (None: freely). target_kl: once the estimated
+    divergence from the old policy exceeds 1.5 times this, the rollout's other updates are skipped (None: never).
+    normalise_advantage: per minibatch. scale_rewards: divides rewards by the spread of the return.
+
+    Metrics: loss, policy_loss, value_loss (mean squared error), entropy (nats), kl (estimated KL(old ‖ new)), clip_fraction
+    (ratios outside 1 ± ε), explained_variance (of R by V before the first update; 1 is perfect), grad_norm.
+
+    Differs from the paper: (1) advantages are normalised per minibatch; (2) the gradient's norm may be clipped; (3) a time
+    limit bootstraps from the true final observation; (4) observations and rewards may be scaled by running statistics. All
+    but (3) are in the code of OpenAI Baselines and can be switched off.
+    """
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        policy: Stochastic,
+        optimizer: Optimizer,
+        *,
+        lr: float | Schedule | None = None,
+        clip: float | Schedule = 0.2,
+        gae_lambda: float = 0.95,
+        value_coef: float = 0.5,
+        entropy_coef: float = 0.0,
+        clip_value: float | None = None,
+        target_kl: float | None = None,
+        normalise_advantage: bool = True,
+        scale_rewards: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= gae_lambda <= 1.0:
+            raise ProtoRLError(f"gae_lambda {gae_lambda} is not in [0, 1]")
+        self.network: ActorCritic = network
+        self.policy, self.optimizer = policy, optimizer
+        self.lr = as_schedule(float(optimizer.lr) if lr is None else lr)
+        self.clip = as_schedule(clip)
+        self.epsilon = torch.tensor(self.clip(0), dtype=torch.float32, device=self.device)
+        self.gae_lambda, self.value_coef, self.entropy_coef = gae_lambda, value_coef, entropy_coef
+        self.clip_value, self.target_kl, self.normalise_advantage = clip_value, target_kl, normalise_advantage
+        self.obs_scalers = [part for part in network.modules() if isinstance(part, ObsScaler)]
+        self.reward_scaler = ReturnScaler() if scale_rewards else None
+        self.stopped = False  # until the next rollout
+        self.explained_variance = torch.zeros((), device=self.device)
+
+    @property
+    def actor(self) -> nn.Module:
+        return self.network.actor
+
+    def columns(self, spec: EnvSpec) -> Columns:
+        """Besides observation and action, the log-probability of what was done."""
+        return replace(super().columns(spec), extras={"log_prob": Field((), np.dtype(np.float32))})
+
+    def act(self, obs: Obs, carry: object = (), *, explore: bool) -> Act:
+        if not explore:
+            return Act(self.policy.mode(self.infer(obs, explore)))
+        for scaler in self.obs_scalers:
+            scaler.refresh()  # not before all updates of a rollout are done
+        action, log_prob = self.policy.sample(self.infer(obs, explore))
+        return Act(action, extras={"log_prob": log_prob})
+
+    @torch.no_grad()
+    def prepare(self, rollout: Batch) -> Batch:
+        """Advantages and returns of a rollout [T, N], once before its updates."""
+        self.stopped = False
+        present = rollout.weight > 0
+        for scaler in self.obs_scalers:
+            scaler.count(rollout.obs[present])
+        reward = rollout.reward
+        if self.reward_scaler is not None:  # a row that is absent leaves the return of its environment as it was
+            discount = torch.where(present, rollout.discount, 1.0)
+            reward = self.reward_scaler(reward, discount, rollout.ended & present)
+        value, next_value = self.network(rollout.obs).value, self.network(rollout.next_obs).value
+        advantage = gae(reward, rollout.discount, rollout.ended, value, next_value, self.gae_lambda)
+        ret = advantage + value
+        error, spread = (column[present].var(correction=0) for column in (advantage, ret))
+        self.explained_variance = 1 - error / (spread + 1e-8)
+        return Batch(
+            {
+                "obs": rollout.obs,
+                "action": rollout.action,
+                "log_prob": rollout.log_prob,
+                "advantage": advantage,
+                "ret": ret,
+                "value": value,
+            }
+        )
+
+    def learn(self, batch: Batch) -> Update:
+        out = self.network(batch.obs)
+        log_ratio = self.policy.log_prob(out.policy, batch.action) - batch.log_prob
+        advantage = standardise(batch.advantage) if self.normalise_advantage else batch.advantage
+        surrogate = clipped_surrogate(log_ratio, advantage, self.epsilon)
+        if self.clip_value is None:
+            value_error = (out.value - batch.ret).square()
+        else:
+            value_error = clipped_value_error(out.value, batch.value, batch.ret, self.clip_value)
+        entropy = self.policy.entropy(out.policy)
+        objective = surrogate - self.value_coef * value_error + self.entropy_coef * entropy
+        loss = -(batch.weight * objective).mean()
+        grad_norm = self.optimizer.step(loss)
+        with torch.no_grad():
+            metrics = {
+                "loss": loss.detach(),
+                "policy_loss": -surrogate.mean(),
+                "value_loss": value_error.mean(),
+                "entropy": entropy.mean(),
+                "kl": kl_estimate(log_ratio).mean(),
+                "clip_fraction": ((log_ratio.exp() - 1).abs() > self.epsilon).float().mean(),
+            }
+        if grad_norm is not None:
+            metrics["grad_norm"] = grad_norm
+        return Update(batch.advantage.abs(), metrics)
+
+    def update(self, batch: Batch) -> Update:
+        if self.stopped:
+            self.updates += 1
+            return Update(batch.advantage.abs(), {})
+        self.optimizer.lr.fill_(self.lr(self.updates))
+        self.epsilon.fill_(self.clip(self.updates))
+        update = super().update(batch)
+        self.stopped = self.target_kl is not None and update.metrics["kl"].item() > 1.5 * self.target_kl
+        return update._replace(metrics={**update.metrics, "explained_variance": self.explained_variance})

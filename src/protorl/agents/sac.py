@@ -1,0 +1,116 @@
+"""Soft Actor-Critic.
+
+Haarnoja et al. 2018, "Soft actor-critic algorithms and applications", arXiv 1812.05905, Algorithm 1:
+
+    y = r + γ (min_i Q'_i(s', a') - α log π(a'|s')),    a' ~ π(.|s')                                   (equations 5, 6)
+    minimise  α log π(a|s) - min_i Q_i(s, a),    a = tanh(μ(s) + σ(s) ε)                                     (equation 9)
+    minimise  -α (log π(a|s) + H̄)  in α                                                                      (equation 18)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from protorl.agents.agent import Agent
+from protorl.functional import td_target
+from protorl.networks import ActorCritic, Adam, FlatParameters, Optimizer, clone
+from protorl.policies import SquashedGaussian
+from protorl.types import Act, Batch, Obs, ProtoRLError, Update
+
+
+class Temperature(nn.Module):
+    """α = exp(log α), a number > 0."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        if not alpha > 0:
+            raise ProtoRLError(f"alpha {alpha} is not a temperature: use a number above 0")
+        self.log_alpha = nn.Parameter(torch.tensor([math.log(alpha)]))
+
+
+class SAC(Agent):
+    """A stochastic actor that maximises value and entropy, two critics of which the smaller is believed.
+
+    network: actor with a state-dependent Gaussian (`.mean`, `.log_std`), critic `q(obs, action)` [K, B]. policy: acts.
+    actor_optimizer, critic_optimizer: of `network.actor` and `network.critic`. tau: how far the target critics follow.
+    alpha: the temperature at first. target_entropy: H̄ in nats. alpha_lr: learning rate of log α; None keeps α as it is.
+
+    Metrics: loss (of the critics), actor_loss, q (mean value of the batch's actions), entropy (nats), alpha.
+
+    Differs from the paper: equation 18 has log α in the place of α, as in the authors' code; examples are weighed and give
+    priorities; `discount` carries γ, termination and the number of steps.
+    """
+
+    pure: ClassVar[tuple[str, ...]] = ("learn",)
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        policy: Any,
+        actor_optimizer: Optimizer,
+        critic_optimizer: Optimizer,
+        *,
+        tau: float = 0.005,
+        alpha: float = 1.0,
+        alpha_lr: float | None = 3e-4,
+        target_entropy: float,
+    ) -> None:
+        super().__init__()
+        if not 0.0 < tau <= 1.0:
+            raise ProtoRLError(f"tau {tau} is not in (0, 1]: it is how far the targets follow per update")
+        self.network: ActorCritic = network
+        self.policy, self.tau, self.target_entropy = policy, tau, target_entropy
+        self.actor_optimizer, self.critic_optimizer = actor_optimizer, critic_optimizer
+        self.temperature = Temperature(alpha).to(self.device)
+        self.alpha_optimizer = None if alpha_lr is None else Adam(self.temperature, alpha_lr)
+        self.target = clone(network.critic)
+        self.critic_parameters, self.target_parameters = FlatParameters(network.critic), FlatParameters(self.target)
+
+    @property
+    def actor(self) -> nn.Module:
+        return self.network.actor
+
+    @property
+    def critic(self) -> nn.Module:
+        """Judges actions: q [K, B]."""
+        return self.network.critic
+
+    def act(self, obs: Obs, carry: object = (), *, explore: bool) -> Act:
+        out = self.infer(obs, explore)
+        return Act(self.policy(out) if explore else self.policy.mode(out))
+
+    def sample(self, obs: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [B, A] of the current policy, and their log-probabilities [B]; differentiable."""
+        return SquashedGaussian.rsample_with_log_prob(self.actor(obs), noise)
+
+    @torch.no_grad()
+    def bootstrap(self, batch: Batch) -> Tensor:
+        """min_i Q'_i(s', a') - α log π(a'|s') [B]."""
+        action, log_prob = self.sample(batch.next_obs, batch.next_noise)
+        return self.target(batch.next_obs, action).amin(0) - self.temperature.log_alpha.exp() * log_prob
+
+    def learn(self, batch: Batch) -> Update:
+        alpha = self.temperature.log_alpha.exp().detach()
+        q = self.critic(batch.obs, batch.action)  # [K, B]
+        td = td_target(batch.reward, batch.discount, self.bootstrap(batch)) - q
+        critic_loss = 0.5 * (batch.weight * td.square()).mean(-1).sum()
+        self.critic_optimizer.step(critic_loss)
+
+        action, log_prob = self.sample(batch.obs, batch.noise)
+        actor_loss = (batch.weight * (alpha * log_prob - self.critic(batch.obs, action).amin(0))).mean()
+        self.actor_optimizer.step(actor_loss)
+
+        entropy = -log_prob.detach().mean()
+        if self.alpha_optimizer is not None:
+            self.alpha_optimizer.step((self.temperature.log_alpha * (entropy - self.target_entropy)).sum())
+        self.target_parameters.lerp_(self.critic_parameters, self.tau)
+        metrics = {"loss": critic_loss, "actor_loss": actor_loss, "q": q.mean(), "entropy": entropy, "alpha": alpha.sum()}
+        return Update(td.detach().abs().mean(0), {name: value.detach() for name, value in metrics.items()})
+
+    def update(self, batch: Batch) -> Update:
+        noise = torch.randn(2, *batch.action.shape, device=batch.action.device)  # `learn` stays a pure function
+        return super().update(batch.replace(noise=noise[0], next_noise=noise[1]))

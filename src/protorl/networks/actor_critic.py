@@ -1,0 +1,93 @@
+"""An actor and its critic, and critics of actions: K of them as one batched ensemble."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from protorl.networks.bases import Base
+from protorl.networks.layers import activation_layer
+from protorl.networks.network import Network
+from protorl.types import ActionSpec, ProtoRLError, TensorObs
+
+
+class ActorCriticOut(NamedTuple):
+    """What the policy's head says, and the state value."""
+
+    policy: Any
+    value: Tensor  # [...]
+
+
+class ActorCritic(nn.Module):
+    """A policy network and a critic, owned by one agent: `actor(obs)` acts, `critic` judges.
+
+    Called with observations, where the critic is a network of state values: ActorCriticOut. Both may be given the same
+    base (a shared trunk): then it sees each observation once.
+    """
+
+    def __init__(self, actor: Network, critic: nn.Module) -> None:
+        super().__init__()
+        self.actor, self.critic = actor, critic
+
+    def forward(self, obs: TensorObs) -> ActorCriticOut:
+        actor: Network = self.actor
+        critic: Any = self.critic
+        features = actor.base.forward(obs)
+        seen = features if critic.base is actor.base else critic.base.forward(obs)
+        return ActorCriticOut(actor.head.forward(features), critic.head.forward(seen).value)
+
+
+class EnsembleLinear(nn.Module):
+    """K linear layers at once: [K, B, inputs] (or [B, inputs], seen by all) -> [K, B, outputs], one batched product."""
+
+    def __init__(self, k: int, inputs: int, outputs: int, bound: float | None = None) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs) if bound is None else bound
+        self.weight = nn.Parameter(torch.empty(k, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(k, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            x = x.expand(len(self.weight), *x.shape)
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class QEnsemble(nn.Module):
+    """K critics of observation and action, as one batch of matrix products: `critic(obs, action)` -> q [K, B].
+
+    The action joins the features of `base` (an `MLP(obs, [])` passes the observation on, so that both enter the first
+    layer; an `MLP(obs, [400])` lets the action enter at the second, as in DDPG), then come dense `widths`. Each member
+    starts with weights of its own; the base, if it has weights, is shared. `bound`: last weights in U[-bound, bound].
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        action: ActionSpec,
+        widths: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        k: int = 2,
+        bound: float | None = None,
+    ) -> None:
+        super().__init__()
+        if action.kind != "box":
+            raise ProtoRLError(f"QEnsemble judges box actions, but these actions are {action.kind!r}: use QHead")
+        if k < 1:
+            raise ProtoRLError(f"an ensemble of {k} critics is impossible: use 1 or more")
+        self.base = base
+        layers: list[nn.Module] = []
+        inputs = base.features + math.prod(action.shape)
+        for width in widths:
+            layers += [EnsembleLinear(k, inputs, width), activation_layer(activation)]
+            inputs = width
+        self.layers = nn.Sequential(*layers, EnsembleLinear(k, inputs, 1, bound))
+
+    def forward(self, obs: TensorObs, action: Tensor) -> Tensor:
+        x = torch.cat([self.base.forward(obs), action.flatten(1)], -1)
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x.squeeze(-1)

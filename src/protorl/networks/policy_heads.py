@@ -1,0 +1,176 @@
+"""Heads that parameterise a policy, and the state value beside it.
+
+`gain` scales the orthogonal initial weights of a head's last layer (None: torch's default): 0.01 makes the first policy nearly
+the same everywhere, 1 is usual for values (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?").
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from protorl.networks.heads import Head
+from protorl.types import ActionSpec, ProtoRLError
+
+
+class ValueOut(NamedTuple):
+    """State values."""
+
+    value: Tensor  # [...]
+
+
+class CategoricalOut(NamedTuple):
+    """Unnormalised log-probabilities."""
+
+    logits: Tensor  # [..., n], or [..., A, n] for A choices at once, -inf where a choice has fewer than n
+
+
+class GaussianOut(NamedTuple):
+    """A diagonal Gaussian."""
+
+    mean: Tensor  # [..., A]
+    log_std: Tensor  # [..., A], or [A] where it does not depend on the state
+
+
+class BetaOut(NamedTuple):
+    """A Beta distribution per action, unimodal: both parameters exceed 1."""
+
+    alpha: Tensor  # [..., A]
+    beta: Tensor  # [..., A]
+
+
+class DeterministicOut(NamedTuple):
+    """An action in [-1, 1]."""
+
+    action: Tensor  # [..., A]
+
+
+def last_layer(features: int, outputs: int, gain: float | None) -> nn.Linear:
+    """A linear layer; with a gain, orthogonal weights and zero biases."""
+    layer = nn.Linear(features, outputs)
+    if gain is not None:
+        nn.init.orthogonal_(layer.weight, gain)
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ValueHead(Head):
+    """`V(s)`: [..., F] -> ValueOut."""
+
+    def __init__(self, gain: float | None = None) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def make(self, features: int) -> None:
+        self.layer = last_layer(features, 1, self.gain)
+
+    def forward(self, x: Tensor) -> ValueOut:
+        return ValueOut(self.layer.forward(x).squeeze(-1))
+
+
+class PolicyHead(Head):
+    """What the heads of policies share: the actions they are for. Raises ProtoRLError for a kind they cannot."""
+
+    kinds: tuple[str, ...] = ("box",)
+
+    def __init__(self, action: ActionSpec, gain: float | None = None) -> None:
+        super().__init__()
+        if action.kind not in self.kinds:
+            raise ProtoRLError(
+                f"{type(self).__name__} is for {' or '.join(self.kinds)} actions, but these actions are {action.kind!r}: "
+                "choose another head, or an environment with such actions"
+            )
+        if action.kind == "box" and len(action.shape) != 1:
+            raise ProtoRLError(f"{type(self).__name__} needs actions in one vector, but these have shape {action.shape}")
+        self.action, self.gain = action, gain
+
+
+class CategoricalHead(PolicyHead):
+    """One choice among n, or A choices at once, each among its own n: [..., F] -> CategoricalOut."""
+
+    kinds = ("discrete", "multidiscrete")
+    index: Tensor
+
+    def make(self, features: int) -> None:
+        nvec = self.action.nvec
+        self.layer = last_layer(features, sum(nvec) if nvec else self.action.n, self.gain)
+        if nvec:
+            present = np.arange(max(nvec)) < np.array(nvec)[:, None]  # [A, n]
+            self.places: tuple[int, ...] = present.shape
+            self.register_buffer("index", torch.from_numpy(np.flatnonzero(present)), persistent=False)
+
+    def forward(self, x: Tensor) -> CategoricalOut:
+        logits = self.layer.forward(x)
+        if not self.action.nvec:
+            return CategoricalOut(logits)
+        table = logits.new_full((*logits.shape[:-1], self.places[0] * self.places[1]), -torch.inf)
+        return CategoricalOut(table.index_copy(-1, self.index, logits).reshape(*logits.shape[:-1], *self.places))
+
+
+class GaussianHead(PolicyHead):
+    """`μ(s)` and a standard deviation: learnt but the same everywhere, or `state_dependent`, then kept in `log_std_range`.
+
+    [..., F] -> GaussianOut. `log_std` is where it starts (not for the state-dependent one).
+    Source: Schulman et al. 2017 (PPO), section 6.1, the former; Haarnoja et al. 2018 (SAC), the latter.
+    """
+
+    def __init__(
+        self,
+        action: ActionSpec,
+        gain: float | None = None,
+        log_std: float = 0.0,
+        state_dependent: bool = False,
+        log_std_range: tuple[float, float] = (-20.0, 2.0),
+    ) -> None:
+        super().__init__(action, gain)
+        self.start, self.state_dependent, self.log_std_range = log_std, state_dependent, log_std_range
+
+    def make(self, features: int) -> None:
+        size = self.action.shape[0]
+        self.mean = last_layer(features, size, self.gain)
+        if self.state_dependent:
+            self.spread = last_layer(features, size, self.gain)
+        else:
+            self.log_std = nn.Parameter(torch.full((size,), self.start))
+
+    def forward(self, x: Tensor) -> GaussianOut:
+        log_std = self.spread.forward(x).clamp(*self.log_std_range) if self.state_dependent else self.log_std
+        return GaussianOut(self.mean.forward(x), log_std)
+
+
+class BetaHead(PolicyHead):
+    """`α(s), β(s) = 1 + softplus(.)`: [..., F] -> BetaOut.
+
+    Source: Chou, Maturana and Scherer 2017, section 4.
+    """
+
+    def make(self, features: int) -> None:
+        self.layer = last_layer(features, 2 * self.action.shape[0], self.gain)
+
+    def forward(self, x: Tensor) -> BetaOut:
+        alpha, beta = (1 + softplus(self.layer.forward(x))).chunk(2, -1)
+        return BetaOut(alpha, beta)
+
+
+class DeterministicHead(PolicyHead):
+    """`μ(s) = tanh(.)` in [-1, 1]: [..., F] -> DeterministicOut. `bound`: initial weights in U[-bound, bound].
+
+    Source: Lillicrap et al. 2016 (DDPG), section 7 (bound 3e-3).
+    """
+
+    def __init__(self, action: ActionSpec, gain: float | None = None, bound: float | None = None) -> None:
+        super().__init__(action, gain)
+        self.bound = bound
+
+    def make(self, features: int) -> None:
+        self.layer = last_layer(features, self.action.shape[0], self.gain)
+        if self.bound is not None:
+            nn.init.uniform_(self.layer.weight, -self.bound, self.bound)
+            nn.init.uniform_(self.layer.bias, -self.bound, self.bound)
+
+    def forward(self, x: Tensor) -> DeterministicOut:
+        return DeterministicOut(torch.tanh(self.layer.forward(x)))
