@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 
@@ -90,7 +92,9 @@ EXPERIMENTS = {
 
 
 def training_return(metrics: Path, episodes: int = 100) -> float | None:
-    """Mean return of the last episodes of the training, exploration included."""
+    """Mean return of the last episodes of the training, exploration included; None without a curve."""
+    if not metrics.exists():
+        return None
     with metrics.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("return")]
     total = count = 0.0
@@ -118,7 +122,6 @@ def run_seed(experiment: Experiment, seed: int, folder: Path) -> dict[str, Any]:
         subprocess.run(words, env=environment, check=True, capture_output=True)
         report = json.loads((run_dir / "eval.json").read_text())
         row[which] = {"mean": report["mean"], "std": report["std"]}
-    row["train"] = training_return(run_dir / "metrics.csv")
     config = json.loads((run_dir / "config.json").read_text())
     row |= {"steps": config["recipe_config"]["steps"], "versions": config["versions"], "git": config["git"]}
     curves = HERE / "curves" / folder.name / f"seed-{seed}"
@@ -148,10 +151,31 @@ def run_experiment(name: str, seeds: int | None, first: int, again: bool) -> Non
         again = False
 
 
+def table_row(name: str, published: str, source: str, bootstrap_interval: Any) -> list[str]:
+    """A row of the table, if there are results."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return []
+    result = json.loads(path.read_text())
+    rows = result["rows"]
+    good = [row for row in rows if "failed" not in row]
+    curves = [training_return(HERE / "curves" / name / f"seed-{row['seed']}" / "metrics.csv") for row in good]
+    columns = [[row[which]["mean"] for row in good] for which in ("last", "best")]
+    cells = []
+    for values in [*columns, [value for value in curves if value is not None]]:
+        if len(values) < 3:  # too few for an interval: the values themselves
+            cells.append(", ".join(f"{value:.1f}" for value in values))
+            continue
+        low, high = (float(x) for x in bootstrap_interval(np.array(values)))
+        cells.append(f"{np.mean(values):.1f} [{low:.1f}, {high:.1f}]")
+    failed = len(rows) - len(good)
+    count = f"{len(rows)}" + (f" ({failed} failed)" if failed else "")
+    steps = f"{good[0]['steps']:,}" if good else ""
+    return [f"| {name} | {steps} | {count} | {' | '.join(cells)} | {published} | {source} | `{result['command']}` |"]
+
+
 def report() -> None:
     """results/README.md: mean and 95 % bootstrap interval over seeds, beside the published figure."""
-    import numpy as np
-
     from protorl.cli.plot import bootstrap_interval
 
     lines = [
@@ -167,29 +191,15 @@ def report() -> None:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, experiment in EXPERIMENTS.items():
-        path = RESULTS / f"{name}.json"
-        if not path.exists():
-            continue
-        rows = json.loads(path.read_text())["rows"]
-        good = [row for row in rows if "failed" not in row]
-        cells = []
-        for which in ("last", "best", "train"):
-            if not all(row.get(which) for row in good):
-                cells.append("")
-                continue
-            values = np.array([row["train"] if which == "train" else row[which]["mean"] for row in good])
-            if len(values) < 3:  # too few for an interval: the values themselves
-                cells.append(", ".join(f"{value:.1f}" for value in values))
-                continue
-            low, high = (float(x) for x in bootstrap_interval(values))
-            cells.append(f"{values.mean():.1f} [{low:.1f}, {high:.1f}]")
-        failed = len(rows) - len(good)
-        count = f"{len(rows)}" + (f" ({failed} failed)" if failed else "")
-        steps = f"{good[0]['steps']:,}" if good else ""
-        lines.append(
-            f"| {name} | {steps} | {count} | {' | '.join(cells)} | {experiment.published} | {experiment.source} "
-            f"| `{experiment.command}` |"
-        )
+        lines += table_row(name, experiment.published, experiment.source, bootstrap_interval)
+    lines += [
+        "",
+        "Controls: a public implementation with our preset, measured here by the same rule (`control.py`).",
+        "",
+        *lines[8:10],
+    ]
+    for path in sorted(RESULTS.glob("control-*.json")):
+        lines += table_row(path.stem, json.loads(path.read_text())["published"], "", bootstrap_interval)
     processor = platform.processor() or platform.machine()
     lines += ["", f"Machine: {os.cpu_count()} cores, {processor}; one process and one thread per seed.", ""]
     RESULTS.mkdir(exist_ok=True)
