@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from protorl import envs, functional, recipes, rng
     from protorl.actors import LocalActors
-    from protorl.agents import DQN, Agent, DoubleDQN, MunchausenDQN
+    from protorl.agents import (
+        DDPG,
+        DQN,
+        PPO,
+        SAC,
+        TD3,
+        Agent,
+        DoubleDQN,
+        MunchausenDQN,
+    )
     from protorl.checkpoint import Checkpoints
     from protorl.envs import from_vector, make_env, make_vec_envs
     from protorl.loops import Evaluation, Monitor, Run, evaluate, train
@@ -20,25 +29,47 @@ if TYPE_CHECKING:
         Prioritized,
         Rate,
         Replay,
+        Rollout,
         SumTree,
         Uniform,
         plan_memory,
     )
     from protorl.networks import (
         MLP,
+        ActorCritic,
         Adam,
+        BetaHead,
         C51Head,
+        CategoricalHead,
+        DeterministicHead,
         DictBase,
         DuelingHead,
+        GaussianHead,
         ImpalaResNet,
         NatureCNN,
         Network,
+        ObsScaler,
+        QEnsemble,
         QHead,
         QuantileHead,
+        ReturnScaler,
         RMSProp,
+        ScaledBase,
+        ValueHead,
         build_network,
     )
-    from protorl.policies import Categorical, EpsilonGreedy, Greedy, Warmup
+    from protorl.policies import (
+        Beta,
+        Categorical,
+        EpsilonGreedy,
+        Gaussian,
+        GaussianNoise,
+        Greedy,
+        NoisyDeterministic,
+        OUNoise,
+        SquashedGaussian,
+        Warmup,
+    )
     from protorl.recipes import Recipe, hp
     from protorl.recipes.running import load
     from protorl.types import (
@@ -61,18 +92,23 @@ __version__ = "0.1.0"
 _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("LocalActors",),
-    "agents": ("DQN", "Agent", "DoubleDQN", "MunchausenDQN"),
+    "agents": ("DDPG", "DQN", "PPO", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN"),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
     "loops": ("Evaluation", "Monitor", "Run", "evaluate", "train"),
     "memory": (
-        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "SumTree", "Uniform", "plan_memory",
+        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "SumTree", "Uniform",
+        "plan_memory",
     ),
     "networks": (
-        "MLP", "Adam", "C51Head", "DictBase", "DuelingHead", "ImpalaResNet", "NatureCNN", "Network", "QHead",
-        "QuantileHead", "RMSProp", "build_network",
+        "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
+        "DuelingHead", "GaussianHead", "ImpalaResNet", "NatureCNN", "Network", "ObsScaler", "QEnsemble", "QHead",
+        "QuantileHead", "RMSProp", "ReturnScaler", "ScaledBase", "ValueHead", "build_network",
     ),
-    "policies": ("Categorical", "EpsilonGreedy", "Greedy", "Warmup"),
+    "policies": (
+        "Beta", "Categorical", "EpsilonGreedy", "Gaussian", "GaussianNoise", "Greedy", "NoisyDeterministic", "OUNoise",
+        "SquashedGaussian", "Warmup",
+    ),
     "recipes": ("Recipe", "hp"),
     "recipes.running": ("load",),
     "types": (
@@ -83,13 +119,15 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DQN", "MLP", "Act", "ActionSpec", "Adam", "Agent", "All", "ArraySpec", "Batch", "C51Head", "Categorical",
-    "Checkpoints", "Columns", "Constant", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy",
-    "Evaluation", "Field", "Greedy", "ImpalaResNet", "Linear", "LocalActors", "Minibatches", "Monitor",
-    "MunchausenDQN", "NStep", "NatureCNN", "Network", "OneStep", "Prioritized", "ProtoRLError", "QHead",
-    "QuantileHead", "RMSProp", "Rate", "Recipe", "Replay", "Run", "Step", "SumTree", "Uniform", "Update", "Warmup",
-    "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env",
-    "make_vec_envs", "plan_memory", "recipes", "rng", "train",
+    "DDPG", "DQN", "MLP", "PPO", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Adam", "Agent", "All", "ArraySpec",
+    "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead", "Checkpoints", "Columns", "Constant",
+    "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy", "Evaluation", "Field",
+    "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "ImpalaResNet", "Linear", "LocalActors", "Minibatches",
+    "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "OUNoise", "ObsScaler",
+    "OneStep", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rate", "Recipe",
+    "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "SquashedGaussian", "Step", "SumTree", "Uniform",
+    "Update", "ValueHead", "Warmup", "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load",
+    "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip
 
 

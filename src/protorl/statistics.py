@@ -37,7 +37,7 @@ class RunningMeanStd:
         return self.m2 / self.count if self.count else np.ones_like(self.m2)
 
     def state_dict(self) -> State:
-        return {"count": self.count, "mean": self.mean.copy(), "m2": self.m2.copy()}
+        return {"count": self.count, "mean": np.array(self.mean), "m2": np.array(self.m2)}
 
     def load_state_dict(self, state: State) -> None:
         self.count, self.mean, self.m2 = state["count"], np.array(state["mean"]), np.array(state["m2"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -17,11 +18,16 @@ import protorl as prl
 from protorl.checkpoint import Checkpoints
 from protorl.loops import Interrupted, Run
 from protorl.recipes import RECIPES, running
+from tests.contract.cases import small
 
 SMALL: dict[str, Any] = {
-    "steps": 900, "warmup_steps": 64, "batch_size": 16, "widths": (16,), "update_every": 4, "updates": 1, "target_every": 20,
-    "capacity": 400, "epsilon_steps": 600, "log_every": 250, "eval_every": 350, "eval_episodes": 2, "checkpoint_every": 150,
+    "steps": 900, "widths": (16,), "log_every": 250, "eval_every": 350, "eval_episodes": 2, "checkpoint_every": 150,
 }  # fmt: skip
+
+
+def make(name: str, **fields: Any) -> Any:
+    """A small recipe that saves itself often, and in the middle of things."""
+    return small(name, **{**SMALL, **fields})
 
 
 def final_state(folder: Path) -> dict[str, Any]:
@@ -72,6 +78,18 @@ def train_with_kills(recipe: Any, folder: Path, ticks: list[int], monkeypatch: p
 
 CASES = {
     **{name: (name, {}) for name in RECIPES},
+    "ppo-gaussian-scaled-vector": (
+        "ppo",
+        {"env": "Pendulum-v1", "num_envs": 3, "rollout_steps": 32, "normalise_obs": True, "normalise_reward": True,
+         "share_base": True, "anneal": True, "anneal_clip": True, "clip_value": 0.2, "target_kl": 1e-3, "lr": 3e-3},
+    ),
+    "ppo-beta-lunar": (
+        "ppo",
+        {"env": "LunarLanderContinuous-v3", "policy": "beta", "num_envs": 2, "normalise_obs": True, "eval_every": 0, "steps": 450},
+    ),
+    "ppo-native": ("ppo", {"num_envs": 4, "backend": "native", "normalise_obs": True, "normalise_reward": True}),
+    "ddpg-vector": ("ddpg", {"num_envs": 3, "widths": (8, 8)}),
+    "td3-per-nstep-vector": ("td3", {"num_envs": 2, "per_alpha": 0.6, "n_step": 3, "delay": 2}),
     "d3qn-per-nstep-vector": ("d3qn", {"per_alpha": 0.6, "n_step": 3, "num_envs": 3}),
     "dqn-noisy": ("dqn", {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0}),
     "dqn-async": ("dqn", {"num_envs": 2, "backend": "async", "steps": 300, "eval_every": 0}),
@@ -94,7 +112,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, fields = CASES[case]
-    recipe = RECIPES[name](**{**SMALL, **fields})
+    recipe = make(name, **fields)
     running.start(recipe, tmp_path / "whole", progress=False)
     turns = recipe.steps // recipe.num_envs
     train_with_kills(recipe, tmp_path / "killed", [turns // 7, turns // 3, 2 * turns // 5 + 3], monkeypatch)
@@ -103,10 +121,14 @@ def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monk
     assert_equal(whole, killed)
 
 
-@pytest.mark.parametrize("case", ["dqn", "d3qn-per-nstep-vector"])
+@pytest.mark.parametrize("case", ["ppo-gaussian-scaled-vector", "d3qn-per-nstep-vector"])
 def test_sigkill_at_any_moment(case: str, tmp_path: Path) -> None:
     name, fields = CASES[case]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RECIPE_JSON": json.dumps([name, {**SMALL, **fields}])}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "RECIPE_JSON": json.dumps([name, dataclasses.asdict(make(name, **fields))]),
+    }
 
     def live(folder: str, moment: str) -> int:
         command = [sys.executable, "-m", "tests.contract.mortal", str(tmp_path / folder), moment]
@@ -122,7 +144,7 @@ def test_sigkill_at_any_moment(case: str, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = prl.recipes.DQN(**SMALL)
+    recipe = make("dqn")
     running.start(recipe, tmp_path / "whole", progress=False)
     plain = Run.tick
 
@@ -141,7 +163,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = prl.recipes.DQN(**SMALL)
+    recipe = make("dqn")
     running.start(recipe, tmp_path / "whole", progress=False)
     expected = final_state(tmp_path / "whole")
     newest = sorted((tmp_path / "whole" / "checkpoints").glob("step-*"))[-1]
@@ -153,8 +175,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsy
 
 
 def test_evaluation_and_logging_touch_nothing_of_training(tmp_path: Path) -> None:
-    with_evaluation = prl.recipes.D3QN(**{**SMALL, "per_alpha": 0.6})
-    without = prl.recipes.D3QN(**{**SMALL, "per_alpha": 0.6, "eval_every": 0, "log_every": 100})
+    with_evaluation = make("d3qn", per_alpha=0.6)
+    without = make("d3qn", per_alpha=0.6, eval_every=0, log_every=100)
     running.start(with_evaluation, tmp_path / "a", progress=False)
     running.start(without, tmp_path / "b", progress=False)
     one, two = final_state(tmp_path / "a"), final_state(tmp_path / "b")
@@ -163,7 +185,7 @@ def test_evaluation_and_logging_touch_nothing_of_training(tmp_path: Path) -> Non
 
 
 def test_a_longer_total_carries_a_finished_run_on(tmp_path: Path) -> None:
-    recipe = prl.recipes.DQN(**SMALL)
+    recipe = make("dqn")
     running.start(recipe, tmp_path / "run", progress=False)
     assert running.resume(tmp_path / "run", steps=1_200, progress=False).steps == 1_200
 
@@ -180,7 +202,7 @@ def test_a_crashing_environment_loses_nothing(tmp_path: Path, monkeypatch: pytes
         return plain(self, action)
 
     monkeypatch.setattr(CartPoleEnv, "step", step)
-    recipe = prl.recipes.DQN(**{**SMALL, "eval_every": 0})
+    recipe = make("dqn", eval_every=0)
     with pytest.raises(prl.ProtoRLError, match=r"the pole broke.*saved at step 320: once it is mended, `protorl resume"):
         running.start(recipe, tmp_path / "run", progress=False)
     assert running.resume(tmp_path / "run", progress=False).steps == 900
@@ -199,7 +221,7 @@ def test_a_reward_that_is_not_a_number_names_itself_and_the_last_good_checkpoint
         return obs, float("nan") if turns[0] == 321 else reward, *rest
 
     monkeypatch.setattr(CartPoleEnv, "step", step)
-    recipe = prl.recipes.DQN(**{**SMALL, "eval_every": 0, "capacity": 100})
+    recipe = make("dqn", eval_every=0, capacity=100)
     with pytest.raises(prl.ProtoRLError, match=r"the first bad tensor is batch\.reward; the last good checkpoint is step 300"):
         running.start(recipe, tmp_path / "run", progress=False)
     assert final_state(tmp_path / "run")["run"]["steps"] == 300

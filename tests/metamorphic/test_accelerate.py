@@ -10,6 +10,7 @@ import torch
 
 import protorl as prl
 from protorl.accelerate import accelerate
+from protorl.policies.draws import as_numpy
 from protorl.types import ActionSpec, ArraySpec, Batch
 
 ACTION = ActionSpec("discrete", (), np.dtype(np.int64), n=5)
@@ -128,3 +129,42 @@ def test_an_unknown_mode_gets_one_sentence() -> None:
 def test_an_accelerated_agent_keeps_its_state() -> None:
     fast = accelerate(agent(FAST["relu"]))
     assert set(fast.state_dict()) == set(agent(FAST["relu"]).state_dict())
+
+
+BOX = ActionSpec("box", (3,), np.dtype(np.float32))
+HEADS: dict[str, Any] = {
+    "categorical": lambda: prl.CategoricalHead(ACTION),
+    "gaussian": lambda: prl.GaussianHead(BOX, log_std=-0.3),
+    "gaussian by state": lambda: prl.GaussianHead(BOX, state_dependent=True, log_std_range=(-0.1, 0.1)),
+    "beta": lambda: prl.BetaHead(BOX),
+    "deterministic": lambda: prl.DeterministicHead(BOX),
+}
+
+
+class Acting(prl.Agent):
+    """As much of an agent as acting needs."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("kind", HEADS)
+def test_heads_of_policies_answer_alike(kind: str, scaled: bool) -> None:
+    torch.manual_seed(0)
+    base: Any = prl.MLP(VECTOR, [16], activation="tanh")
+    scaler = prl.ObsScaler(VECTOR)
+    network = prl.Network(prl.ScaledBase(scaler, base) if scaled else base, HEADS[kind]())
+    eager, fast = Acting(network), accelerate(Acting(network))
+    assert "infer" in vars(fast)
+    scaler.count(torch.from_numpy(3 * obs(50) + 1))
+    for _ in range(2):
+        for one, two in zip(eager.infer(obs(), False), fast.infer(obs(), False)):
+            np.testing.assert_allclose(as_numpy(one), two, rtol=1e-5, atol=1e-6)
+        scaler.refresh()  # written in place, so seen by both
+
+
+def test_several_choices_at_once_stay_eager() -> None:
+    head = prl.CategoricalHead(ActionSpec("multidiscrete", (2,), np.dtype(np.int64), nvec=(2, 3)))
+    assert "infer" not in vars(accelerate(Acting(prl.Network(prl.MLP(VECTOR, [16]), head))))

@@ -14,7 +14,7 @@ import torch
 import protorl as prl
 from protorl.accelerate import AheadOfTime, accelerate
 from protorl.recipes import running
-from tests.contract.test_resume import SMALL, assert_equal, final_state, train_with_kills
+from tests.contract.test_resume import assert_equal, final_state, make, train_with_kills
 
 pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler to compile with")
 
@@ -27,7 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_compiled_equals_eager_is_cached_and_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = prl.recipes.DoubleDQN(**{**SMALL, "per_alpha": 0.6, "eval_every": 0, "accelerate": "aot"})
+    recipe = make("double-dqn", per_alpha=0.6, eval_every=0, accelerate="aot")
     parts = recipe.build()
     for _ in range(100):
         parts.memory.add(parts.actors.poll()[0])
@@ -55,8 +55,47 @@ def test_compiled_equals_eager_is_cached_and_resumes_exactly(tmp_path: Path, mon
     assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
 
 
+def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
+    recipe = prl.recipes.TD3(
+        env="Pendulum-v1", steps=1000, widths=(8,), batch_size=16, capacity=1000, warmup_steps=10, eval_every=0
+    )
+    parts = recipe.build()
+    for _ in range(60):
+        parts.memory.add(parts.actors.poll()[0])
+    agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "aot")
+    for i in range(6):
+        batch = parts.memory.sample()
+        torch.manual_seed(i)
+        one = agent.update(batch)
+        torch.manual_seed(i)
+        two = compiled.update(batch)
+        torch.testing.assert_close(one.priority, two.priority, rtol=1e-4, atol=1e-5)
+        assert one.metrics.keys() == two.metrics.keys()
+    assert compiled.learn.run is not None
+    assert compiled.improve.run is not None
+    for name in ("network", "target"):
+        ours, theirs = getattr(agent, name).state_dict(), getattr(compiled, name).state_dict()
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_schedules_and_buffers_are_read_anew() -> None:
+    """PPO's learning rate, its clip and its observation scaler change between calls of one compiled update."""
+    recipe = prl.recipes.PPO(
+        env="Pendulum-v1", steps=640, num_envs=2, rollout_steps=16, batch_size=32, epochs=2, widths=(8,), anneal=True,
+        anneal_clip=True, normalise_obs=True, eval_every=0,
+    )  # fmt: skip
+    eager, compiled = recipe.build(), recipe.build()
+    accelerate(compiled.agent, "aot")
+    for parts in (eager, compiled):
+        prl.train(parts.agent, parts.memory, parts.actors, steps=640)
+    assert compiled.agent.learn.run is not None
+    torch.testing.assert_close(
+        dict(eager.agent.network.named_parameters()), dict(compiled.agent.network.named_parameters()), rtol=1e-2, atol=1e-3
+    )
+
+
 def test_random_numbers_stay_eager(caplog: pytest.LogCaptureFixture) -> None:
-    parts = prl.recipes.DQN(**{**SMALL, "noisy": True}).build()
+    parts = make("dqn", noisy=True).build()
     for _ in range(40):
         parts.memory.add(parts.actors.poll()[0])
     accelerate(parts.agent, "aot")
@@ -69,6 +108,6 @@ def test_random_numbers_stay_eager(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_without_a_compiler_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    agent = prl.recipes.DQN(**SMALL).build().agent
+    agent = make("dqn").build().agent
     with pytest.raises(prl.ProtoRLError, match=r"needs a C\+\+ compiler \(g\+\+ or clang\+\+\)"):
         accelerate(agent, "aot")

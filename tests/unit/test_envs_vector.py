@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from protorl import rng
 from protorl.envs import Episode, from_vector, make_vec_envs
+from protorl.envs.native import CartPoleRows
 from protorl.envs.probes import Counter
 from protorl.envs.spec import ActionEdge, action_spec, canonical, obs_spec
 from protorl.envs.sync import SyncEnv
@@ -142,6 +143,75 @@ def test_rows_are_seeded_by_name_and_go_on_with_their_own_generators():
         np.testing.assert_array_equal(obs[1][row], one.reset()[0])
     np.testing.assert_array_equal(env.reset(seed=11), obs[0])
     assert not np.array_equal(env.reset(seed=12), obs[0])
+
+
+def test_cartpole_rows_live_the_single_environments_lives_and_spend_no_step_on_a_reset():
+    """Row for row against CartPole with the same seed, over terminations and time limits; NumPy's sines differ by bits."""
+    env = from_vector(lambda: CartPoleRows(3, 25), seed=4)
+    obs, alone = env.reset(), [gymnasium.make("CartPole-v1", max_episode_steps=25) for _ in range(3)]
+    for row, (one, seed) in enumerate(zip(alone, env.row_seeds(), strict=True)):
+        np.testing.assert_array_equal(obs[row], one.reset(seed=seed)[0])
+    generator, ends = np.random.default_rng(0), {"terminated": 0, "truncated": 0}
+    first = np.ones(3, bool)
+    for _ in range(300):
+        lean = env.obs[:, 2] + env.obs[:, 3] > 0
+        action = np.where([True, False, generator.random() < 0.9], lean, generator.integers(0, 2, 3)).astype(np.int64)
+        np.testing.assert_array_equal(env.obs, obs)
+        step = env.step(action)
+        assert step.valid.all()
+        assert not env.pending.any()
+        np.testing.assert_array_equal(step.obs, obs)
+        np.testing.assert_array_equal(step.first, first)
+        obs, first = step.next_obs.copy(), step.ended
+        for row, one in enumerate(alone):
+            next_obs, reward, terminated, truncated, _ = one.step(int(action[row]))
+            np.testing.assert_allclose(step.next_obs[row], next_obs, rtol=1e-5, atol=1e-6)
+            assert (step.reward[row], step.terminated[row], step.truncated[row]) == (reward, terminated, truncated)
+            assert step.discount[row] == 1 - terminated
+            ends["terminated"] += terminated
+            ends["truncated"] += truncated and not terminated
+            if terminated or truncated:
+                obs[row] = one.reset()[0]
+    assert min(ends.values()) > 5
+    lengths = [episode.length for episode in env.episodes()]
+    assert len(lengths) == sum(ends.values())
+    assert max(lengths) == 25
+
+
+def test_cartpole_rows_begin_anew_where_asked_and_leave_the_others_alone():
+    rows = CartPoleRows(4, 500)
+    rows.reset(seed=[1, 2, 3, 4])
+    for _ in range(5):
+        before, *_ = rows.step(np.ones(4, np.int64))
+    kept = before.copy()
+    after, _ = rows.reset(options={"reset_mask": np.array([False, True, False, True])})
+    np.testing.assert_array_equal(before, kept)  # what was handed out stays
+    np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])
+    for row, seed in ((1, 2), (3, 4)):
+        one = gymnasium.make("CartPole-v1")
+        one.reset(seed=seed)
+        np.testing.assert_array_equal(after[row], one.reset()[0])
+    assert rows.steps.tolist() == [5, 0, 5, 0]
+
+
+def test_cartpole_rows_resume_exactly_at_every_moment_of_an_episode():
+    def make():
+        return from_vector(lambda: CartPoleRows(2, 12), seed=4)
+
+    def live(env, actions):
+        return [[*env.step(action)[:9], env.obs.copy()] for action in actions]
+
+    actions = np.random.default_rng(1).integers(0, 2, (60, 2))
+    env, whole = make(), live(make(), actions)
+    assert env.exact
+    assert sum(step[4].any() or step[5].any() for step in whole[:40]) > 3
+    for t in range(40):  # also before the first step, and right after an end
+        again = make()
+        again.load_state_dict(env.state_dict())
+        for one, other in zip(live(again, actions[t : t + 20]), whole[t:], strict=False):
+            for a, b in zip(one, other, strict=True):
+                np.testing.assert_array_equal(a, b)
+        env.step(actions[t])
 
 
 # Spaces -------------------------------------------------------------------------------------------------------------

@@ -151,3 +151,132 @@ def test_transformed_n_step_target_of_r2d2_by_hand():
     n_step = sum(gamma**k * r for k, r in enumerate(rewards))
     y = F.rescale(F.td_target(tensor(n_step), tensor(gamma**5), F.rescale_inverse(tensor(5.0))))
     assert_close(y, tensor(5.286770), atol=2e-6, rtol=0)
+
+
+# Returns along time -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 100])
+def test_discounted_sum_is_its_recursion(steps):
+    torch.manual_seed(steps)
+    x, decay = torch.randn(steps, 3, 2), torch.rand(steps, 3, 2)
+    decay[torch.rand(steps, 3, 2) < 0.1] = 0.0
+    kept = x.clone(), decay.clone()
+    expected, y = torch.empty_like(x), torch.zeros(3, 2)
+    for t in reversed(range(steps)):
+        y = x[t] + decay[t] * y
+        expected[t] = y
+    assert_close(F.discounted_sum(x, decay), expected)
+    assert_close((x, decay), kept, rtol=0, atol=0)
+    assert_close(F.discounted_sum(torch.ones(steps), torch.ones(steps)), torch.arange(steps, 0, -1.0))
+
+
+def test_traps_gae_with_a_truncation_and_a_termination():
+    reward, value, next_value = tensor([1.0, 2, 3, 4, 5]), tensor([0.5, 1, 1.5, 2, 2.5]), tensor([1.0, 9, 2, 7, 3])
+    discount = tensor([0.9, 0.9, 0.9, 0.0, 0.9])
+    ended = tensor([False, True, False, True, False])
+    expected = tensor([7.952, 9.1, 4.74, 2.0, 5.2])
+    assert_close(F.gae(reward, discount, ended, value, next_value, 0.8), expected)
+    as_terminal = F.gae(reward, discount * ~ended, ended, value, next_value, 0.8)
+    assert_close(as_terminal[:2], tensor([2.12, 1.0]))  # the bug: what a truncation taken for a termination gives
+    grid = F.gae(*(x[:, None].expand(5, 4) for x in (reward, discount, ended, value, next_value)), 0.8)
+    assert_close(grid, expected[:, None].expand(5, 4))
+
+
+def slow_gae(reward, discount, ended, value, next_value, lam):
+    advantage = torch.zeros_like(reward)
+    for n in range(reward.shape[1]):
+        for t in range(reward.shape[0]):
+            weight = 1.0
+            for k in range(t, reward.shape[0]):
+                advantage[t, n] += weight * (reward[k, n] + discount[k, n] * next_value[k, n] - value[k, n])
+                weight *= float(discount[k, n]) * lam
+                if ended[k, n]:
+                    break
+    return advantage
+
+
+@pytest.mark.parametrize(("steps", "envs", "lam"), [(1, 2, 0.9), (17, 3, 0.95), (17, 3, 1.0), (17, 3, 0.0), (40, 1, 0.7)])
+def test_gae_is_the_sum_of_its_definition(steps, envs, lam):
+    """Terminations (discount 0, ended), truncations (ended only), lost lives (discount 0 only)."""
+    torch.manual_seed(steps)
+    reward, value, next_value = torch.randn(3, steps, envs, dtype=torch.float64)
+    kind = torch.multinomial(tensor([0.7, 0.1, 0.1, 0.1]), steps * envs, replacement=True).reshape(steps, envs)
+    discount = 0.97 * ((kind == 0) | (kind == 2)).double()
+    ended = (kind == 1) | (kind == 2)
+    expected = slow_gae(reward, discount, ended, value, next_value, lam)
+    assert_close(F.gae(reward, discount, ended, value, next_value, lam), expected)
+    if lam == 0.0:
+        assert_close(expected, reward + discount * next_value - value)
+
+
+def test_gae_of_one_environment_does_not_feel_the_others():
+    steps = 50
+    reward = torch.stack([torch.zeros(steps), torch.ones(steps)], 1)
+    discount, ended, zero = torch.full((steps, 2), 0.99), torch.zeros(steps, 2, dtype=torch.bool), torch.zeros(steps, 2)
+    advantage = F.gae(reward, discount, ended, zero, zero, 0.95)
+    assert (advantage[:, 0] == 0).all()
+    assert_close(advantage[:, 1], (1 - (0.99 * 0.95) ** torch.arange(steps, 0, -1.0)) / (1 - 0.99 * 0.95))
+
+
+def test_no_advantage_flows_back_over_an_episodes_end():
+    reward, ended = torch.zeros(6, 1), torch.zeros(6, 1, dtype=torch.bool)
+    reward[4], ended[2] = 1.0, True  # truncated at t = 2
+    advantage = F.gae(reward, torch.full((6, 1), 0.9), ended, torch.zeros(6, 1), torch.zeros(6, 1), 0.9)
+    assert_close(advantage[:, 0], tensor([0.0, 0.0, 0.0, 0.81, 1.0, 0.0]))
+
+
+# Policy gradients ---------------------------------------------------------------------------------------------------
+
+
+def test_clipped_surrogate_by_hand():
+    ratio = tensor([1.5, 1.5, 0.5, 0.5, 1.1, 1.0])
+    advantage = tensor([2.0, -2.0, 2.0, -2.0, 3.0, 4.0])
+    expected = tensor([2.4, -3.0, 1.0, -1.6, 3.3, 4.0])
+    for clip in (0.2, tensor(0.2)):
+        log_ratio = ratio.log().requires_grad_()
+        surrogate = F.clipped_surrogate(log_ratio, advantage, clip)
+        assert_close(surrogate.detach(), expected)
+        (gradient,) = torch.autograd.grad(surrogate.sum(), log_ratio)
+        # Nothing pulls a ratio further once it has left the interval on the side that pays.
+        assert_close(gradient, ratio * advantage * tensor([0.0, 1, 1, 0, 1, 1]))
+
+
+def test_kl_estimate_is_never_negative_and_unbiased():
+    log_ratio = torch.linspace(-3, 3, 101)
+    estimate = F.kl_estimate(log_ratio)
+    assert (estimate >= 0).all()
+    assert_close(estimate, log_ratio.exp() - 1 - log_ratio, rtol=1e-4, atol=1e-6)
+    assert F.kl_estimate(tensor(0.0)) == 0
+    assert F.kl_estimate(tensor(1e-3)).item() == pytest.approx(5.0017e-7, rel=0.01)  # not lost to rounding
+    old, new = tensor([0.2, 0.3, 0.5]), tensor([0.4, 0.4, 0.2])
+    assert_close((old * F.kl_estimate((new / old).log())).sum(), (old * (old / new).log()).sum())
+
+
+def test_clipped_value_error_takes_the_worse_of_the_two():
+    value, old, target = tensor([2.0, 2.0, 1.1]), tensor([1.0, 1.0, 1.0]), tensor([3.0, 1.0, 2.0])
+    expected = tensor([1.8**2, 1.0, 0.9**2])
+    for clip in (0.2, tensor(0.2)):
+        assert_close(F.clipped_value_error(value, old, target, clip), expected)
+
+
+def test_standardise_over_all_elements_and_not_one():
+    x = tensor([[1.0, 2.0], [3.0, 6.0]])
+    y = F.standardise(x)
+    assert_close(y, (x - 3) / x.std())
+    assert_close((y.mean(), y.std()), (tensor(0.0), tensor(1.0)))
+    assert F.standardise(tensor([5.0])).tolist() == [5.0]  # a minibatch of one: no NaN
+    assert F.standardise(tensor([2.0, 2.0, 2.0])).tolist() == [0.0, 0.0, 0.0]
+
+
+# Densities ----------------------------------------------------------------------------------------------------------
+
+
+def test_tanh_log_slope_where_the_plain_form_fails():
+    u = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    assert_close(F.tanh_log_slope(u), torch.log(1 - torch.tanh(u) ** 2))
+    far = tensor([-20.0, 20.0, -300.0, 300.0], requires_grad=True)
+    slope = F.tanh_log_slope(far)
+    assert_close(slope.detach(), 2 * (math.log(2) - far.detach().abs()))
+    (gradient,) = torch.autograd.grad(slope.sum(), far)
+    assert_close(gradient, tensor([2.0, -2.0, 2.0, -2.0]))

@@ -117,11 +117,15 @@ def test_traps_squashed_log_prob_by_hand(u, expected):
     action, sampled = with_noise(SquashedGaussian(ONE), u).sample(out)
     assert sampled.item() == pytest.approx(expected, abs=2e-6 * max(1, abs(expected)))
     # From the action alone a float32 near 1 has lost digits of u; a double has not.
-    exact = SquashedGaussian(ONE).log_prob(GaussianOut(*(v.double() for v in out)), tensor([[math.tanh(u)]]).double())
-    assert SquashedGaussian(ONE).log_prob(out, torch.from_numpy(action)).item() == pytest.approx(expected, abs=1.0)
-    assert exact.item() == pytest.approx(expected, rel=1e-5) if u < 8 else True
-    scaled = log_prob - math.log(2)  # of an environment with bounds +-2
-    assert u != 0.5 or scaled.item() == pytest.approx(-1.496857, abs=1e-5)
+    policy, double = SquashedGaussian(ONE), GaussianOut(*(value.double() for value in out))
+    assert policy.log_prob(out, torch.from_numpy(action)).item() == pytest.approx(expected, rel=0.01)
+    assert policy.log_prob(double, tensor([[math.tanh(u)]], dtype=torch.float64)).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_traps_squashed_log_prob_in_an_environments_own_units():
+    """With bounds of +-2 each action is half as dense."""
+    log_prob = SquashedGaussian.rsample_with_log_prob(GaussianOut(torch.zeros(1, 1), torch.zeros(1, 1)), tensor([[0.5]]))[1]
+    assert log_prob.item() - math.log(2) == pytest.approx(-1.496857, abs=1e-5)
 
 
 def with_noise(policy, value):
@@ -148,7 +152,9 @@ def test_entropy_is_that_of_torch_and_of_an_integral(policy):
     one = type(out)(*(value[:1, :1] for value in out))
     x = torch.linspace(-1 + 1e-9, 1 - 1e-9, 100_001, dtype=torch.float64)[:, None] * (1 if policy is Beta else 30)
     log_prob = policy(ONE).log_prob(type(out)(*(value.expand_as(x) for value in one)), x)
-    assert policy(ONE).entropy(one).item() == pytest.approx(-torch.trapezoid(log_prob.exp() * log_prob, x[:, 0]).item(), abs=1e-4)
+    assert policy(ONE).entropy(one).item() == pytest.approx(
+        -torch.trapezoid(log_prob.exp() * log_prob, x[:, 0]).item(), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(("log_std", "atol"), [(-4.0, 1e-6), (-1.0, 1e-6), (0.0, 1e-6), (1.0, 2e-4), (2.0, 0.03)])
@@ -306,7 +312,7 @@ def test_state_resumes_exactly(make, calls):
     draw(policy, out, calls)
     state = policy.state_dict()
     ahead = draw(policy, out, 400)
-    fresh = make(seed=6)
+    fresh = make(seed=5)
     fresh.load_state_dict(state)
     assert (draw(fresh, out, 400) == ahead).all()
     policy.load_state_dict(state)  # backwards, too

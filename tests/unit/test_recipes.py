@@ -14,7 +14,7 @@ import pytest
 import protorl as prl
 from protorl.recipes import RECIPES, running
 from protorl.recipes.fields import parse_settings, table
-from protorl.recipes.presets import ZOO_DQN, preset
+from protorl.recipes.presets import preset
 from protorl.types import ActionSpec, ArraySpec, EnvSpec
 
 IMAGE = EnvSpec(
@@ -22,6 +22,13 @@ IMAGE = EnvSpec(
     ArraySpec((4, 84, 84), np.dtype(np.uint8), frame_stack=4),
     ActionSpec("discrete", (), np.dtype(np.int64), n=6),
     num_envs=8,
+)
+
+VECTOR = EnvSpec(
+    "vector",
+    ArraySpec((3,), np.dtype(np.float32)),
+    ActionSpec("box", (2,), np.dtype(np.float32), low=np.full(2, -2.0), high=np.full(2, 2.0)),
+    num_envs=2,
 )
 
 
@@ -40,11 +47,68 @@ class Grandchild(Mine):
 # Presets
 
 
-@pytest.mark.parametrize("env", ZOO_DQN)
 @pytest.mark.parametrize("cls", RECIPES.values())
-def test_the_environment_chooses_the_preset(cls: Any, env: str) -> None:
-    recipe = cls(env=env)
-    assert {name: getattr(recipe, name) for name in ZOO_DQN[env]} == ZOO_DQN[env]
+def test_the_environment_chooses_the_preset(cls: Any) -> None:
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for pattern, values in cls.presets.items():
+        assert set(values) <= fields, pattern  # a misspelt name would be silently without effect
+        recipe = cls(env=pattern.replace("*", "x"))
+        assert {name: getattr(recipe, name) for name in values} == values
+
+
+@pytest.mark.parametrize("cls", RECIPES.values())
+def test_presets_can_be_trained(cls: Any) -> None:
+    for pattern in cls.presets:
+        recipe = cls(env=pattern.replace("*", "x"))
+        if cls is prl.recipes.PPO:
+            assert recipe.batch_size * recipe.minibatches(dataclasses.replace(VECTOR, num_envs=recipe.num_envs)) <= recipe.steps
+        else:
+            assert recipe.batch_size <= recipe.capacity
+            assert recipe.warmup_steps < recipe.steps
+            assert recipe.warmup_steps < recipe.capacity
+
+
+def test_numbers_of_the_papers() -> None:
+    """Lillicrap et al. 2016, section 7; Fujimoto et al. 2018, table 3 of the supplement; Haarnoja et al. 2018, table 1."""
+    names = ("lr", "actor_lr", "weight_decay", "gamma", "tau", "widths", "batch_size", "capacity", "critics")
+    expected = {
+        "ddpg": (1e-3, 1e-4, 1e-2, 0.99, 0.001, (400, 300), 64, 1_000_000, 1),
+        "td3": (1e-3, None, 0.0, 0.99, 0.005, (400, 300), 100, 1_000_000, 2),
+        "sac": (3e-4, None, 0.0, 0.99, 0.005, (256, 256), 256, 1_000_000, 2),
+    }
+    for name, values in expected.items():
+        recipe = RECIPES[name](env="Nobody-v0")
+        assert tuple(getattr(recipe, field) for field in names) == values
+    ddpg, td3, sac = prl.recipes.DDPG(), prl.recipes.TD3(), prl.recipes.SAC()
+    assert (ddpg.noise, ddpg.noise_std, ddpg.noise_theta, ddpg.final_bound, ddpg.action_layer) == ("ou", 0.2, 0.15, 3e-3, 2)
+    assert (td3.noise, td3.noise_std, td3.final_bound, td3.action_layer) == ("gaussian", 0.1, None, 1)
+    assert (td3.delay, td3.target_noise, td3.noise_clip) == (2, 0.2, 0.5)
+    assert (sac.alpha, sac.alpha_lr, sac.target_entropy) == (1.0, 3e-4, None)
+
+
+@pytest.mark.parametrize(("env", "steps"), [("HalfCheetah-v5", 10_000), ("Ant-v4", 10_000), ("Hopper-v5", 1_000)])
+def test_td3_begins_with_as_many_random_actions_as_in_the_paper(env: str, steps: int) -> None:
+    assert prl.recipes.TD3(env=env).warmup_steps == steps
+
+
+@pytest.mark.parametrize("name", ["ppo", "ddpg", "td3", "sac"])
+def test_the_continuous_lander_is_known_by_either_name(name: str) -> None:
+    cls = RECIPES[name]
+    one = cls(env="LunarLanderContinuous-v3")
+    other = cls(env="LunarLander-v3", env_kwargs={"continuous": True})
+    assert dataclasses.replace(other, env=one.env, env_kwargs={}) == one
+    assert one != cls(
+        env=one.env, **{f.name: f.default for f in dataclasses.fields(cls) if f.name not in ("env", "env_kwargs")}
+    )
+
+
+def test_slow_noise_of_the_mountain_car_is_theirs() -> None:
+    """Theirs: x + theta (0 - x) dt + sigma sqrt(dt) e, with sigma 0.5, theta 0.15, dt 0.01."""
+    for cls in (prl.recipes.DDPG, prl.recipes.TD3):
+        recipe = cls(env="MountainCarContinuous-v0")
+        assert recipe.noise == "ou"
+        assert recipe.noise_std == pytest.approx(0.5 * 0.01**0.5)
+        assert recipe.noise_theta == pytest.approx(0.15 * 0.01)
 
 
 def test_a_family_of_environments_has_a_preset_and_strangers_have_none() -> None:
@@ -108,6 +172,7 @@ def test_replacing_a_field_keeps_the_others() -> None:
         ("noisy=true", True),
         ("noisy=False", False),
         ("max_grad_norm=none", None),
+        ("n-step=3", 3),
         ("kappa=inf", float("inf")),
         ("clip_reward=1", 1.0),
         ("protocol=machado", "machado"),
@@ -241,7 +306,7 @@ def test_a_recipe_that_is_not_there_gets_one_sentence(name: str, message: str) -
 
 @pytest.mark.parametrize("cls", RECIPES.values())
 def test_the_config_brings_every_field_back(cls: Any, tmp_path: Path) -> None:
-    recipe = cls(env="CartPole-v1", lr=0.5, kappa=float("inf"), widths=(3, 4), env_kwargs={"sutton_barto_reward": True})
+    recipe = cls(env="CartPole-v1", lr=0.5, clip_reward=float("inf"), widths=(3, 4), env_kwargs={"sutton_barto_reward": True})
     running.write_config(recipe, tmp_path)
     assert running.read_recipe(tmp_path) == recipe
     config = json.loads((tmp_path / "config.json").read_text())
@@ -279,6 +344,42 @@ def test_fields_reach_the_parts() -> None:
     assert actors.env.num_envs == 2
     munchausen: Any = prl.recipes.MunchausenDQN(munchausen_alpha=0.3, munchausen_tau=0.2, munchausen_low=-3.0).build().agent
     assert (munchausen.alpha, munchausen.tau, munchausen.low) == (0.3, 0.2, -3.0)
+
+
+def test_fields_reach_the_parts_of_td3_and_ddpg() -> None:
+    fields: dict[str, Any] = {
+        "widths": (5, 4), "lr": 0.25, "actor_lr": 0.125, "weight_decay": 0.5, "max_grad_norm": 1.5, "optimizer_eps": 0.01,
+        "tau": 0.3, "critics": 3, "final_bound": 1e-4, "noise_std": 0.7, "warmup_steps": 11, "update_every": 3, "updates": 2,
+        "n_step": 3, "gamma": 0.9, "per_alpha": 0.7, "capacity": 100, "batch_size": 9,
+    }  # fmt: skip
+    td3 = prl.recipes.TD3(**fields, delay=4, target_noise=0.6, noise_clip=0.8, noise="ou", noise_theta=0.4)
+    made: Any = td3.build_agent(VECTOR)
+    assert (made.tau, made.delay, made.target_noise, made.noise_clip) == (0.3, 4, 0.6, 0.8)
+    assert (made.policy.steps, made.policy.policy.noise.std, made.policy.policy.noise.theta) == (11, 0.7, 0.4)
+    for optimizer, lr, decay in ((made.actor_optimizer, 0.125, 0.0), (made.critic_optimizer, 0.25, 0.5)):
+        assert (float(optimizer.lr), optimizer.weight_decay, optimizer.max_grad_norm, optimizer.eps) == (lr, decay, 1.5, 0.01)
+    assert [tuple(p.shape) for p in made.critic.parameters()][::2] == [(3, 5, 5), (3, 5, 4), (3, 4, 1)]
+    for last in (list(made.critic.parameters())[-2:], list(made.actor.parameters())[-2:]):
+        assert all(0 < p.abs().max() <= 1e-4 for p in last)
+    assert next(iter(made.actor.parameters())).abs().max() > 0.1
+    memory = td3.memory(made, VECTOR)
+    assert (memory.view.n, memory.view.gamma, memory.rate.start, memory.rate.every, memory.rate.updates) == (3, 0.9, 11, 3, 2)  # type: ignore[attr-defined]
+    assert isinstance(memory.sampler, prl.Prioritized)
+    ddpg: Any = prl.recipes.DDPG(widths=(5, 4)).build_agent(VECTOR)
+    shapes = [tuple(p.shape) for p in ddpg.critic.parameters()]
+    assert shapes == [(5, 3), (5,), (1, 5 + 2, 4), (1, 1, 4), (1, 4, 1), (1, 1, 1)]  # the action enters at the second layer
+    assert type(ddpg.policy.policy.noise).__name__ == "OUNoise"
+
+
+def test_fields_reach_the_parts_of_sac() -> None:
+    recipe = prl.recipes.SAC(widths=(5,), lr=0.25, tau=0.3, alpha=0.5, alpha_lr=0.125, target_entropy=-0.7, warmup_steps=11)
+    made: Any = recipe.build_agent(VECTOR)
+    assert (made.tau, made.target_entropy, made.policy.steps) == (0.3, -0.7, 11)
+    assert made.temperature.log_alpha.exp().item() == pytest.approx(0.5)
+    for optimizer, lr in ((made.actor_optimizer, 0.25), (made.critic_optimizer, 0.25), (made.alpha_optimizer, 0.125)):
+        assert float(optimizer.lr) == lr
+    out = made.infer(np.zeros((2, 3), np.float32), False)
+    assert out.mean.shape == out.log_std.shape == (2, 2)
 
 
 def test_initial_weights_follow_the_seed_alone() -> None:

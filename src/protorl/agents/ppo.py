@@ -95,10 +95,9 @@ class PPO(Agent):
         for scaler in self.obs_scalers:
             scaler.count(rollout.obs[present])
         reward = rollout.reward
-        if self.reward_scaler is not None:  # a row that is absent leaves the return of its environment as it was
-            discount = torch.where(present, rollout.discount, 1.0)
-            reward = self.reward_scaler(reward, discount, rollout.ended & present)
-        value, next_value = self.network(rollout.obs).value, self.network(rollout.next_obs).value
+        if self.reward_scaler is not None:
+            reward = self.reward_scaler(reward, rollout.discount, rollout.ended, rollout.weight)
+        value, next_value = self.network.value(rollout.obs), self.network.value(rollout.next_obs)
         advantage = gae(reward, rollout.discount, rollout.ended, value, next_value, self.gae_lambda)
         ret = advantage + value
         error, spread = (column[present].var(correction=0) for column in (advantage, ret))

@@ -24,14 +24,19 @@ def _floats(*numbers: float) -> Array:
 
 
 class Probe(gymnasium.Env[Array, Any]):
-    """What the probes share: float vectors to observe, a step counter `t`, and exact snapshots of `remembers`."""
+    """What the probes share: float vectors to observe, a step counter `t`, and exact snapshots of `remembers`.
+
+    `continuous`: where the action means nothing (P1, P2, P3, P6), it is a number in [-1, 1] instead of one choice.
+    """
 
     remembers: tuple[str, ...] = ("t",)
     t = 0
 
-    def __init__(self, obs_size: int = 1, actions: int = 1) -> None:
+    def __init__(self, *, obs_size: int = 1, actions: int = 1, continuous: bool = False) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (obs_size,), np.float32)
         self.action_space: spaces.Space[Any] = spaces.Discrete(actions)
+        if continuous:
+            self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)

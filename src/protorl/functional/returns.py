@@ -41,9 +41,9 @@ def discounted_sum(x: Tensor, decay: Tensor) -> Tensor:
     Computed in log2(T) doublings: after each, y_t holds its next 2^i terms.
     """
     y, shift = x, 1
-    while shift < x.shape[0]:
-        y = torch.cat([y[:-shift] + decay[:-shift] * y[shift:], y[-shift:]])
-        decay = torch.cat([decay[:-shift] * decay[shift:], torch.zeros_like(decay[-shift:])])
+    while shift < len(x):
+        y = torch.cat([y[:-shift] + decay[: len(x) - shift] * y[shift:], y[-shift:]])
+        decay = decay[:-shift] * decay[shift:]
         shift *= 2
     return y
 

@@ -40,6 +40,11 @@ class ActorCritic(nn.Module):
         seen = features if critic.base is actor.base else critic.base.forward(obs)
         return ActorCriticOut(actor.head.forward(features), critic.head.forward(seen).value)
 
+    def value(self, obs: TensorObs) -> Tensor:
+        """State values [...] alone."""
+        value: Tensor = self.critic.forward(obs).value
+        return value
+
 
 class EnsembleLinear(nn.Module):
     """K linear layers at once: [K, B, inputs] (or [B, inputs], seen by all) -> [K, B, outputs], one batched product."""
@@ -56,12 +61,24 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class EnsembleNorm(nn.Module):
+    """K layer normalisations at once: [K, B, width] -> [K, B, width]."""
+
+    def __init__(self, k: int, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(k, 1, width)), nn.Parameter(torch.zeros(k, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+
+
 class QEnsemble(nn.Module):
     """K critics of observation and action, as one batch of matrix products: `critic(obs, action)` -> q [K, B].
 
     The action joins the features of `base` (an `MLP(obs, [])` passes the observation on, so that both enter the first
     layer; an `MLP(obs, [400])` lets the action enter at the second, as in DDPG), then come dense `widths`. Each member
     starts with weights of its own; the base, if it has weights, is shared. `bound`: last weights in U[-bound, bound].
+    `layer_norm` normalises before each activation.
     """
 
     def __init__(
@@ -72,6 +89,7 @@ class QEnsemble(nn.Module):
         activation: str = "relu",
         k: int = 2,
         bound: float | None = None,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         if action.kind != "box":
@@ -82,7 +100,10 @@ class QEnsemble(nn.Module):
         layers: list[nn.Module] = []
         inputs = base.features + math.prod(action.shape)
         for width in widths:
-            layers += [EnsembleLinear(k, inputs, width), activation_layer(activation)]
+            layers.append(EnsembleLinear(k, inputs, width))
+            if layer_norm:
+                layers.append(EnsembleNorm(k, width))
+            layers.append(activation_layer(activation))
             inputs = width
         self.layers = nn.Sequential(*layers, EnsembleLinear(k, inputs, 1, bound))
 

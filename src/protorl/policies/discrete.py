@@ -137,14 +137,17 @@ class Categorical:
     def sample(self, out: Any) -> tuple[Array, Array]:
         """Actions, and their log-probabilities [N]."""
         logits = as_numpy(out.logits)
-        logits = logits - logits.max(-1, keepdims=True)
-        cdf = np.exp(logits, dtype=np.float64).cumsum(-1)
-        total = cdf[..., -1:].copy()
+        z = logits.reshape(-1, logits.shape[-1])  # [N, n], or [N * A, n]
+        z = z - z.max(-1, keepdims=True)
+        cdf = np.exp(z, dtype=np.float64).cumsum(-1)
+        total = cdf[:, -1:].copy()
         cdf /= total  # ends in exactly 1, which no draw reaches, so an action of probability 0 is never counted to
-        u = self.draws.take(len(cdf), max(self.choices, 1))
-        action = (cdf <= u.reshape(total.shape)).sum(-1)
-        log_prob = np.take_along_axis(logits, action[..., None], -1)[..., 0] - np.log(total[..., 0])
-        return action, (log_prob.sum(-1) if self.choices else log_prob).astype(np.float32)
+        u = self.draws.take(len(logits), max(self.choices, 1))
+        action = (cdf <= u.reshape(-1, 1)).sum(-1)
+        log_prob = (z[np.arange(len(z)), action] - np.log(total[:, 0])).astype(np.float32)
+        if not self.choices:
+            return action, log_prob
+        return action.reshape(-1, self.choices), log_prob.reshape(-1, self.choices).sum(-1)
 
     def mode(self, out: Any) -> Array:
         best: Array = as_numpy(out.logits).argmax(-1)

@@ -14,13 +14,14 @@ from protorl.policies import GaussianNoise, NoisyDeterministic, OUNoise, Policy,
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
-from protorl.types import EnvSpec, ProtoRLError
+from protorl.types import EnvSpec
 
 
 class ActorCriticRecipe(OffPolicy):
     """What DDPG, TD3 and SAC share: an actor, an ensemble of critics, an optimizer for each, random actions at first."""
 
-    lr: float = hp(3e-4, "learning rate", low=0.0)
+    actions: ClassVar[tuple[str, ...]] = ("box",)
+
     actor_lr: float | None = hp(None, "learning rate of the actor; none: as lr", low=0.0)
     optimizer_eps: float = hp(1e-8, "Adam's epsilon", low=0.0)
     weight_decay: float = hp(0.0, "L2 penalty on the critic's weights", low=0.0)
@@ -32,16 +33,11 @@ class ActorCriticRecipe(OffPolicy):
 
     def network(self, spec: EnvSpec, head: Mapping[str, Any]) -> ActorCritic:
         """An actor with this head, and critics that see the action beside the observation (or the image's features)."""
-        if spec.action.kind != "box":
-            raise ProtoRLError(
-                f"{self.name} needs continuous actions, but those of {spec.id} are {spec.action.kind}: use dqn or ppo, or an "
-                "environment (or its continuous variant) whose actions are a Box"
-            )
         actor = build_network(spec, {"base": self.base_config(spec), "head": head})
         vector = self.base_config(spec)["type"] == "mlp"
         base, widths = self.critic_layers() if vector else ((), self.widths)
         critic_base = build_base(spec.obs, self.base_config(spec, widths=base))
-        critic = QEnsemble(critic_base, spec.action, widths, self.activation, self.critics, self.final_bound)
+        critic = QEnsemble(critic_base, spec.action, widths, self.activation, self.critics, self.final_bound, self.layer_norm)
         return ActorCritic(actor, critic).to(self.resolve_device(spec))
 
     def critic_layers(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -21,6 +21,7 @@ class DQN(OffPolicy):
     name: ClassVar[str] = "dqn"
     paper: ClassVar[str] = "Mnih et al. 2015, Nature 518"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.DQN
+    actions: ClassVar[tuple[str, ...]] = ("discrete",)
 
     lr: float = hp(6.3e-4, "learning rate", paper="2.5e-4", low=0.0)
     optimizer: str = hp("adam", "gradient descent", paper="centred RMSProp", choices=("adam", "rmsprop"))

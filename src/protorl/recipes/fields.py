@@ -32,9 +32,10 @@ def hp(
 
 def check(recipe: Any) -> None:
     """Every field of a recipe against its type, range and choices. Raises: ProtoRLError naming field, value and way out."""
+    kinds = hints(type(recipe))
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
-        converted = coerce(field.name, value, hints(type(recipe))[field.name])
+        converted = coerce(field.name, value, kinds[field.name])
         object.__setattr__(recipe, field.name, converted)
         if converted is None:
             continue

@@ -104,7 +104,7 @@ class PPO(Recipe):
     def falling(self, value: float, falls: bool, spec: EnvSpec) -> float | Schedule:
         """The value, or a straight line from it to 0 over all updates of the training."""
         rollouts = self.steps // (self.rollout_steps * spec.num_envs)
-        return Linear(value, 0.0, max(rollouts * self.updates(spec), 1)) if falls else value
+        return Linear(value, 0.0, max(rollouts * self.updates_per_rollout(spec), 1)) if falls else value
 
     def minibatches(self, spec: EnvSpec) -> int:
         """Updates per epoch."""
@@ -116,8 +116,8 @@ class PPO(Recipe):
             )
         return -(-rows // self.batch_size)
 
-    def updates(self, spec: EnvSpec) -> int:
-        """Updates per rollout."""
+    def updates_per_rollout(self, spec: EnvSpec) -> int:
+        """All epochs' minibatches."""
         return self.epochs * self.minibatches(spec)
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
@@ -129,7 +129,7 @@ class PPO(Recipe):
             batch_size=self.batch_size,
             view=Rollout(agent.prepare, self.gamma, self.clip_reward),
             sampler=Minibatches(self.minibatches(spec)),
-            rate=Rate(0, rows, self.updates(spec)),
+            rate=Rate(0, rows, self.updates_per_rollout(spec)),
             device=agent.device,
             seed=self.seed,
         )

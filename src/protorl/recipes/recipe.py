@@ -21,6 +21,9 @@ from protorl.recipes.fields import check, hints, hp, unknown_field
 from protorl.recipes.presets import preset
 from protorl.types import EnvSpec, ProtoRLError
 
+INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or td3"}
+"""Recipes for each kind of action, for whoever chose one that does not fit."""
+
 if TYPE_CHECKING:
     from protorl.recipes.running import Result
 
@@ -46,6 +49,8 @@ class Recipe:
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    actions: ClassVar[tuple[str, ...]] = ("discrete", "multidiscrete", "box")
+    """Kinds of actions the algorithm can choose."""
 
     env: str = hp("CartPole-v1", "environment id, probe id, or module:id")
     steps: int = hp(50_000, "length of the training", unit="agent steps, all environments together", low=0)
@@ -123,6 +128,11 @@ class Recipe:
 
     def build_agent(self, spec: EnvSpec) -> Agent:
         """The agent, its initial weights from the recipe's named stream."""
+        if spec.action.kind not in self.actions:
+            raise ProtoRLError(
+                f"{self.name or type(self).__name__} chooses {' or '.join(self.actions)} actions, but those of {spec.id} are "
+                f"{spec.action.kind}: use {INSTEAD[spec.action.kind]}, or another environment"
+            )
         torch.set_num_threads(self.resolve_threads(spec))
         with rng.torch_stream(self.seed, "networks"):
             return self.agent(spec)

@@ -1,0 +1,25 @@
+"""Every recipe, made small: what it needs to train within seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from protorl.recipes import RECIPES
+
+SMALL: dict[str, Any] = {
+    "num_envs": 1, "warmup_steps": 32, "batch_size": 16, "widths": (8, 8), "update_every": 4, "updates": 1, "target_every": 10,
+    "capacity": 200, "epsilon_steps": 200, "rollout_steps": 32, "epochs": 2, "eval_episodes": 2,
+}  # fmt: skip
+ENVS = dict.fromkeys(("ddpg", "td3", "sac"), "Pendulum-v1")
+
+
+def settings(name: str, **fields: Any) -> dict[str, Any]:
+    """The small settings that a recipe knows, and `fields`."""
+    known = {field.name for field in dataclasses.fields(RECIPES[name])}  # type: ignore[arg-type]
+    return {"env": ENVS.get(name, "CartPole-v1"), **{key: SMALL[key] for key in SMALL if key in known}, **fields}
+
+
+def small(name: str, **fields: Any) -> Any:
+    """A recipe by name with those settings."""
+    return RECIPES[name](**settings(name, **fields))
