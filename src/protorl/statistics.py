@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from protorl.types import Array, State
 
@@ -37,7 +38,7 @@ class RunningMeanStd:
         return self.m2 / self.count if self.count else np.ones_like(self.m2)
 
     def state_dict(self) -> State:
-        return {"count": self.count, "mean": np.array(self.mean), "m2": np.array(self.m2)}
+        return {"count": self.count, "mean": torch.from_numpy(np.array(self.mean)), "m2": torch.from_numpy(np.array(self.m2))}
 
     def load_state_dict(self, state: State) -> None:
         self.count, self.mean, self.m2 = state["count"], np.array(state["mean"]), np.array(state["m2"])

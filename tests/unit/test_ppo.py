@@ -99,8 +99,8 @@ EVERYTHING: dict[str, tuple[Any, dict[str, Any]]] = {
     "three-actions": (ThreeActions, {}),
     "three-betas": (ThreeActions, {"policy": "beta"}),
     "multidiscrete": (ManyChoices, {}),
-    "images-shared": (Images, {"base": "impala"}),
-    "images-separate": (Images, {"base": "impala", "share_base": False}),
+    "images-shared": (Images, {"base": "impala", "lr": 3e-4}),
+    "images-separate": (Images, {"base": "impala", "share_base": False, "lr": 3e-4}),
     "dict": (Dicts, {"lr": 3e-4}),
 }
 
@@ -215,27 +215,25 @@ def test_steps_spent_on_resets_cost_no_data(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(math.isfinite(value) for report in reports for value in report.values())
 
 
-def test_absent_rows_leave_the_running_return_and_the_explained_variance_alone() -> None:
-    def rollout(weight: list[float]) -> Batch:
-        """Time first; an absent row repeats the lane's first one, as the memory lays it out, with no reward."""
-        t = len(weight)
-        reward = tensor([0.0] * (t - 3) + [1.0, 2.0, 4.0]) * tensor(weight)
-        column = {
-            "obs": torch.eye(2)[[0] * (t - 2) + [1, 0]], "next_obs": torch.eye(2)[[1] * (t - 1) + [0]], "reward": reward,
-            "discount": tensor([0.0] * (t - 2) + [0.9, 0.9]), "ended": tensor([True] * (t - 2) + [False, False]),
-            "weight": tensor(weight), "action": torch.zeros(t, dtype=torch.int64), "log_prob": torch.zeros(t),
-        }  # fmt: skip
-        return Batch({name: value.unsqueeze(1) for name, value in column.items()})
-
-    results = []
-    for weight in ([1.0, 1, 1], [0.0, 0, 1, 1, 1]):
-        agent, _ = critic_of([0.5, 1.5], scale_rewards=True)
-        agent.reward_scaler.returns = np.array([10.0])
-        prepared = agent.prepare(rollout(weight))
-        results.append((agent.reward_scaler.returns, agent.explained_variance, prepared.ret[-3:] - prepared.value[-3:]))
-        assert agent.reward_scaler.returns == pytest.approx(0.9 * (0.9 * 2 + 4))
-        errors, returns = prepared.advantage[-3:], prepared.ret[-3:]
-        assert_close(agent.explained_variance, 1 - errors.var(correction=0) / returns.var(correction=0))
+@pytest.mark.parametrize("ends", [True, False], ids=["first-row-ends", "first-row-goes-on"])
+def test_absent_rows_leave_the_running_return_and_the_explained_variance_alone(ends: bool) -> None:
+    """An absent row repeats the lane's first one, as the memory lays it out, with no reward."""
+    column = {
+        "obs": torch.eye(2)[[0, 0, 0, 1, 0]], "next_obs": torch.eye(2)[[1, 1, 1, 1, 0]],
+        "reward": tensor([0.0, 0.0, 1.0, 2.0, 4.0]), "discount": tensor([0.0 if ends else 0.9] * 3 + [0.9] * 2),
+        "ended": tensor([ends] * 3 + [False] * 2), "weight": tensor([0.0, 0.0, 1.0, 1.0, 1.0]),
+        "action": torch.zeros(5, dtype=torch.int64), "log_prob": torch.zeros(5),
+    }  # fmt: skip
+    agent, _ = critic_of([0.5, 1.5], scale_rewards=True)
+    agent.reward_scaler.returns = np.array([10.0])
+    prepared = agent.prepare(Batch({name: value.unsqueeze(1) for name, value in column.items()}))
+    running = [11.0]
+    for reward in (2, 4):
+        running.append((0.0 if ends and reward == 2 else 0.9 * running[-1]) + reward)
+    assert agent.reward_scaler.returns == pytest.approx(0.9 * running[-1])
+    assert agent.reward_scaler.seen.mean == pytest.approx(np.mean([10.0, 10.0, *running]))  # the two before are as they were
+    errors, returns = prepared.advantage[2:], prepared.ret[2:]
+    assert_close(agent.explained_variance, 1 - errors.var(correction=0) / returns.var(correction=0))
 
 
 # The loss
