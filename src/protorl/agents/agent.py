@@ -8,18 +8,20 @@ import numpy as np
 import torch
 from torch import nn
 
+from protorl.networks import ActorCritic
 from protorl.types import Act, Batch, Columns, EnvSpec, Obs, State, Stateful, Step, TensorObs, Update, tree_map
 
 
 class Agent:
     """An algorithm: networks, optimizers, targets and counters. One paper, one subclass.
 
-    A subclass sets `network` and writes `act` and `learn`; `update` adds what happens every so many updates.
+    A subclass sets `network` and `policy`, and writes `learn`; `update` adds what happens every so many updates.
     `counters` names the plain numbers that belong to the state, besides everything that has a `state_dict` itself.
     `pure` names the methods that touch tensors only and map a batch to an Update: what `accelerate` may compile.
     """
 
     network: nn.Module
+    policy: Any
     counters: ClassVar[tuple[str, ...]] = ("updates",)
     pure: ClassVar[tuple[str, ...]] = ("learn",)
 
@@ -29,7 +31,7 @@ class Agent:
     @property
     def actor(self) -> nn.Module:
         """The part of the network that acts: all of it, unless a critic is in it too."""
-        return self.network
+        return self.network.actor if isinstance(self.network, ActorCritic) else self.network
 
     @property
     def device(self) -> torch.device:
@@ -46,7 +48,8 @@ class Agent:
 
     def act(self, obs: Obs, carry: Any = (), *, explore: bool) -> Act:
         """Actions [N, *A] for observations [N, *O]: with exploration, or the best the agent knows."""
-        raise NotImplementedError
+        out = self.infer(obs, explore)
+        return Act(self.policy(out) if explore else self.policy.mode(out))
 
     def learn(self, batch: Batch) -> Update:
         """One step of the paper's optimisation; tensors only, so that it can be compiled."""

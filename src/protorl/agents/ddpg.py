@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from protorl.agents.agent import Agent
 from protorl.functional import td_target
 from protorl.networks import ActorCritic, FlatParameters, Optimizer, clone
-from protorl.types import Act, Batch, Obs, ProtoRLError, Step, Update
+from protorl.types import Batch, ProtoRLError, Step, Update
 
 
 class DDPG(Agent):
@@ -56,17 +56,9 @@ class DDPG(Agent):
         self.target_parameters = [FlatParameters(part) for part in (self.target.actor, self.target.critic)]
 
     @property
-    def actor(self) -> nn.Module:
-        return self.network.actor
-
-    @property
     def critic(self) -> nn.Module:
         """Judges actions: q [K, B]."""
         return self.network.critic
-
-    def act(self, obs: Obs, carry: object = (), *, explore: bool) -> Act:
-        out = self.infer(obs, explore)
-        return Act(self.policy(out) if explore else self.policy.mode(out))
 
     def observe(self, step: Step) -> None:
         self.policy.restart(step.ended | ~step.valid)  # a step spent on a reset explored nothing

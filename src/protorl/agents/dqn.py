@@ -13,7 +13,7 @@ from protorl.agents.agent import Agent
 from protorl.functional import huber, pick, td_target
 from protorl.networks import FlatParameters, Network, Optimizer, clone
 from protorl.policies import Policy
-from protorl.types import Act, Batch, Obs, ProtoRLError, Update
+from protorl.types import Batch, ProtoRLError, Update
 
 
 class DQN(Agent):
@@ -37,10 +37,6 @@ class DQN(Agent):
         self.target = clone(network)
         self.online_parameters, self.target_parameters = FlatParameters(network), FlatParameters(self.target)
         self.target_every, self.kappa = target_every, kappa
-
-    def act(self, obs: Obs, carry: object = (), *, explore: bool) -> Act:
-        out = self.infer(obs, explore)
-        return Act(self.policy(out) if explore else self.policy.mode(out))
 
     @torch.no_grad()
     def bootstrap(self, batch: Batch) -> torch.Tensor:

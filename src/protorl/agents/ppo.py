@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
 
 from protorl.agents.agent import Agent
 from protorl.functional import clipped_surrogate, clipped_value_error, gae, kl_estimate, standardise
@@ -70,10 +69,6 @@ class PPO(Agent):
         self.reward_scaler = ReturnScaler() if scale_rewards else None
         self.stopped = False  # until the next rollout
         self.explained_variance = torch.zeros((), device=self.device)
-
-    @property
-    def actor(self) -> nn.Module:
-        return self.network.actor
 
     def columns(self, spec: EnvSpec) -> Columns:
         """Besides observation and action, the log-probability of what was done."""

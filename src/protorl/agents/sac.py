@@ -19,7 +19,7 @@ from protorl.agents.agent import Agent
 from protorl.functional import td_target
 from protorl.networks import ActorCritic, Adam, FlatParameters, Optimizer, clone
 from protorl.policies import SquashedGaussian
-from protorl.types import Act, Batch, Obs, ProtoRLError, Update
+from protorl.types import Batch, ProtoRLError, Update
 
 
 class Temperature(nn.Module):
@@ -71,17 +71,9 @@ class SAC(Agent):
         self.critic_parameters, self.target_parameters = FlatParameters(network.critic), FlatParameters(self.target)
 
     @property
-    def actor(self) -> nn.Module:
-        return self.network.actor
-
-    @property
     def critic(self) -> nn.Module:
         """Judges actions: q [K, B]."""
         return self.network.critic
-
-    def act(self, obs: Obs, carry: object = (), *, explore: bool) -> Act:
-        out = self.infer(obs, explore)
-        return Act(self.policy(out) if explore else self.policy.mode(out))
 
     def sample(self, obs: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Actions [B, A] of the current policy, and their log-probabilities [B]; differentiable."""
