@@ -85,7 +85,8 @@ CASES = {
     ),
     "ppo-beta-lunar": (
         "ppo",
-        {"env": "LunarLanderContinuous-v3", "policy": "beta", "num_envs": 2, "normalise_obs": True, "eval_every": 0, "steps": 450},
+        {"env": "LunarLanderContinuous-v3", "policy": "beta", "num_envs": 2, "normalise_obs": True, "eval_every": 0,
+         "steps": 450},
     ),
     "ppo-native": ("ppo", {"num_envs": 4, "backend": "native", "normalise_obs": True, "normalise_reward": True}),
     "ddpg-vector": ("ddpg", {"num_envs": 3, "widths": (8, 8)}),

@@ -51,6 +51,10 @@ class Agent:
         out = self.infer(obs, explore)
         return Act(self.policy(out) if explore else self.policy.mode(out))
 
+    def prepare(self, rollout: Batch) -> Batch:
+        """What becomes of a rollout [T, N] once before the updates from it (see `Rollout`): nothing, unless an agent says."""
+        return rollout
+
     def learn(self, batch: Batch) -> Update:
         """One step of the paper's optimisation; tensors only, so that it can be compiled."""
         raise NotImplementedError

@@ -261,10 +261,11 @@ def show_recipes() -> int:
     from rich.table import Table
 
     from protorl.recipes import RECIPES
+    from protorl.recipes.presets import tuned_for
 
     table = Table("recipe", "what it is", "paper", "tuned for", box=None)
     for name, recipe in RECIPES.items():
-        table.add_row(name, (recipe.__doc__ or "").split("\n")[0], recipe.paper, ", ".join(recipe.presets))
+        table.add_row(name, (recipe.__doc__ or "").split("\n")[0], recipe.paper, tuned_for(recipe.presets))
     Console().print(table)
     return 0
 
@@ -272,6 +273,7 @@ def show_recipes() -> int:
 def describe(words: list[str]) -> str:
     """The help page of a recipe: its fields for --set, with the values they have for the environment that was typed."""
     from protorl.recipes.fields import table
+    from protorl.recipes.presets import tuned_for
     from protorl.recipes.running import find_recipe
 
     cls = find_recipe(words[0])
@@ -280,7 +282,7 @@ def describe(words: list[str]) -> str:
     rows = table(recipe)
     width = max(len(name) for name, _, _ in rows)
     lines = [f"  {name:<{width}}  {value}  - {text}" for name, value, text in rows]
-    tuned = f"Tuned for {', '.join(cls.presets)}." if cls.presets else ""
+    tuned = f"Tuned for {tuned_for(cls.presets)}." if cls.presets else ""
     summary = (cls.__doc__ or "").split("\n")[0]
     head = f"{summary}\n\nPaper: {cls.paper or 'none named'}. {tuned}\n\n"
     return f"{head}Fields for --set KEY=VALUE, with their values for {recipe.env}:\n\n" + "\n".join(lines)

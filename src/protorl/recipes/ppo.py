@@ -121,7 +121,6 @@ class PPO(Recipe):
         return self.epochs * self.minibatches(spec)
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
-        assert isinstance(agent, agents.PPO)
         rows = self.rollout_steps * spec.num_envs
         return Replay(
             agent.columns(spec),

@@ -164,3 +164,9 @@ def preset(presets: Mapping[str, Mapping[str, Any]], env: Any) -> dict[str, Any]
     if env in presets:
         return dict(presets[env])
     return next((dict(values) for pattern, values in presets.items() if fnmatchcase(env, pattern)), {})
+
+
+def tuned_for(presets: Mapping[str, Mapping[str, Any]]) -> str:
+    """The environments of presets in words: "CartPole-v1, MuJoCo, Atari"."""
+    families = {**dict.fromkeys(MUJOCO, "MuJoCo"), "ALE/*": "Atari", "*NoFrameskip-v4": "Atari"}
+    return ", ".join(dict.fromkeys(families.get(pattern, pattern) for pattern in presets))
