@@ -42,14 +42,18 @@ class Gaussian:
         self.draws = Draws(seed, "gaussian", rows, max(1024, self.size), normal=True)
 
     def __call__(self, out: Any) -> Array:
-        return self.sample(out)[0]
+        return self.draw(out)[0]
+
+    def draw(self, out: Any) -> tuple[Array, Array]:
+        """Actions [N, A], and the noise in them [N, A]."""
+        mean = as_numpy(out.mean)
+        noise = self.draws.take(len(mean), self.size).astype(np.float32)
+        return mean + np.exp(as_numpy(out.log_std)) * noise, noise
 
     def sample(self, out: Any) -> tuple[Array, Array]:
         """Actions [N, A], and their log-probabilities [N]."""
-        mean, log_std = as_numpy(out.mean), as_numpy(out.log_std)
-        noise = self.draws.take(len(mean), self.size).astype(np.float32)
-        action = mean + np.exp(log_std) * noise
-        return action, (-0.5 * noise * noise - log_std - HALF_LOG_TAU).sum(-1, dtype=np.float32)
+        action, noise = self.draw(out)
+        return action, (-0.5 * noise * noise - as_numpy(out.log_std) - HALF_LOG_TAU).sum(-1, dtype=np.float32)
 
     def mode(self, out: Any) -> Array:
         return as_numpy(out.mean)
@@ -81,6 +85,10 @@ class SquashedGaussian(Gaussian):
     """
 
     NODES = 64  # of the quadrature in `entropy`
+
+    def __call__(self, out: Any) -> Array:
+        action: Array = np.tanh(self.draw(out)[0])
+        return action
 
     def sample(self, out: Any) -> tuple[Array, Array]:
         u, log_prob = super().sample(out)

@@ -87,9 +87,7 @@ class PPO(Recipe):
         kind = self.policy_kind(spec)
         orthogonal = self.init == "orthogonal"
         start = {"log_std": self.log_std} if kind == "gaussian" else {}
-        config = self.base_config(spec)
-        if config["type"] != "dict":
-            config["init"] = self.init
+        config = self.base_config(spec, self.init)
         head = {"type": kind, "gain": 0.01 if orthogonal else None, **start}
         actor = build_network(spec, {"base": config, "head": head})
         share = spec.pixels if self.share_base is None else self.share_base

@@ -19,7 +19,7 @@ from protorl.envs import make_vec_envs
 from protorl.memory import Replay
 from protorl.recipes.fields import check, hints, hp, unknown_field
 from protorl.recipes.presets import preset
-from protorl.types import EnvSpec, ProtoRLError
+from protorl.types import ArraySpec, EnvSpec, ProtoRLError
 
 INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or td3"}
 """Recipes for each kind of action, for whoever chose one that does not fit."""
@@ -137,14 +137,18 @@ class Recipe:
         with rng.torch_stream(self.seed, "networks"):
             return self.agent(spec)
 
-    def base_config(self, spec: EnvSpec, **mlp: Any) -> dict[str, Any]:
-        """The base of a network for `build_network`: "auto" is an MLP for vectors, the Nature network for images, one base
-        per entry for dicts. mlp: further arguments of an MLP."""
-        kind = self.base
-        if kind == "auto":
-            kind = "dict" if isinstance(spec.obs, dict) else "nature" if spec.pixels else "mlp"
-        fields = {"widths": self.widths, "activation": self.activation, "layer_norm": self.layer_norm}
-        return {"type": kind, **(fields | mlp if kind == "mlp" else {})}
+    def base_config(self, spec: EnvSpec, init: str = "default", **mlp: Any) -> dict[str, Any]:
+        """The base of a network for `build_network`: "auto" is an MLP for vectors, the Nature network for images, and one of
+        these for each entry of a dict. init: initial weights. mlp: further arguments of an MLP."""
+        fields = {"widths": self.widths, "activation": self.activation, "layer_norm": self.layer_norm} | mlp
+
+        def one(obs: ArraySpec) -> dict[str, Any]:
+            kind = self.base if self.base != "auto" else "nature" if obs.pixels else "mlp"
+            return {"type": kind, "init": init, **(fields if kind == "mlp" else {})}
+
+        if isinstance(spec.obs, dict):
+            return {"type": "dict", "bases": {key: one(entry) for key, entry in spec.obs.items()}}
+        return one(spec.obs)
 
     def resolve_device(self, spec: EnvSpec) -> torch.device:
         """`auto`: the GPU for images if there is one; small networks are faster on the CPU."""
