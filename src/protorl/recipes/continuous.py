@@ -76,9 +76,16 @@ class DDPG(ActorCriticRecipe):
     noise_theta: float = hp(0.15, "how fast Ornstein-Uhlenbeck noise returns", paper="0.15", low=0.0, high=1.0)
     action_layer: int = hp(2, "layer of the critic at which the action enters", paper="2", low=1)
 
+    agent_class: ClassVar[type[agents.DDPG]] = agents.DDPG
+
     def agent(self, spec: EnvSpec) -> Agent:
         network = self.network(spec, {"type": "deterministic", "bound": self.final_bound})
-        return agents.DDPG(network, self.policy(spec), *self.optimizers(network), tau=self.tau)
+        optimizers = self.optimizers(network)
+        return self.agent_class(network, self.policy(spec), *optimizers, tau=self.tau, **self.agent_arguments())
+
+    def agent_arguments(self) -> dict[str, Any]:
+        """What a variant of DDPG takes besides."""
+        return {}
 
     def critic_layers(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.widths[: self.action_layer - 1], self.widths[self.action_layer - 1 :]
@@ -116,17 +123,10 @@ class TD3(DDPG):
     target_noise: float = hp(0.2, "noise on the target action, in half ranges", paper="0.2", low=0.0)
     noise_clip: float = hp(0.5, "where that noise is clipped", paper="0.5", low=0.0)
 
-    def agent(self, spec: EnvSpec) -> Agent:
-        network = self.network(spec, {"type": "deterministic", "bound": self.final_bound})
-        return agents.TD3(
-            network,
-            self.policy(spec),
-            *self.optimizers(network),
-            tau=self.tau,
-            delay=self.delay,
-            target_noise=self.target_noise,
-            noise_clip=self.noise_clip,
-        )
+    agent_class: ClassVar[type[agents.DDPG]] = agents.TD3
+
+    def agent_arguments(self) -> dict[str, Any]:
+        return {"delay": self.delay, "target_noise": self.target_noise, "noise_clip": self.noise_clip}
 
 
 class SAC(ActorCriticRecipe):
