@@ -17,7 +17,7 @@ from protorl.functional import (
     tanh_log_slope,
 )
 from protorl.functional.densities import HALF_LOG_TAU
-from protorl.policies.draws import Draws, as_numpy
+from protorl.policies.draws import Draws, as_numpy, other_rows
 from protorl.rng import generator, pack, unpack
 from protorl.types import ActionSpec, Array, ProtoRLError, State
 
@@ -147,10 +147,7 @@ class Beta:
         alpha, beta = as_numpy(out.alpha), as_numpy(out.beta)
         if len(alpha) != len(self.generators):
             if self.generators:
-                raise ProtoRLError(
-                    f"this beta policy serves {len(self.generators)} environments but was given {len(alpha)} rows: "
-                    "make one policy for each set of environments"
-                )
+                raise other_rows("beta", len(self.generators), len(alpha))
             self.open(range(len(alpha)))
         x = np.stack([gen.beta(a, b) for gen, a, b in zip(self.generators, alpha, beta)])
         action = (2 * x.clip(1e-6, 1 - 1e-6) - 1).astype(np.float32)

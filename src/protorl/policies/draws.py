@@ -23,6 +23,14 @@ def discrete(action: ActionSpec, policy: str) -> int:
     return action.n
 
 
+def other_rows(policy: str, serves: int, given: int) -> ProtoRLError:
+    """The sentence for a policy that is given other environments than it serves."""
+    return ProtoRLError(
+        f"this {policy} policy serves {serves} environments but was given {given} rows: "
+        "make one policy for each set of environments"
+    )
+
+
 class Draws:
     """Random numbers for the rows (environments) of a policy; without `rows`, the first call decides that they are 0..N-1.
 
@@ -41,10 +49,7 @@ class Draws:
         """The next [n, k] float64."""
         if n != self.n:
             if self.n > 0:
-                raise ProtoRLError(
-                    f"this {self.name} policy serves {self.n} environments but was given {n} rows: "
-                    "make one policy for each set of environments"
-                )
+                raise other_rows(self.name, self.n, n)
             self.open(range(n))
         return self.streams.take(k)
 
