@@ -1,0 +1,143 @@
+"""A pure method compiled ahead of time, into a package that is kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from protorl.accelerate.graph import Run, Traced, trace
+from protorl.accelerate.precision import BFloat16Products, Rounded
+from protorl.networks import (
+    BetaHead,
+    C51Head,
+    CategoricalHead,
+    DeterministicHead,
+    DuelingHead,
+    GaussianHead,
+    Network,
+    QHead,
+    QuantileHead,
+)
+from protorl.types import Obs, ProtoRLError
+
+
+class AheadOfTime(Traced):
+    """The graph compiled by AOTInductor: forward, gradients, clipping and optimizer are one function call, without Python
+    between the operations and without guards.
+
+    The package is kept in the user's cache folder under the hash of the graph, and loaded from there the next time. Numbers
+    agree with the eager path to rounding.
+    """
+
+    def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run:
+        return package_of(graph, example, self.method)
+
+
+PLAIN_HEADS = (QHead, DuelingHead, C51Head, QuantileHead, CategoricalHead, GaussianHead, BetaHead, DeterministicHead)
+
+
+class AheadOfTimeInference:
+    """The outputs of an agent's actor for NumPy observations, its forward pass compiled by AOTInductor.
+
+    For a network whose head answers from the features alone (`fits`), and the number of rows that it first sees; others, dict
+    observations and noisy layers stay eager.
+    """
+
+    @staticmethod
+    def fits(network: nn.Module) -> bool:
+        """Whether it can stand for this network."""
+        return isinstance(network, Network) and type(network.head) in PLAIN_HEADS
+
+    def __init__(self, agent: Any, precision: str = "float32") -> None:
+        rounding = precision == "bf16"
+        self.eager = Rounded(agent.infer) if rounding else agent.infer
+        self.actor = agent.actor
+        self.products: Any = BFloat16Products if rounding else nullcontext
+        self.state = [tensor.detach() for tensor in (*self.actor.parameters(), *self.actor.buffers())]
+        self.rows: int | None = None
+        self.run: Run | None = None
+
+    def __call__(self, obs: Obs, explore: bool) -> Any:
+        if isinstance(obs, dict):
+            return self.eager(obs, explore)
+        if self.rows is None:
+            self.rows = len(obs)
+            self.prepare(torch.from_numpy(np.ascontiguousarray(obs)))
+        if self.run is None or len(obs) != self.rows:
+            return self.eager(obs, explore)
+        return tree_unflatten(self.run([*self.state, torch.from_numpy(np.ascontiguousarray(obs))]), self.form)
+
+    def prepare(self, obs: Tensor) -> None:
+        """Trace, and load or compile."""
+        names = [name for name, _ in (*self.actor.named_parameters(), *self.actor.named_buffers())]
+
+        def pure(*tensors: Tensor) -> list[Tensor]:
+            with self.products():
+                out = torch.func.functional_call(self.actor, dict(zip(names, tensors)), (tensors[-1],))
+            outputs, self.form = tree_flatten(out)
+            return outputs
+
+        with torch.no_grad():
+            example = (*[tensor.detach().clone() for tensor in self.state], obs)
+            graph = trace(pure, example, "acting")
+            if graph is not None:
+                self.run = package_of(graph, example, "acting")
+
+
+def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run:
+    """The compiled graph, from the cache or made now. Raises: ProtoRLError without a C++ compiler."""
+    package = cache_folder() / f"{graph_key(graph, example)}.pt2"
+    if not package.exists():
+        if not compiler():
+            raise ProtoRLError('accelerate "aot" needs a C++ compiler (g++ or clang++): install one, or use "eager"')
+        log = logging.getLogger("protorl")
+        log.info(f"compiling {name} ahead of time (half a minute, once for this algorithm and these sizes)")
+        compile_package(graph, example, package)
+    run: Run = torch._inductor.aoti_load_package(str(package)).loader.run
+    return run
+
+
+def compiler() -> bool:
+    """Whether there is a C++ compiler."""
+    return any(shutil.which(name) is not None for name in (os.environ.get("CXX", "g++"), "clang++"))
+
+
+def cache_folder() -> Path:
+    """Where compiled packages are kept: $XDG_CACHE_HOME/protorl, or ~/.cache/protorl."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(root) if root else Path.home() / ".cache") / "protorl"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def graph_key(graph: Any, example: tuple[Tensor, ...]) -> str:
+    """The hash of a traced graph: its operations, its constants, the shapes it runs on, the versions that compile it."""
+    digest = hashlib.sha256(graph.code.encode())
+    for name, tensor in graph.state_dict().items():
+        digest.update(f"{name} {tensor.tolist()}".encode())
+    shapes = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in example]
+    setting = (shapes, torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    digest.update(repr(setting).encode())
+    return digest.hexdigest()[:32]
+
+
+def compile_package(graph: Any, example: tuple[Tensor, ...], package: Path) -> None:
+    """Compile into `package`, which appears whole or not at all."""
+    import warnings
+
+    with tempfile.TemporaryDirectory(dir=package.parent) as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own deprecations
+        exported = torch.export.export(graph, example, strict=False)
+        made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(folder) / "learn.pt2"))
+        os.replace(made, package)

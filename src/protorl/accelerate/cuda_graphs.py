@@ -1,0 +1,66 @@
+"""A pure method recorded once as a CUDA graph, then replayed: one launch for all its kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protorl.accelerate.compiled import Compiled
+from protorl.accelerate.graph import Tensors
+from protorl.types import Batch, Update
+
+WARM_UP = 3
+
+
+class CudaGraph:
+    """A method's kernels, recorded at its first call and replayed from then on, on inputs that keep their place.
+
+    With Triton the kernels are those of `Compiled`, else the eager ones. Before the recording the method runs a few times
+    (libraries choose kernels and workspaces then); what that changed is put back. A batch of another size, and dict
+    observations, stay eager.
+    """
+
+    def __init__(self, agent: Any, method: str = "learn") -> None:
+        self.agent, self.method, self.eager = agent, method, getattr(agent, method)
+        self.graph: Any = None
+        self.size: int | None = None
+
+    def __call__(self, batch: Batch) -> Update:
+        if self.size is None:
+            self.size = len(batch)
+            self.record(batch)
+        if self.graph is None or len(batch) != self.size:
+            return self.eager(batch)
+        for name, place in self.inputs.items():
+            place.copy_(batch.columns[name], non_blocking=True)
+        self.graph.replay()
+        # the next replay writes into the same memory
+        return Update(self.update.priority.clone(), {name: value.clone() for name, value in self.update.metrics.items()})
+
+    def record(self, batch: Batch) -> None:
+        """Warm up, put everything back, record."""
+        columns = {name: batch.columns[name] for name in batch if name != "index"}
+        if not all(isinstance(column, Tensor) for column in columns.values()):
+            logging.getLogger("protorl").info(f"{self.method} stays eager: dict observations are not recorded")
+            return
+        self.inputs = {name: column.to(self.agent.device, copy=True) for name, column in columns.items()}
+        given = Batch(self.inputs)
+        run = Compiled(self.agent, self.method) if importlib.util.find_spec("triton") else self.eager
+        state = Tensors(self.agent).tensors()
+        before = [tensor.detach().clone() for tensor in state]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                run(given)
+        torch.cuda.current_stream().wait_stream(stream)
+        for tensor, value in zip(state, before, strict=True):
+            tensor.detach().copy_(value)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.update = run(given)
+        self.graph = graph
