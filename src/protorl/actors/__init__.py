@@ -1,5 +1,6 @@
 """Actors: who steps the environments."""
 
 from protorl.actors.local import LocalActors
+from protorl.actors.overlapped import OverlappedActors
 
-__all__ = ["LocalActors"]
+__all__ = ["LocalActors", "OverlappedActors"]

@@ -1,0 +1,104 @@
+"""Actors in this process: in turns with the learner, and one step ahead of it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import protorl as prl
+from protorl.types import Act
+
+
+class Counting:
+    """An agent whose action says how many updates it has made."""
+
+    def __init__(self) -> None:
+        self.updates = 0
+
+    def initial_carry(self, n: int) -> Any:
+        return ()
+
+    def act(self, obs: Any, carry: Any = (), *, explore: bool) -> Act:
+        assert explore
+        return Act(np.full(len(obs), self.updates % 2), extras={"updates": np.full(len(obs), self.updates)})
+
+
+def steps_of(actors: Any, n: int) -> list[Any]:
+    steps: list[Any] = []
+    while len(steps) < n:
+        steps += actors.poll()
+        actors.agent.updates += 1
+    actors.close()
+    return steps
+
+
+def test_a_step_is_seen_one_poll_later_and_chosen_with_the_weights_of_the_poll() -> None:
+    local = steps_of(prl.LocalActors(Counting(), prl.make_vec_envs("CartPole-v1", 3, seed=1)), 60)
+    behind = steps_of(prl.OverlappedActors(Counting(), prl.make_vec_envs("CartPole-v1", 3, seed=1)), 60)
+    for k, (one, two) in enumerate(zip(local, behind, strict=True)):
+        assert (one.extras["updates"] == k).all()
+        assert (two.extras["updates"] == k).all()
+        for name in ("obs", "action", "reward", "next_obs", "first", "terminated"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_the_first_poll_has_nothing_to_tell() -> None:
+    actors = prl.OverlappedActors(Counting(), prl.make_vec_envs("CartPole-v1", 2))
+    assert actors.poll() == []
+    assert len(actors.poll()) == 1
+    actors.close()
+
+
+def test_episodes_belong_to_the_steps_given() -> None:
+    actors = prl.OverlappedActors(Counting(), prl.make_vec_envs("protorl/Counter-v0", 1))
+    ended = 0
+    for _ in range(40):
+        for step in actors.poll():
+            ended += int(step.ended.sum())
+        if actors.flying is not None:
+            actors.flying[0].result()
+        assert len(actors.episodes()) == ended
+        ended = 0
+    actors.close()
+
+
+def test_environments_step_in_another_thread_while_this_one_works() -> None:
+    env = prl.make_vec_envs("CartPole-v1", 1)
+    plain, began, go = env.step, threading.Event(), threading.Event()
+
+    def step(action: Any) -> Any:
+        began.set()
+        assert go.wait(60)
+        return plain(action)
+
+    env.step = step  # type: ignore[method-assign]
+    actors = prl.OverlappedActors(Counting(), env)
+    assert actors.poll() == []
+    assert began.wait(60)  # under way, and yet we are here
+    go.set()
+    assert len(actors.poll()) == 1
+    actors.close()
+
+
+def test_a_crash_of_the_environment_is_raised_here_and_a_restart_forgets_the_step() -> None:
+    env = prl.make_vec_envs("CartPole-v1", 1)
+    actors = prl.OverlappedActors(Counting(), env)
+    actors.poll()
+    actors.poll()
+    plain = env.step
+
+    def crash(action: Any) -> Any:
+        raise prl.ProtoRLError("the pole broke")
+
+    env.step = crash  # type: ignore[method-assign]
+    actors.poll()
+    with pytest.raises(prl.ProtoRLError, match="the pole broke"):
+        actors.poll()
+    env.step = plain  # type: ignore[method-assign]
+    actors.restart(7)
+    assert actors.poll() == []
+    assert actors.poll()[0].first.all()
+    actors.close()
