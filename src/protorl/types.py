@@ -76,13 +76,15 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """Everything the other parts size themselves from. `time_limit` is in agent steps (None: no limit known)."""
+    """Everything the other parts size themselves from. `time_limit` is in agent steps (None: no limit known), `frame_skip`
+    in frames of an emulator per agent step (None: no emulator)."""
 
     id: str
     obs: ObsSpec
     action: ActionSpec
     num_envs: int
     time_limit: int | None = None
+    frame_skip: int | None = None
 
     @property
     def pixels(self) -> bool:

@@ -92,9 +92,13 @@ CASES = {
     "ddpg-vector": ("ddpg", {"num_envs": 3, "widths": (8, 8)}),
     "td3-per-nstep-vector": ("td3", {"num_envs": 2, "per_alpha": 0.6, "n_step": 3, "delay": 2}),
     "d3qn-per-nstep-vector": ("d3qn", {"per_alpha": 0.6, "n_step": 3, "num_envs": 3}),
+    "iqn-vector": ("iqn", {"num_envs": 3}),
+    "qr-dqn-annealed": ("qr-dqn", {"anneal": True}),
     "dqn-noisy": ("dqn", {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0}),
     "dqn-async": ("dqn", {"num_envs": 2, "backend": "async", "steps": 300, "eval_every": 0}),
     "dqn-native": ("dqn", {"num_envs": 4, "backend": "native"}),
+    "dqn-overlap": ("dqn", {"overlap": True, "num_envs": 2}),
+    "ppo-overlap-lunar": ("ppo", {"overlap": True, "env": "LunarLander-v3", "num_envs": 2, "eval_every": 0}),
     "dqn-lunar": ("dqn", {"env": "LunarLander-v3", "eval_every": 0}),
     "dqn-mountaincar": ("dqn", {"env": "MountainCar-v0", "eval_every": 0}),
     "d3qn-per-frames": (

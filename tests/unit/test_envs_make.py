@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 
@@ -20,8 +21,8 @@ from protorl.types import ProtoRLError
 
 
 def test_auto_takes_the_fast_one():
-    assert isinstance(make_vec_envs("CartPole-v1", 15), SyncEnv)
-    many = make_vec_envs("CartPole-v1", 16)
+    assert isinstance(make_vec_envs("CartPole-v1", 3), SyncEnv)
+    many = make_vec_envs("CartPole-v1", 4)
     assert isinstance(many, AdaptedEnv)
     assert isinstance(many._vector, CartPoleRows)
     assert isinstance(make_vec_envs("CartPole-v1", 16, wrappers=(gymnasium.wrappers.NormalizeReward,)), SyncEnv)
@@ -150,6 +151,17 @@ def test_atari_protocols_and_their_fields():
         make_env("ALE/Pong-v5", protocol="nautre")
     with pytest.raises(ProtoRLError, match=r"options \['sticki'\] are unknown; an AtariProtocol has sticky"):
         make_env("ALE/Pong-v5", sticki=0.5)
+
+
+def test_atari_knows_its_frames_per_step():
+    pytest.importorskip("ale_py", reason='ale_py is not installed: pip install "protorl[atari]"')
+    for arguments, frames in (({}, 4), ({"backend": "sync"}, 4), ({"frame_skip": 3}, 3)):
+        env = make_vec_envs("ALE/Pong-v5", 2, **arguments)
+        assert env.spec.frame_skip == frames
+        assert dataclasses.replace(env.spec, num_envs=1).frame_skip == frames
+        env.close()
+    for other in (make_vec_envs("CartPole-v1"), make_vec_envs("ALE/Pong-v5", protocol="raw")):
+        assert other.spec.frame_skip is None
 
 
 # Third parties and the old interface -----------------------------------------------------------------------------------

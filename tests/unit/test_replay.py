@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory
+from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory, storage
 from protorl.types import ArraySpec, Columns, Field, ProtoRLError, tree_map
 from tests.streams import ACTION, TAG, ListMemory, Stream, columns
 
@@ -34,7 +34,12 @@ def assert_same(memory: Replay, oracle: ListMemory) -> None:
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("n", [1, 3, 5])
 @pytest.mark.parametrize("stack", [(1, "reset"), (4, "reset"), (4, "zero")])
-def test_every_sampleable_row_equals_the_oracle(num_envs: int, n: int, stack: tuple[int, str]) -> None:
+@pytest.mark.parametrize("big", [False, True])  # rows of bytes and of whole words, gathered by the compiled loop
+def test_every_sampleable_row_equals_the_oracle(
+    num_envs: int, n: int, stack: tuple[int, str], big: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if big:
+        monkeypatch.setattr(storage, "SMALL_ROW", 0)
     k, padding = stack
     shape, dtype = ((2,), np.float32) if k == 1 else ((k, 2, 2), np.uint8)
     spec = columns(num_envs, shape, dtype, TAG, frame_stack=k, stack_padding=padding)
@@ -348,3 +353,21 @@ def test_the_state_between_episodes_holds_no_uninitialised_memory() -> None:
     memory.storage.clear_zero_frame()
     memory.add(Stream(1, 0).step()._replace(extras={}, terminated=np.array([True]), discount=np.zeros(1, np.float32)))
     assert memory.state_dict()["storage"]["heads"].tolist() == [[0.0, 0.0]]
+
+
+def test_an_array_is_read_into_again_only_when_nobody_holds_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SMALL_ROW", 0)
+    memory = Replay(columns(1, (4, 2, 2), np.uint8, frame_stack=4), 64, batch_size=16)
+    stream = Stream(1, seed=0, stack=4)
+    for _ in range(60):
+        memory.add(stream.step())
+    held = [memory.sample().obs[3:] for _ in range(9)]  # a view alone keeps an array
+    numbers = [memory.sample().obs.numpy() for _ in range(2)]
+    before = [torch.tensor(one) for one in numbers], [obs.clone() for obs in held]
+    assert len({obs.data_ptr() for obs in held}) == 9
+    for _ in range(9):
+        memory.sample()
+    assert all(torch.equal(one, torch.from_numpy(two)) for one, two in zip(before[0], numbers))
+    assert all(torch.equal(one, two) for one, two in zip(before[1], held))
+    del held, numbers
+    assert len({memory.sample().obs.data_ptr() for _ in range(20)}) <= 2  # no page is fresh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -27,7 +27,7 @@ EnvLike = str | Callable[..., Any]
 Wrap = Callable[[AnyEnv], AnyEnv]
 BACKENDS = ("auto", "sync", "async", "native", "envpool")
 CARTPOLES = {"CartPole-v0": 200, "CartPole-v1": 500}
-NATIVE_CARTPOLE_FROM = 16  # rows; below, the light loop is faster (see docs of make_vec_envs)
+NATIVE_CARTPOLE_FROM = 4  # rows; below, the light loop is faster (see docs of make_vec_envs)
 EXTRAS = {"box2d": "box2d", "Box2D": "box2d", "mujoco": "mujoco", "ale_py": "atari", "cv2": "atari", "minigrid": "minigrid"}
 
 
@@ -95,9 +95,9 @@ def make_vec_envs(
     """N environments behind the contract of `VecEnv`; see `make_env` for what the other arguments mean.
 
     backend: "sync" steps them in a loop in this process; "async" gives each a worker process; "native" uses a fast vector
-    implementation (ALE's C++ threads, CartPole in NumPy); "envpool" uses EnvPool. "auto" takes ALE's C++ for Atari, NumPy
-    for CartPole from 16 rows on, and the loop for everything else: measured on two cores, CartPole in NumPy breaks even
-    with the loop at 8 to 16 rows, and worker processes lose to the loop twice over for eight HalfCheetahs, ten times for
+    implementation (ALE's C++ threads, a compiled CartPole); "envpool" uses EnvPool. "auto" takes ALE's C++ for Atari, the
+    compiled CartPole from 4 rows on, and the loop for everything else: measured on two cores, compiled CartPoles break even
+    with the loop at 2 to 4 rows, and worker processes lose to the loop twice over for eight HalfCheetahs, ten times for
     eight CartPoles; they pay where one step of one environment takes milliseconds and there are cores to spare.
     Row i is seeded by the stream (seed, name, first_row + i).
 
@@ -121,6 +121,15 @@ def make_vec_envs(
     )
     id = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     rows: dict[str, Any] = {"id": id, "seed": seed, "name": name, "first_row": first_row}
+    made = _vector(maker, num_envs, backend, rows)
+    protocol = maker.atari_protocol(pool=backend == "envpool")
+    if protocol is not None:
+        made.spec = replace(made.spec, frame_skip=protocol.frame_skip)
+    return made
+
+
+def _vector(maker: EnvMaker, num_envs: int, backend: str, rows: dict[str, Any]) -> VecEnv:
+    id = rows["id"]
     if backend == "envpool":
         return _envpool(maker, num_envs, rows)
     native = None if backend in ("sync", "async") else _native(maker, num_envs, rows)
@@ -134,7 +143,7 @@ def make_vec_envs(
         one = maker()
         obs, limit = single_spec(one)
         one.close()
-        return AdaptedEnv(lambda: AsyncRows(maker, num_envs, first_row, id), obs=obs, time_limit=limit, **rows)
+        return AdaptedEnv(lambda: AsyncRows(maker, num_envs, rows["first_row"], id), obs=obs, time_limit=limit, **rows)
     return SyncEnv(maker, num_envs, **rows)
 
 
@@ -175,16 +184,22 @@ class EnvMaker:
         """
         return find_id(str(self.env), self.package_to_import)
 
-    def atari_protocol(self) -> AtariProtocol | None:
-        """The protocol to play by, or None where this is no Atari game (or a "raw" one)."""
+    def atari_protocol(self, pool: bool = False) -> AtariProtocol | None:
+        """The protocol to play by, or None where this is no Atari game (or a "raw" one). pool: EnvPool plays, which has its own
+        copy of the games: the ALE need not be installed."""
         if not isinstance(self.env, str) or self.protocol == "raw" or self.apply_api_compatibility:
             return None
-        spec = self.registered()
-        if spec.entry_point != "ale_py.env:AtariEnv":
+        if pool:
+            atari, sticky = self.env.startswith("ALE/"), True
+        else:
+            spec = self.registered()
+            atari = spec.entry_point == "ale_py.env:AtariEnv"
+            sticky = atari and spec.kwargs["repeat_action_probability"] > 0
+        if not atari:
             if self.protocol is not None:
                 raise ProtoRLError(f"{self.env} is not an Atari game: it has no protocol {self.protocol!r}")
             return None
-        named = "machado" if spec.kwargs["repeat_action_probability"] > 0 else "nature"
+        named = "machado" if sticky else "nature"
         protocol = named if self.protocol is None else self.protocol
         return find_protocol(protocol, self.frame_stack, self.time_limit, self.env_kwargs)
 
@@ -261,6 +276,11 @@ def _register(id: str) -> None:
             importlib.import_module("minigrid")
         except ImportError as error:
             raise ProtoRLError(f'{id} needs MiniGrid: pip install "protorl[minigrid]"') from error
+    elif id.startswith("MinAtar/"):
+        try:
+            importlib.import_module("minatar.gym").register_envs()
+        except ImportError as error:
+            raise ProtoRLError(f'{id} needs MinAtar: pip install "protorl[minatar]"') from error
     elif id.startswith("ALE/") or id.endswith(("NoFrameskip-v4", "NoFrameskip-v0")):
         require_ale()
 
@@ -304,11 +324,8 @@ def _envpool(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> VecEnv:
     task, options = maker.env, dict(maker.env_kwargs)
     obs: ObsSpec | None = None
     limit: int | None = None
-    protocol: AtariProtocol | None = None
-    if task.startswith("ALE/"):
-        # EnvPool has its own copy of the games: the ALE need not be installed.
-        given = "machado" if maker.protocol is None else maker.protocol
-        protocol = find_protocol(given, maker.frame_stack, maker.time_limit, options)
+    protocol = maker.atari_protocol(pool=True)
+    if protocol is not None:
         obs, limit = protocol.obs_spec("reset"), protocol.time_limit
         task, options = task.removeprefix("ALE/"), {}
     else:

@@ -18,6 +18,7 @@ from gymnasium.vector.utils import batch_space
 from protorl import rng
 from protorl.envs import snapshot
 from protorl.envs.atari import AtariProtocol, LifeLoss
+from protorl.envs.kernels import cartpole_step
 from protorl.types import Array, ProtoRLError, State
 
 ENVPOOL_INSTALL = 'the envpool backend needs EnvPool: pip install "protorl[envpool]"'
@@ -81,9 +82,9 @@ class AsyncRows(AsyncVectorEnv):
 
 
 class CartPoleRows(CartPoleVectorEnv):
-    """Gymnasium's CartPole for N rows at once in NumPy, with a generator per row in place of the one for all, so that a
-    row's episodes begin as those of the single environment with the same seed, whoever its neighbours are. Rows that ended
-    are reset when asked (`reset_mask`), so that no step is spent on a reset."""
+    """Gymnasium's CartPole for N rows at once, its step compiled, with a generator per row in place of the one for all, so
+    that a row's episodes begin as those of the single environment with the same seed, whoever its neighbours are. Rows that
+    ended are reset when asked (`reset_mask`), so that no step is spent on a reset."""
 
     metadata = {**CartPoleVectorEnv.metadata, "autoreset_mode": AutoresetMode.DISABLED}
     seeds_rows = True
@@ -91,15 +92,20 @@ class CartPoleRows(CartPoleVectorEnv):
     def __init__(self, num_envs: int, max_episode_steps: int, **options: Any) -> None:
         super().__init__(num_envs, max_episode_steps, **options)
         self.rows = [seeding.np_random(None)[0] for _ in range(num_envs)]
-        self._np_random: Any = self  # it draws the initial states of the rows that begin
+        self._np_random: Any = self  # it draws the initial states
 
     def uniform(self, low: float, high: float, size: tuple[int, int]) -> Array:
-        """[4, rows that begin] initial states, each from its own row's generator."""
-        begins = np.arange(self.num_envs) if size[1] == self.num_envs else np.flatnonzero(self.prev_done)
-        states = np.empty(size)
-        for column, row in enumerate(begins.tolist()):
-            states[:, column] = self.rows[row].uniform(low, high, 4)
-        return states
+        """[4, N] initial states, each row's from its own generator."""
+        return np.stack([row.uniform(low, high, 4) for row in self.rows], axis=1)
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        state: Any = self.state
+        obs = np.empty((self.num_envs, 4), np.float32)
+        terminated, truncated = np.empty((2, self.num_envs), np.bool_)
+        cos, sin = np.cos(state[2]), np.sin(state[2])
+        cartpole_step(state, cos, sin, action, self.steps, self.max_episode_steps, obs, terminated, truncated)
+        reward = -terminated.astype(np.float32) if self._sutton_barto_reward else np.ones(self.num_envs, np.float32)
+        return obs, reward, terminated, truncated, {}
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
@@ -110,15 +116,15 @@ class CartPoleRows(CartPoleVectorEnv):
         state: Any = self.state
         for row in np.flatnonzero(mask).tolist():
             state[:, row] = self.rows[row].uniform(self.low, self.high, 4)
-        self.steps[mask], self.prev_done[mask] = 0, False
+        self.steps[mask] = 0
         return state.T.astype(np.float32), {}
 
     def state_dict(self) -> State:
-        kept = {name: snapshot.freeze(getattr(self, name)) for name in ("state", "steps", "prev_done")}
+        kept = {name: snapshot.freeze(getattr(self, name)) for name in ("state", "steps")}
         return {**kept, "rows": [rng.pack(row) for row in self.rows]}
 
     def load_state_dict(self, state: State) -> None:
-        for name in ("state", "steps", "prev_done"):
+        for name in ("state", "steps"):
             setattr(self, name, snapshot.thaw(state[name]))
         for row, kept in zip(self.rows, state["rows"], strict=True):
             rng.unpack(row, kept)

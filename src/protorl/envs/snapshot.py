@@ -1,9 +1,9 @@
 """Exact snapshots of one Gymnasium environment, every wrapper included, as plain data that `torch.save` can keep and
 `torch.load(weights_only=True)` can read: tensors, numbers, strings, lists and dicts; never a pickled object.
 
-A simulator has a snapshot here if it offers `state_dict` and `load_state_dict`, or belongs to classic control, toy text
-or MuJoCo of Gymnasium, or is the plain ALE environment without sticky actions (ALE's own clone forgets which action
-would be repeated; `protorl.envs.atari.AtariGame` remembers it). Everything else is rebuilt from named seeds instead.
+A simulator has a snapshot here if it offers `state_dict` and `load_state_dict`, belongs to classic control, toy text or
+MuJoCo of Gymnasium or to MinAtar, or is the plain ALE environment without sticky actions (ALE's own clone forgets which
+action would be repeated; `protorl.envs.atari.AtariGame` remembers it). Everything else is rebuilt from named seeds instead.
 """
 
 from __future__ import annotations
@@ -145,7 +145,11 @@ def _save_wrapper(layer: Any) -> State:
 def _simulator_known(env: Any) -> bool:
     if _stateful(env):
         return True
-    return type(env).__module__.startswith(PLAIN_FAMILIES) or _plain_ale(env)
+    return type(env).__module__.startswith(PLAIN_FAMILIES) or _minatar(env) or _plain_ale(env)
+
+
+def _minatar(env: Any) -> bool:
+    return type(env).__module__ == "minatar.gym"
 
 
 def _plain_ale(env: Any) -> bool:
@@ -155,6 +159,13 @@ def _plain_ale(env: Any) -> bool:
 def _save_simulator(env: Any) -> State:
     if _stateful(env):
         return env.state_dict()
+    if _minatar(env):
+        game = env.game
+        return {
+            "last_action": game.last_action,
+            "random": freeze(game.random.get_state()),
+            "attributes": _plain_attributes(game.env),
+        }
     state: State = {"np_random": rng.pack(env.np_random)}
     if _plain_ale(env):
         clone = env.ale.cloneState(include_rng=True).serialize()
@@ -167,6 +178,14 @@ def _save_simulator(env: Any) -> State:
 def _load_simulator(env: Any, state: State) -> None:
     if _stateful(env):
         env.load_state_dict(state)
+        return
+    if _minatar(env):
+        game = env.game
+        game.seed(0)  # gives the game and its stickiness one generator, as every seeded reset does
+        game.random.set_state(thaw(state["random"]))
+        game.last_action = state["last_action"]
+        for name, value in state["attributes"].items():
+            setattr(game.env, name, thaw(value))
         return
     rng.unpack(env.np_random, state["np_random"])
     if "ale" in state:

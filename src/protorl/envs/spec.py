@@ -19,7 +19,8 @@ SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, or a Box of floats"
 def canonical(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Callable[[Any], Any] | None]:
     """The space an agent sees, and the function that takes one observation, or a batch, there (None: nothing to do).
 
-    Images in uint8, [H, W, C] or [H, W], become [C, H, W]; a Discrete observation becomes its one-hot vector.
+    Images in uint8, [H, W, C] or [H, W], become [C, H, W], and so do maps of bools [H, W, C], whose bytes are 0 and 1; a
+    Discrete observation becomes its one-hot vector.
 
     Raises:
         ProtoRLError: the space is neither a Box, a Discrete, nor a flat Dict of these.
@@ -43,6 +44,10 @@ def _canonical_leaf(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Leaf |
             f"observation space {space} is not supported: use {SUPPORTED_OBS}, or pass a Gymnasium observation wrapper "
             "in wrappers=(...) that makes one of it"
         )
+    if space.dtype == np.bool_ and len(space.shape) == 3:
+        height, width, channels = space.shape
+        seen = spaces.Box(0, 1, (channels, height, width), np.uint8)
+        return seen, lambda obs: np.moveaxis(np.asarray(obs), -1, -3).astype(np.uint8)
     if space.dtype == np.uint8 and len(space.shape) == 2:
         return spaces.Box(space.low[None], space.high[None], dtype=np.uint8), lambda obs: np.asarray(obs)[..., None, :, :]
     if space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[2] in (1, 3, 4) and space.shape[0] > 4:

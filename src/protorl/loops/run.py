@@ -41,6 +41,7 @@ class Run(Monitor):
 
     folder: holds metrics.csv, TensorBoard events and checkpoints/. log_every, eval_every, checkpoint_every: agent steps
     (0: never). evaluation: plays the evaluation episodes and touches nothing of training. keep: checkpoints kept.
+    frame_skip: an emulator's frames per agent step, to log them too.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Run(Monitor):
         checkpoint_every: int = 0,
         keep: int = 2,
         evaluation: Callable[[], Evaluation] | None = None,
+        frame_skip: int | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.total = Path(folder), steps
@@ -75,6 +77,7 @@ class Run(Monitor):
         self.show_at = 0.0
         self.wake = 0
         self.on_cpu = agent.device.type == "cpu"
+        self.frame_skip = frame_skip
 
     # What the loop calls
 
@@ -120,6 +123,8 @@ class Run(Monitor):
             metrics["episodes"] = len(self.finished)
             self.finished = []
         metrics["updates"] = self.updates
+        if self.frame_skip is not None:  # an emulator's frames; everything else here counts agent steps
+            metrics["frames"] = self.steps * self.frame_skip
         now = time.monotonic()
         metrics["steps_per_second"] = (self.steps - self.logged[0]) / max(now - self.logged[1], 1e-9)
         if evaluate and self.evaluation is not None:

@@ -117,13 +117,15 @@ def nstep_window(
 
 
 @compiled
-def stack_rows(rows: Array, ages: Array, ring: int, total: int, side_row: Array, zero: int, out: Array) -> None:
-    """The k rows whose frames make each stack, oldest first, for observations at `rows` of age `ages`.
+def stack_rows(rows: Array, ring: int, counts: Array, live: Array, book: Array, side_row: Array, zero: int, out: Array) -> None:
+    """The k rows whose frames make each stack [B, k], oldest first, for observations at `rows` [B].
 
-    A row >= total is a final observation in the side region; its stack continues at the row it followed, `side_row`.
-    `zero` is the row of a zero frame that pads a young episode's stack, or -1 to repeat the episode's first frame.
+    A row >= the number of slots is a final observation in the side region; its stack continues at the row it followed,
+    `side_row`. A live lane's newest observation has no row in the book yet: it follows the row before. `zero` is the row of
+    a zero frame that pads a young episode's stack, or -1 to repeat the episode's first frame.
     """
     k = out.shape[1]
+    total = book.shape[0]
     for b in range(rows.shape[0]):
         out[b, k - 1] = rows[b]
         newest = rows[b]
@@ -133,13 +135,32 @@ def stack_rows(rows: Array, ages: Array, ring: int, total: int, side_row: Array,
             back = 1
         lane = newest // ring
         position = newest % ring
+        if back == 0 and live[lane] and position == counts[lane] % ring:
+            age = book[lane * ring + (position - 1) % ring].age + 1
+        else:
+            age = book[newest].age + back
         for j in range(1, k):
-            if j <= ages[b]:
+            if j <= age:
                 out[b, k - 1 - j] = lane * ring + (position - j + back) % ring
             elif zero >= 0:
                 out[b, k - 1 - j] = zero
             else:
                 out[b, k - 1 - j] = out[b, k - j]
+
+
+@compiled
+def gather_pairs(table: Array, rows: Array, successors: Array, obs: Array, next_obs: Array) -> None:
+    """Copy rows [B, k] and successors [B, k] of `table` [R, W] to `obs` and `next_obs` [B, k, W], example by example: the
+    frames that an example's two stacks share come from memory once, and from the cache the second time."""
+    for b in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            row = rows[b, j]
+            for w in range(table.shape[1]):  # a loop over words: faster than a slice, which Numba copies byte by byte
+                obs[b, j, w] = table[row, w]
+        for j in range(rows.shape[1]):
+            row = successors[b, j]
+            for w in range(table.shape[1]):
+                next_obs[b, j, w] = table[row, w]
 
 
 @compiled

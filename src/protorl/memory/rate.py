@@ -25,6 +25,10 @@ class Rate:
         if self.steps > before:
             self.credit += self.updates * (self.steps // self.every - before // self.every)
 
+    def expected(self, steps: int) -> int:
+        """How many updates a training of so many agent steps makes."""
+        return self.updates * max(steps // self.every - self.start // self.every, 0)
+
     def take(self) -> int:
         """How many updates are due now; they count as made."""
         due, self.credit = self.credit, 0

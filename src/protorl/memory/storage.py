@@ -8,6 +8,7 @@ when read.
 from __future__ import annotations
 
 import logging
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 
-from protorl.memory.kernels import append_rows, stack_rows
+from protorl.memory.kernels import append_rows, gather_pairs, stack_rows
 from protorl.types import Array, ArraySpec, Columns, Field, ProtoRLError, State, Step, tree_leaves, tree_map
 
 SMALL_ROW = 256
@@ -84,6 +85,29 @@ def plan_memory(columns: Columns, capacity: int, device: torch.device | str = "c
     return MemoryPlan(capacity, str(device), {name: size * capacity for name, size in sizes.items()}, int(free))
 
 
+class Buffers:
+    """Arrays to read into, each used again once nobody holds what was read: writing to fresh pages takes several times as long
+    as the copy itself. Where all are held, a new array is given."""
+
+    def __init__(self, count: int = 4) -> None:  # two observations of this batch, and of the one before
+        self.count = count
+        self.pool: list[tuple[Array, Any]] = []  # an array, and a weak reference to the view of it that was lent
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array, not zeroed."""
+        self.pool = [(whole, lent) for whole, lent in self.pool if lent() is not None or whole.shape == shape]
+        for i, (whole, lent) in enumerate(self.pool):
+            if lent() is None:
+                view = whole[...]
+                self.pool[i] = whole, weakref.ref(view)
+                return view
+        whole = np.empty(shape, dtype)
+        view = whole[...]
+        if len(self.pool) < self.count:
+            self.pool.append((whole, weakref.ref(view)))
+        return view
+
+
 class Table:
     """One column of rows on a device. On the CPU, rows are written through NumPy, which is cheaper for few rows."""
 
@@ -91,10 +115,19 @@ class Table:
         if field.dtype.name not in TORCH_DTYPES:
             raise ProtoRLError(f"a column of dtype {field.dtype} cannot be stored; use one of {', '.join(TORCH_DTYPES)}")
         self.field, self.device = field, device
-        # Not zeroed: pages that are never written take no memory.
-        self.data = torch.empty((rows, *field.shape), dtype=TORCH_DTYPES[field.dtype.name], device=device)
-        self.array: Array | None = self.data.numpy() if device.type == "cpu" else None
-        self.small = self.array is not None and row_bytes(field) <= SMALL_ROW
+        self.small = device.type == "cpu" and row_bytes(field) <= SMALL_ROW
+        self.buffers = Buffers()
+        self.allocate(rows)
+
+    def allocate(self, rows: int) -> None:
+        """Not zeroed: pages that are never written take no memory. NumPy asks for huge pages where torch does not, which
+        makes reading rows from all over a big table faster by a third."""
+        self.array: Array | None = None
+        if self.device.type == "cpu":
+            self.array = np.empty((rows, *self.field.shape), self.field.dtype)
+            self.data = torch.from_numpy(self.array)
+        else:
+            self.data = torch.empty((rows, *self.field.shape), dtype=TORCH_DTYPES[self.field.dtype.name], device=self.device)
 
     def write(self, rows: Array, values: Array) -> None:
         if self.array is not None:
@@ -108,14 +141,30 @@ class Table:
             return torch.from_numpy(self.array.take(rows, 0))  # type: ignore[union-attr]
         return self.data.index_select(0, torch.from_numpy(rows).to(self.device))
 
+    def span(self, rows: slice) -> torch.Tensor:
+        """Neighbouring rows, on the CPU; big ones are not copied."""
+        return self.data[rows].clone() if self.small else self.data[rows].cpu()
+
+    def read_pair(self, rows: Array, successors: Array, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows [B, k] and successors [B, k], k rows making one item: two tensors [B, *shape]."""
+        shape = (rows.shape[0], *shape)
+        if self.array is None or self.small:
+            return self.read(rows.reshape(-1)).reshape(shape), self.read(successors.reshape(-1)).reshape(shape)
+        word = np.int64 if row_bytes(self.field) % 8 == 0 else np.uint8
+        table = self.array.reshape(self.array.shape[0], -1).view(word)
+        outs = [self.buffers.take((*rows.shape, table.shape[1]), word) for _ in range(2)]
+        gather_pairs(table, rows, successors, *outs)
+        # The tensors hold the arrays that were lent, however they are viewed: NumPy's own views would not.
+        obs, next_obs = (torch.from_numpy(out).view(self.data.dtype).reshape(shape) for out in outs)
+        return obs, next_obs
+
     def copy(self, source: Array, target: Array) -> None:
         self.data[torch.from_numpy(target).to(self.device)] = self.read(source)
 
     def grow(self, rows: int) -> None:
         old = self.data
-        self.data = torch.empty((rows, *self.field.shape), dtype=old.dtype, device=self.device)
+        self.allocate(rows)
         self.data[: old.shape[0]] = old
-        self.array = self.data.numpy() if self.device.type == "cpu" else None
 
 
 class Storage:
@@ -243,48 +292,54 @@ class Storage:
         free[self.free_count : self.free_count + old] = np.arange(old, self.sides)
         self.free, self.free_count = free, self.free_count + old
 
-    def read_obs(self, rows: Array, final: Array | None = None) -> Any:
-        """Observations at `rows` [B] (slots, or side rows), frame stacks rebuilt: tensors [B, *O]."""
+    def read_obs(self, rows: Array, successors: Array) -> tuple[Any, Any]:
+        """Observations at `rows` [B] and at `successors` [B] (slots, or side rows), frame stacks rebuilt: [B, *O] each."""
 
-        def read(spec: ArraySpec, table: Table) -> torch.Tensor:
+        def read(spec: ArraySpec, table: Table) -> tuple[torch.Tensor, torch.Tensor]:
+            if table.small and spec.frame_stack == 1:
+                return table.read(rows), table.read(successors)
             if spec.frame_stack == 1:
-                return table.read(rows)
-            inside = rows < self.slots
-            before = np.where(inside, rows, self.side_row[np.where(inside, 0, rows - self.slots)])
-            live_head = inside & self.is_head(rows)
-            previous = np.where(live_head, rows // self.ring * self.ring + (rows - 1) % self.ring, before)
-            ages = self.book["age"][previous] + (~inside | live_head)
-            frames = np.empty((len(rows), spec.frame_stack), np.int64)
-            zero = self.slots + self.sides if spec.stack_padding == "zero" else -1
-            stack_rows(rows, ages, self.ring, self.slots, self.side_row, zero, frames)
-            return table.read(frames.reshape(-1)).reshape(len(rows), *spec.shape)
+                return table.read_pair(rows[:, None], successors[:, None], spec.shape)
+            return table.read_pair(self.stacked(rows, spec), self.stacked(successors, spec), spec.shape)
 
-        return tree_map(read, self.columns.obs, self.obs)
+        pairs = tree_map(read, self.columns.obs, self.obs)
+        return tree_map(lambda pair: pair[0], pairs), tree_map(lambda pair: pair[1], pairs)
 
-    def is_head(self, slots: Array) -> Array:
-        """Whether each slot holds the newest observation of a live lane."""
-        lane = np.minimum(slots // self.ring, self.lanes - 1)
-        return self.live[lane] & (slots % self.ring == self.counts[lane] % self.ring)
+    def stacked(self, rows: Array, spec: ArraySpec) -> Array:
+        """The rows [B, k] whose frames make the stacks at `rows` [B]."""
+        frames = np.empty((len(rows), spec.frame_stack), np.int64)
+        zero = self.slots + self.sides if spec.stack_padding == "zero" else -1
+        stack_rows(rows, self.ring, self.counts, self.live, self.book, self.side_row, zero, frames)
+        return frames
 
     # Rows for an incremental checkpoint
 
     def rows(self, start: list[int]) -> State:
-        """Rows start[lane] .. counts[lane] - 1 of every lane as plain tensors, final observations included."""
-        lanes = []
-        for lane, first in enumerate(start):
-            slots = lane * self.ring + np.arange(first, self.counts[lane]) % self.ring
-            sides = self.final_rows(slots)
-            lanes.append(
-                {
-                    "start": int(first),
-                    "book": {name: self.book[name][slots] for name in ("reward", "discount", "age")},
-                    "final": self.book["side"][slots] >= 0,
-                    "obs": [table.read(slots).cpu() for table in self.leaves],
-                    "final_obs": [table.read(sides).cpu() for table in self.leaves],
-                    "tables": {name: table.read(slots).cpu() for name, table in self.tables.items()},
-                }
-            )
-        return {"lanes": lanes}
+        """Rows start[lane] .. counts[lane] - 1 of every lane as far as they are still there, final observations included: those
+        up to the end of the ring, and those that begin it again ("wrapped"). Big rows on the CPU are not copied: such tensors
+        are the memory itself, good until the next step."""
+        parts: State = {"lanes": [], "wrapped": []}
+        for lane, oldest in enumerate(start):
+            count = int(self.counts[lane])
+            first = max(oldest, count - self.ring)
+            turn = max(first, (count - 1) // self.ring * self.ring)
+            parts["lanes"].append(self.piece(lane, first, turn))
+            parts["wrapped"].append(self.piece(lane, turn, count))
+        return parts
+
+    def piece(self, lane: int, first: int, end: int) -> State:
+        """Rows first .. end - 1 of a lane, which lie side by side."""
+        place = lane * self.ring + first % self.ring
+        slots = slice(place, place + end - first)
+        sides = self.final_rows(np.arange(slots.start, slots.stop))
+        return {
+            "start": first,
+            "book": {name: self.book[name][slots].copy() for name in ("reward", "discount", "age")},
+            "final": self.book["side"][slots] >= 0,
+            "obs": [table.span(slots) for table in self.leaves],
+            "final_obs": [table.read(sides).cpu() for table in self.leaves],
+            "tables": {name: table.span(slots) for name, table in self.tables.items()},
+        }
 
     def final_rows(self, slots: Array) -> Array:
         """Where the final observations of those rows lie that ended an episode."""
@@ -293,28 +348,26 @@ class Storage:
 
     def restore_rows(self, segment: State) -> None:
         """Put rows back where they were; later segments win over earlier ones."""
-        for lane, part in enumerate(segment["lanes"]):
+        for lane, part in [*enumerate(segment["lanes"]), *enumerate(segment.get("wrapped", []))]:
             final = np.asarray(part["final"])
-            old = max(0, len(final) - self.ring)  # rows of a longer segment that its own later rows overwrote
-            slots = lane * self.ring + np.arange(part["start"] + old, part["start"] + len(final)) % self.ring
+            slots = lane * self.ring + np.arange(part["start"], part["start"] + len(final)) % self.ring
             stale = self.final_rows(slots) - self.slots
             self.free[self.free_count : self.free_count + len(stale)] = stale
             self.free_count += len(stale)
             for name, values in part["book"].items():
-                self.book[name][slots] = np.asarray(values)[old:]
+                self.book[name][slots] = np.asarray(values)
             self.book["side"][slots] = -1
-            ends = slots[final[old:]]
+            ends = slots[final]
             while self.free_count < len(ends) + self.lanes:
                 self.grow_sides()
             self.free_count -= len(ends)
             self.book["side"][ends] = self.free[self.free_count : self.free_count + len(ends)]
             self.side_row[self.book["side"][ends]] = ends
-            gone = int(final[:old].sum())
             for table, obs, final_obs in zip(self.leaves, part["obs"], part["final_obs"]):
-                table.write(slots, obs.numpy()[old:])
-                table.write(self.final_rows(slots), final_obs.numpy()[gone:])
+                table.write(slots, obs.numpy())
+                table.write(self.final_rows(slots), final_obs.numpy())
             for name, table in self.tables.items():
-                table.write(slots, part["tables"][name].numpy()[old:])
+                table.write(slots, part["tables"][name].numpy())
 
     def state_dict(self) -> State:
         """All but the rows: lane counters and the newest observation of live lanes."""

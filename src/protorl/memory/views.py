@@ -47,8 +47,7 @@ def read(storage: Storage, slots: Array, n: int, gamma: float, clip_reward: floa
     clip = np.inf if clip_reward is None else clip_reward
     nstep_window(slots, storage.ring, n, gamma, clip, storage.book, returns, discounts, successors)
     columns = {name: table.read(slots) for name, table in storage.tables.items()}
-    columns["obs"] = storage.read_obs(slots)
-    columns["next_obs"] = storage.read_obs(successors)
+    columns["obs"], columns["next_obs"] = storage.read_obs(slots, successors)
     columns["reward"] = torch.from_numpy(returns).to(storage.device)
     columns["discount"] = torch.from_numpy(discounts).to(storage.device)
     return columns

@@ -1,0 +1,114 @@
+"""One million prioritized, frame-stacked Atari steps: what the whole process takes, and how fast examples come out.
+
+    python benchmarks/throughput/atari_memory.py                  # about a minute, 8 GB
+    python benchmarks/throughput/atari_memory.py --steps 100000   # small
+
+Random frames, no emulator: 8 environments, episodes of 2,000 steps, 3-step returns, prioritized replay. Samples of 32 and of
+512 examples stand beside one plain copy of as many bytes from some place in the same memory, made in turns with them, because
+absolute numbers move with the machine. The bytes are those of both stacks of each example (2 x 28,224), as a learner gets them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+import protorl as prl
+from protorl.types import ActionSpec, Array, ArraySpec, Columns, Step
+
+ENVS, EPISODE = 8, 2_000
+FRAME = (84, 84)
+
+
+def fill(memory: prl.Replay, steps: int) -> float:
+    """Add vector steps until `steps` rows are there; returns rows per second."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (97, ENVS, *FRAME), np.uint8)
+    stack = np.zeros((ENVS, 4, *FRAME), np.uint8)
+    stack[:, 3] = frames[-1]
+    no, yes, ones = np.zeros(ENVS, bool), np.ones(ENVS, bool), np.ones(ENVS, np.float32)
+    action, first = np.zeros(ENVS, np.int64), yes
+    began = time.perf_counter()
+    for t in range(steps // ENVS):
+        following = np.concatenate([stack[:, 1:], frames[t % 97][:, None]], 1)
+        over = (t + 251 * np.arange(ENVS)) % EPISODE == EPISODE - 1
+        discount = 1 - over.astype(np.float32)
+        memory.add(Step(stack, action, ones, discount, over, no, following, first, yes))
+        first, stack = over, following
+        if over.any():
+            stack = following.copy()
+            stack[over, :3] = 0
+    return steps / (time.perf_counter() - began)
+
+
+def in_turns(calls: dict[str, Callable[[], object]], times: int) -> dict[str, list[float]]:
+    """Seconds of each call, A B C A B C ..."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(times):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--times", type=int, default=100)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    obs = ArraySpec((4, *FRAME), np.dtype(np.uint8), frame_stack=4, stack_padding="zero")
+    columns = Columns(obs, ActionSpec("discrete", (), np.dtype(np.int64), n=6), ENVS)
+    memory = prl.Replay(columns, args.steps, batch_size=32, view=prl.NStep(3, 0.99, 1.0), sampler=prl.Prioritized(0.6, 0.4))
+    rows_per_second = fill(memory, args.steps)
+    frames = memory.storage.leaves[0].data[: memory.storage.slots].numpy().reshape(-1)
+    places = np.random.default_rng(1)
+    report: dict[str, Any] = {
+        "steps": args.steps,
+        "examples": len(memory),
+        "rows_added_per_second": round(rows_per_second),
+        "rss_gb": round(psutil.Process().memory_info().rss / 1e9, 2),
+    }
+    for size in (32, 512):
+        memory.batch_size = memory.sampler.batch_size = size  # type: ignore[attr-defined]
+        memory.sampler.strata = np.arange(size) / size  # type: ignore[attr-defined]
+        moved = 2 * size * obs.size
+        target = np.zeros(moved, np.uint8)
+        held = [memory.sample() for _ in range(3)]  # compiles, and makes the arrays that are then used again
+        del held
+
+        def learn(size: int = size) -> None:
+            batch = memory.sample()
+            memory.feedback(batch, torch.ones(size))
+
+        def copy(moved: int = moved, target: Array = target) -> None:
+            start = int(places.integers(0, frames.size - moved))
+            np.copyto(target, frames[start : start + moved])
+
+        calls = {"sample": memory.sample, "sample_and_feedback": learn, "copy": copy}
+        for name, seconds in in_turns(calls, args.times).items():
+            least, median = min(seconds), statistics.median(seconds)
+            report[f"{name}_{size}"] = {
+                "median_us": round(median * 1e6),
+                "least_us": round(least * 1e6),
+                "gb_per_second": round(moved / median / 1e9, 2),
+                "gb_per_second_at_best": round(moved / least / 1e9, 2),
+            }
+        sample, copied = report[f"sample_{size}"], report[f"copy_{size}"]
+        report[f"sample_{size}_of_copy_speed"] = round(copied["median_us"] / sample["median_us"], 2)
+    report["peak_rss_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
