@@ -40,8 +40,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Throughput beside public peers, paired in one run.
+# Start-up, and throughput beside public peers, paired in one run.
 bench: $(BENCH)/.peers
+	$(BENCH)/bin/python benchmarks/startup.py
 	$(BENCH)/bin/python benchmarks/throughput/run.py
 
 # Learning to the published scores, several seeds each (hours).

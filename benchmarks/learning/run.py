@@ -52,8 +52,11 @@ AOT = {"accelerate": "aot"}
 CLEANRL = "CleanRL documentation, 3 seeds: training return at the end"
 CLEANRL_V4 = CLEANRL + " (v4 there, v5 here)"
 AUTHORS = "the authors' learning curves at 100k, 10 seeds (v1 there, v5 here)"
+DOPAMINE_SAC = "Dopamine, 5 seeds: training return (v2 there, v5 here)"
 SB3_ZOO = "rl-baselines3-zoo, benchmark.md, one run (v2 there; the interval is over episodes)"
+MINATAR = "Young and Tian 2019, figure (digitised), 30 seeds: training return, mean of 100 episodes, at 1M"
 ZOO = "SB3-contrib documentation, qrdqn.md: DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
+ZOO_QR = "SB3-contrib documentation, qrdqn.md: QR-DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 EXPERIMENTS = {
     "dqn-cartpole": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO),
     "dqn-cartpole-zoo": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO, settings={"n_step": 1, "eval_every": 5000}),
@@ -67,6 +70,12 @@ EXPERIMENTS = {
     "munchausen-cartpole": Experiment("munchausen-dqn", "CartPole-v1", "none", None, "own control: DQN above", seeds=5),
     "munchausen-acrobot": Experiment("munchausen-dqn", "Acrobot-v1", "none", None, "own control: DQN above", seeds=5),
     "double-dqn-lunarlander": Experiment("double-dqn", "LunarLander-v3", "none", None, "own control: DQN above", seeds=5),
+    "qr-dqn-cartpole": Experiment("qr-dqn", "CartPole-v1", "386 ± 64", 386, ZOO_QR, 5, AOT),
+    "qr-dqn-mountaincar": Experiment("qr-dqn", "MountainCar-v0", "−111 ± 4", -111, ZOO_QR, 5, AOT),
+    "qr-dqn-acrobot": Experiment("qr-dqn", "Acrobot-v1", "−73 ± 2", -73, ZOO_QR, 5, AOT),
+    "qr-dqn-lunarlander": Experiment("qr-dqn", "LunarLander-v3", "168 ± 39", 168, ZOO_QR, 5, AOT),
+    "rainbow-cartpole": Experiment("rainbow", "CartPole-v1", "none", None, "own control: DQN above", 5),
+    "iqn-cartpole": Experiment("iqn", "CartPole-v1", "none", None, "own control: DQN above", 5, AOT),
     "ppo-cartpole": Experiment("ppo", "CartPole-v1", "490 ± 6", 490, CLEANRL, 3, AOT),
     "ppo-acrobot": Experiment("ppo", "Acrobot-v1", "−86.4 ± 1.3", -86.4, CLEANRL, 3, AOT),
     "ppo-lunarlander": Experiment("ppo", "LunarLander-v3", "242 ± 32", 242, SB3_ZOO, 3, AOT),
@@ -80,14 +89,24 @@ EXPERIMENTS = {
     "ppo-walker2d": Experiment("ppo", "Walker2d-v5", "2288 ± 572", 2288, CLEANRL_V4, 3, AOT),
     "td3-halfcheetah": Experiment("td3", "HalfCheetah-v5", "5514 ± 584", 5514, AUTHORS, 10, {"steps": 100_000, **AOT}),
     "sac-halfcheetah": Experiment(
-        "sac", "HalfCheetah-v5", "5470 ± 548", 5470, "Dopamine, 5 seeds: training return (v2 there, v5 here)", 5,
+        "sac", "HalfCheetah-v5", "5470 ± 548", 5470, DOPAMINE_SAC, 5,
         {"steps": 100_000, **AOT}),
+    "td3-halfcheetah-bf16": Experiment(
+        "td3", "HalfCheetah-v5", "5514 ± 584", 5514, AUTHORS, 10, {"steps": 100_000, "precision": "bf16", **AOT}),
+    "sac-halfcheetah-bf16": Experiment(
+        "sac", "HalfCheetah-v5", "5470 ± 548", 5470, DOPAMINE_SAC, 5, {"steps": 100_000, "precision": "bf16", **AOT}),
     "ddpg-pendulum": Experiment("ddpg", "Pendulum-v1", "none at this budget", None, "", 3, AOT),
     "ddpg-halfcheetah": Experiment("ddpg", "HalfCheetah-v5", "none at this budget", None, "", 3, {"steps": 100_000, **AOT}),
     "td3-per-halfcheetah": Experiment(
         "td3", "HalfCheetah-v5", "none", None, "own control: TD3 above", 3, {"steps": 100_000, "per_alpha": 0.6, **AOT}),
     "sac-3step-halfcheetah": Experiment(
         "sac", "HalfCheetah-v5", "none", None, "own control: SAC above", 3, {"steps": 100_000, "n_step": 3, **AOT}),
+    "minatar-breakout": Experiment(
+        "dqn", "MinAtar/Breakout-v0", "9.2 (training)", 9.2, MINATAR, 5, {"steps": 1_000_000, **AOT}),
+    "minatar-freeway": Experiment(
+        "dqn", "MinAtar/Freeway-v0", "47.8 (training)", 47.8, MINATAR, 5, {"steps": 1_000_000, **AOT}),
+    "minatar-space-invaders": Experiment(
+        "dqn", "MinAtar/SpaceInvaders-v0", "32.6 (training)", 32.6, MINATAR, 5, {"steps": 1_000_000, **AOT}),
 }  # fmt: skip
 
 

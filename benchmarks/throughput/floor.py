@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from contender import Channel
-from settings import DQN, PPO, TD3, Settings, parse
+from settings import DQN, NATURE, NATURE_DENSE, PPO, TD3, PongDQN, PongPPO, Settings, parse
 
 Product = tuple[int, int, int]  # (m, k, n): [m, k] times [k, n]
 
@@ -65,6 +65,36 @@ def products(s: Settings, obs: int, actions: int) -> tuple[list[Product], int]:
     return delay * critics + policy_step, delay
 
 
+def nature(s: PongDQN | PongPPO) -> tuple[list[bool], list[Product], int]:
+    """One update of the Nature network: its passes through the convolutions (with gradients or not), the products of its
+    dense layer, and the number of environment steps they serve."""
+    online = learning(s.batch, NATURE_DENSE) + to_inputs(s.batch, NATURE_DENSE)
+    if isinstance(s, PongDQN):
+        return [False, True], forward(s.batch, NATURE_DENSE) + online, s.update_every
+    return [True], online, s.batch // s.epochs
+
+
+def convolve(images: int, gradients: bool, dtype: torch.dtype) -> Callable[[], None]:
+    """A function that takes a batch through the convolutions, and back to the weights if asked (nobody needs the gradient of
+    the images)."""
+    layers: list[Any] = []
+    for i, (inputs, outputs, kernel, stride, side) in enumerate(NATURE):
+        x, w = torch.randn(images, inputs, side, side), torch.randn(outputs, inputs, kernel, kernel)
+        x, w = (t.to(dtype, memory_format=torch.channels_last) for t in (x, w))
+        layers.append((x, w, stride, torch.randn_like(torch.conv2d(x, w, None, stride)), i > 0))
+
+    def passes() -> None:
+        for x, w, stride, _, _ in layers:
+            torch.conv2d(x, w, None, stride)
+        if gradients:
+            for x, w, stride, grad, inner in layers:
+                torch.ops.aten.convolution_backward(
+                    grad, x, w, [0], [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1, [inner, True, False]
+                )
+
+    return passes
+
+
 def arithmetic(shapes: list[Product], dtype: torch.dtype) -> Callable[[], None]:
     """A function that computes all the products, each on operands of its own."""
     torch.manual_seed(0)
@@ -81,6 +111,8 @@ def arithmetic(shapes: list[Product], dtype: torch.dtype) -> Callable[[], None]:
 
 def simulator(s: Settings) -> tuple[Callable[[], None], gym.Env[Any, Any]]:
     """A function that steps every environment once, and one of the environments."""
+    if isinstance(s, PongDQN | PongPPO):
+        return emulators(s.num_envs)
     envs = [gym.make(s.env).unwrapped for _ in range(s.num_envs)]
     rng = np.random.default_rng(0)
     space: Any = envs[0].action_space
@@ -103,6 +135,31 @@ def simulator(s: Settings) -> tuple[Callable[[], None], gym.Env[Any, Any]]:
     return step, envs[0]
 
 
+def emulators(num_envs: int) -> tuple[Callable[[], None], gym.Env[Any, Any]]:
+    """Four frames of Pong in each environment, without pooling, resizing or stacking."""
+    import ale_py
+
+    gym.register_envs(ale_py)
+    games = [gym.make("ALE/Pong-v5", repeat_action_probability=0.0).unwrapped for _ in range(num_envs)]
+    interfaces = [game.ale for game in games]  # type: ignore[attr-defined]
+    actions = interfaces[0].getMinimalActionSet()
+    rng = np.random.default_rng(0)
+    cursor, drawn = 0, rng.integers(len(actions), size=1_000).tolist()
+    for game in games:
+        game.reset(seed=0)
+
+    def step() -> None:
+        nonlocal cursor
+        for ale in interfaces:
+            cursor = (cursor + 1) % 1_000
+            for _ in range(4):
+                ale.act(actions[drawn[cursor]])
+            if ale.game_over():
+                ale.reset_game()
+
+    return step, games[0]
+
+
 def clock(call: Callable[[], None], seconds: float) -> tuple[float, float]:
     """Wall and CPU seconds per call."""
     calls, wall, cpu = 0, time.perf_counter(), time.process_time()
@@ -120,8 +177,17 @@ def main() -> None:
     step, env = simulator(settings)
     space: Any = env.action_space
     actions = int(space.n) if isinstance(space, gym.spaces.Discrete) else int(np.prod(space.shape))
-    shapes, served = products(settings, int(np.prod(env.observation_space.shape or ())), actions)
-    multiply = arithmetic(shapes, getattr(torch, args.dtype))
+    dtype = getattr(torch, args.dtype)
+    if isinstance(settings, PongDQN | PongPPO):
+        passes, shapes, served = nature(settings)
+        calls = [convolve(settings.batch, gradients, dtype) for gradients in passes] + [arithmetic(shapes, dtype)]
+
+        def multiply() -> None:
+            for call in calls:
+                call()
+    else:
+        shapes, served = products(settings, int(np.prod(env.observation_space.shape or ())), actions)
+        multiply = arithmetic(shapes, dtype)
     for call in (step, multiply):
         clock(call, 0.3)
     channel.ready()

@@ -1,7 +1,7 @@
 """Throughput of ProtoRL beside public libraries, paired in one run.
 
     python benchmarks/throughput/run.py                    # everything: about 75 minutes on two cores
-    python benchmarks/throughput/run.py ppo td3 --quick    # some of: dqn ppo td3 sac replay overhead; short windows
+    python benchmarks/throughput/run.py ppo td3 --quick    # some of: dqn ppo td3 sac pong-dqn pong-ppo replay overhead
 
 Every contender is a process of its own, started and warmed up alone. Then all of them work in turns, A B C A B C ...: one
 works for a window while the others sleep, so that the machine's slow and fast moments fall on all alike. A ratio compares
@@ -28,7 +28,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PACKAGES = (
-    "protorl", "torch", "numpy", "numba", "gymnasium", "mujoco", "stable-baselines3", "sbx-rl", "jax", "skrl",
+    "protorl", "torch", "numpy", "numba", "gymnasium", "mujoco", "ale-py", "stable-baselines3", "sbx-rl", "jax", "skrl",
     "tianshou", "cpprb",
 )  # fmt: skip
 PEERS = {
@@ -36,6 +36,8 @@ PEERS = {
     "ppo": ("sb3", "sbx", "skrl", "tianshou"),
     "td3": ("sb3", "sbx", "tianshou"),
     "sac": ("sb3", "sbx", "tianshou"),
+    "pong-dqn": ("sb3", "tianshou"),
+    "pong-ppo": ("sb3",),
     "replay": ("sb3", "tianshou", "cpprb"),
 }
 CONTINUOUS = [{"env": "HalfCheetah-v5"}, {"env": "Pendulum-v1"}]
@@ -44,7 +46,11 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "ppo": [{"env": "CartPole-v1"}],
     "td3": CONTINUOUS,
     "sac": CONTINUOUS,
+    "pong-dqn": [{"env": "ALE/Pong-v5"}],
+    "pong-ppo": [{"env": "ALE/Pong-v5"}],
 }
+BF16 = ("td3", "sac", "pong-dqn", "pong-ppo")
+"""Where products are large enough for bfloat16 to pay."""
 REPLAY_CASES = {
     "uniform": ("add", "sample"),
     "uniform-3": ("add", "sample"),
@@ -125,6 +131,8 @@ def bench_learning(bench: str, args: argparse.Namespace) -> list[dict[str, Any]]
         print(f"{bench}, {title(case)}", flush=True)
         flags = [word for name, value in case.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         commands = {name: (f"with_{name}.py", bench, *flags) for name in (*PEERS[bench], "protorl")}
+        if bench in BF16:
+            commands["protorl, bf16"] = ("with_protorl.py", bench, *flags, "--precision", "bf16")
         commands |= {f"floor, {dtype}": ("floor.py", bench, *flags, "--dtype", dtype) for dtype in ("float32", "bfloat16")}
         contenders = []
         for name, command in commands.items():
@@ -155,7 +163,7 @@ def row(c: Contender, peer: Contender, best: dict[str, Contender]) -> dict[str, 
         "steps_per_s": spread(rates(c)),
         "times_fastest_peer": times(peer),
         "times_sb3": times(best["sb3"]),
-        "times_sbx": times(best["sbx"]),
+        **({"times_sbx": times(best["sbx"])} if "sbx" in best else {}),
         "cpu_us_per_step": spread(cpu_us(c)),
         "times_fastest_peer_cpu": spread([b / a for a, b in zip(cpu_us(c), cpu_us(peer))]),
         "fastest_peer": peer.name,
@@ -342,6 +350,8 @@ TITLES = {
     "ppo": "PPO, eight environments: environment steps per second while learning",
     "td3": "TD3, one update per step: environment steps per second while learning",
     "sac": "SAC, one update per step: environment steps per second while learning",
+    "pong-dqn": "DQN on Pong, one update per four steps: environment steps per second while learning",
+    "pong-ppo": "PPO on Pong, eight environments: environment steps per second while learning",
     "replay": "Replay memories: microseconds per call",
     "overhead": "ProtoRL's own cost per step",
 }

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 FOREVER = 10**9
+NATURE = ((4, 32, 8, 4, 84), (32, 64, 4, 2, 20), (64, 64, 3, 1, 9))
+"""The convolutions of the Nature network: channels in, out, kernel, stride, side of the input."""
+NATURE_DENSE = (3_136, 512)
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,38 @@ class SAC(ActorCritic):
         return super().sb3() | {"ent_coef": "auto"}
 
 
+@dataclass(frozen=True)
+class PongDQN(DQN):
+    """The Nature network on four stacked frames of 84x84; rewards clipped, a lost life ends the bootstrap."""
+
+    env: str = "ALE/Pong-v5"  # without its sticky actions
+    update_every: int = 4
+    lr: float = 1e-4
+    batch: int = 32
+    capacity: int = 20_000
+    target_steps: int = 4_000
+
+    @property
+    def warm_up(self) -> int:
+        return self.start + 200
+
+
+@dataclass(frozen=True)
+class PongPPO(PPO):
+    """The Nature network, shared by policy and value."""
+
+    env: str = "ALE/Pong-v5"
+    clip: float = 0.1
+
+    @property
+    def warm_up(self) -> int:
+        return 2 * self.cycle
+
+
 Settings = DQN | PPO | TD3 | SAC
-BENCHES: dict[str, type[Settings]] = {"dqn": DQN, "ppo": PPO, "td3": TD3, "sac": SAC}
+BENCHES: dict[str, type[Settings]] = {
+    "dqn": DQN, "ppo": PPO, "td3": TD3, "sac": SAC, "pong-dqn": PongDQN, "pong-ppo": PongPPO,
+}  # fmt: skip
 
 
 def parse(parser: argparse.ArgumentParser | None = None) -> tuple[Settings, argparse.Namespace]:

@@ -1,20 +1,25 @@
-"""ProtoRL as a contender, by its recipes: with_protorl.py BENCH [--env ID] [--update-every K]."""
+"""ProtoRL as a contender, by its recipes: with_protorl.py BENCH [--env ID] [--update-every K] [--precision bf16]."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from typing import Any
 
 from contender import Pacer
-from settings import DQN, FOREVER, PPO, TD3, Settings, parse
+from settings import DQN, FOREVER, PPO, TD3, PongDQN, PongPPO, Settings, parse
 
 import protorl as prl
 
 
-def recipe(s: Settings) -> prl.Recipe:
+def recipe(s: Settings, precision: str) -> prl.Recipe:
     """The recipe under the shared settings, its update compiled ahead of time."""
+    pong = isinstance(s, PongDQN | PongPPO)
     common: dict[str, Any] = {
         "env": s.env,
+        "protocol": "nature" if pong else None,
+        "clip_reward": 1.0 if pong else None,
+        "precision": precision,
         "num_envs": s.num_envs,
         "steps": FOREVER,
         "lr": s.lr,
@@ -28,6 +33,8 @@ def recipe(s: Settings) -> prl.Recipe:
         return prl.recipes.DQN(
             **common,
             max_grad_norm=10.0,
+            optimizer="adam",
+            optimizer_eps=1e-8,
             capacity=s.capacity,
             warmup_steps=s.start,
             update_every=s.update_every,
@@ -64,9 +71,11 @@ def recipe(s: Settings) -> prl.Recipe:
 def main() -> None:
     from protorl.accelerate import accelerate
 
-    settings, _ = parse()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--precision", default="float32")
+    settings, args = parse(parser)
     pacer = Pacer(settings.warm_up, settings.cycle)
-    plan = recipe(settings)
+    plan = recipe(settings, args.precision)
     agent, memory, actors = plan.build()
     poll = actors.poll
 
@@ -75,7 +84,7 @@ def main() -> None:
         return poll()
 
     actors.poll = paced_poll
-    prl.train(accelerate(agent, plan.accelerate), memory, actors, steps=FOREVER)
+    prl.train(accelerate(agent, plan.accelerate, plan.precision), memory, actors, steps=FOREVER)
 
 
 if __name__ == "__main__":

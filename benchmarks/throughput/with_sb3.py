@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 from contender import Pacer, paced
-from settings import FOREVER, TD3, Settings, parse
+from settings import FOREVER, TD3, PongDQN, PongPPO, Settings, parse
 
 
 def model(library: Any, settings: Settings, **policy: Any) -> Any:
@@ -14,22 +14,37 @@ def model(library: Any, settings: Settings, **policy: Any) -> Any:
     import numpy as np
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.noise import NormalActionNoise
+    from stable_baselines3.common.vec_env import VecFrameStack
 
     pacer = Pacer(settings.warm_up, settings.cycle)
-    env = make_vec_env(lambda: paced(gym.make(settings.env), pacer), settings.num_envs, seed=0)
+    pong = isinstance(settings, PongDQN | PongPPO)
+    env = make_vec_env(lambda: paced(game() if pong else gym.make(settings.env), pacer), settings.num_envs, seed=0)
+    if pong:
+        env = VecFrameStack(env, 4)
     arguments = settings.sb3()
     if isinstance(settings, TD3):
         size = env.action_space.shape
         arguments["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, settings.noise))
-    algorithm = getattr(library, type(settings).__name__)
-    return algorithm("MlpPolicy", env, **arguments, policy_kwargs=policy, seed=0, device="cpu")
+    algorithm = getattr(library, type(settings).__name__.removeprefix("Pong"))
+    return algorithm("CnnPolicy" if pong else "MlpPolicy", env, **arguments, policy_kwargs=policy, seed=0, device="cpu")
+
+
+def game() -> gym.Env[Any, Any]:
+    """Pong with the library's own Atari wrapper: no-ops, four frames a step, lost lives, 84x84, clipped rewards."""
+    import ale_py
+    from stable_baselines3.common.atari_wrappers import AtariWrapper
+
+    gym.register_envs(ale_py)
+    return AtariWrapper(gym.make("ALE/Pong-v5", frameskip=1, repeat_action_probability=0.0))
 
 
 def main() -> None:
     import stable_baselines3
 
     settings, _ = parse()
-    model(stable_baselines3, settings, net_arch=list(settings.hidden)).learn(FOREVER)
+    pong = isinstance(settings, PongDQN | PongPPO)
+    policy = {} if pong else {"net_arch": list(settings.hidden)}  # its CnnPolicy is the Nature network
+    model(stable_baselines3, settings, **policy).learn(FOREVER)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 from contender import Pacer, paced
-from settings import DQN, FOREVER, PPO, SAC, TD3, ActorCritic, Settings, parse
+from settings import DQN, FOREVER, PPO, SAC, TD3, ActorCritic, PongDQN, Settings, parse
 
 
 def dqn(s: DQN, env: gym.Env[Any, Any]) -> Any:
@@ -15,8 +15,14 @@ def dqn(s: DQN, env: gym.Env[Any, Any]) -> Any:
     from tianshou.algorithm.optim import AdamOptimizerFactory
     from tianshou.utils.net.common import Net
 
+    if isinstance(s, PongDQN):
+        from tianshou.env.atari.atari_network import DQNet, ScaledObsInputActionReprNet
+
+        model: Any = ScaledObsInputActionReprNet(DQNet(4, 84, 84, env.action_space.n))
+    else:
+        model = Net(state_shape=env.observation_space.shape, action_shape=env.action_space.n, hidden_sizes=s.hidden)
     policy = DiscreteQLearningPolicy(
-        model=Net(state_shape=env.observation_space.shape, action_shape=env.action_space.n, hidden_sizes=s.hidden),
+        model=model,
         action_space=env.action_space,
         observation_space=env.observation_space,
         eps_training=s.epsilon,
@@ -128,6 +134,19 @@ def sac(s: SAC, env: gym.Env[Any, Any]) -> Any:
     return Algorithm(policy=policy, **arguments, alpha=alpha)
 
 
+def game(settings: Settings) -> gym.Env[Any, Any]:
+    """The environment; Pong with Gymnasium's wrappers, as the library's own do not work with today's NumPy."""
+    if not isinstance(settings, PongDQN):
+        return gym.make(settings.env)
+    import ale_py
+    from gymnasium import wrappers
+
+    gym.register_envs(ale_py)
+    env: Any = gym.make(settings.env, frameskip=1, repeat_action_probability=0.0)
+    env = wrappers.AtariPreprocessing(env, terminal_on_life_loss=True)
+    return wrappers.FrameStackObservation(wrappers.TransformReward(env, lambda r: max(-1.0, min(1.0, r))), 4)
+
+
 def build(settings: Settings, env: gym.Env[Any, Any]) -> Any:
     if isinstance(settings, DQN):
         return dqn(settings, env)
@@ -145,10 +164,11 @@ def main() -> None:
     settings, _ = parse()
     torch.manual_seed(0)
     pacer = Pacer(settings.warm_up, settings.cycle)
-    algorithm = build(settings, gym.make(settings.env))
-    envs = DummyVectorEnv([lambda: paced(gym.make(settings.env), pacer) for _ in range(settings.num_envs)])
+    algorithm = build(settings, game(settings))
+    envs = DummyVectorEnv([lambda: paced(game(settings), pacer) for _ in range(settings.num_envs)])
     on_policy = isinstance(settings, PPO)
-    buffer = VectorReplayBuffer(settings.cycle if on_policy else settings.capacity, settings.num_envs)
+    frames = {"ignore_obs_next": True, "save_only_last_obs": True, "stack_num": 4} if isinstance(settings, PongDQN) else {}
+    buffer = VectorReplayBuffer(settings.cycle if on_policy else settings.capacity, settings.num_envs, **frames)
     collector = Collector(algorithm, envs, buffer)
     collector.reset()
     shared = {

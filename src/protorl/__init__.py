@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from protorl import envs, functional, recipes, rng
-    from protorl.actors import LocalActors
+    from protorl.actors import LocalActors, OverlappedActors
     from protorl.agents import (
         DDPG,
         DQN,
+        IQN,
         PPO,
+        QRDQN,
         SAC,
         TD3,
         Agent,
         DoubleDQN,
         MunchausenDQN,
+        Rainbow,
     )
     from protorl.checkpoint import Checkpoints
     from protorl.envs import from_vector, make_env, make_vec_envs
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
         DuelingHead,
         GaussianHead,
         ImpalaResNet,
+        IQNHead,
         NatureCNN,
         Network,
         ObsScaler,
@@ -91,8 +95,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
-    "actors": ("LocalActors",),
-    "agents": ("DDPG", "DQN", "PPO", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN"),
+    "actors": ("LocalActors", "OverlappedActors"),
+    "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
     "loops": ("Evaluation", "Monitor", "Run", "evaluate", "train"),
@@ -102,7 +106,7 @@ _HOME = {
     ),
     "networks": (
         "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
-        "DuelingHead", "GaussianHead", "ImpalaResNet", "NatureCNN", "Network", "ObsScaler", "QEnsemble", "QHead",
+        "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "NatureCNN", "Network", "ObsScaler", "QEnsemble", "QHead",
         "QuantileHead", "RMSProp", "ReturnScaler", "ScaledBase", "ValueHead", "build_network",
     ),
     "policies": (
@@ -119,15 +123,16 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "MLP", "PPO", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Adam", "Agent", "All", "ArraySpec",
-    "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead", "Checkpoints", "Columns", "Constant",
-    "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy", "Evaluation", "Field",
-    "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "ImpalaResNet", "Linear", "LocalActors", "Minibatches",
-    "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "OUNoise", "ObsScaler",
-    "OneStep", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rate", "Recipe",
-    "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "SquashedGaussian", "Step", "SumTree", "Uniform",
-    "Update", "ValueHead", "Warmup", "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load",
-    "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
+    "DDPG", "DQN", "IQN", "MLP", "PPO", "QRDQN", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Adam", "Agent",
+    "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead", "Checkpoints",
+    "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy",
+    "Evaluation", "Field", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead", "ImpalaResNet",
+    "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network",
+    "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "OverlappedActors", "Prioritized", "ProtoRLError",
+    "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "Rate", "Recipe", "Replay", "ReturnScaler",
+    "Rollout", "Run", "ScaledBase", "SquashedGaussian", "Step", "SumTree", "Uniform", "Update", "ValueHead",
+    "Warmup", "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env",
+    "make_vec_envs", "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip
 
 

@@ -46,6 +46,10 @@ FAST: dict[str, Any] = {
     "hidden layer in the head": lambda: (prl.MLP(VECTOR, [16]), prl.QHead(ACTION, widths=[8])),
     "dueling": lambda: (prl.MLP(VECTOR, [32, 16]), prl.DuelingHead(ACTION)),
     "dueling with streams": lambda: (prl.MLP(VECTOR, [16]), prl.DuelingHead(ACTION, widths=[8], activation="tanh")),
+    "quantiles": lambda: (prl.MLP(VECTOR, [16]), prl.QuantileHead(ACTION, 8)),
+    "dueling quantiles": lambda: (prl.MLP(VECTOR, [16]), prl.QuantileHead(ACTION, 8, dueling=True, widths=[8])),
+    "atoms": lambda: (prl.MLP(VECTOR, [16]), prl.C51Head(ACTION, 11, -3.0, 5.0)),
+    "dueling atoms": lambda: (prl.MLP(VECTOR, [16]), prl.C51Head(ACTION, 11, -3.0, 5.0, dueling=True)),
     "dueling on the observation": lambda: (prl.MLP(VECTOR, []), prl.DuelingHead(ACTION, widths=[8])),
 }
 SLOW: dict[str, Any] = {
@@ -54,7 +58,7 @@ SLOW: dict[str, Any] = {
     "dueling noise": lambda: (prl.MLP(VECTOR, [16]), prl.DuelingHead(ACTION, noisy=True)),
     "layer norm": lambda: (prl.MLP(VECTOR, [16], layer_norm=True), prl.QHead(ACTION)),
     "another activation": lambda: (prl.MLP(VECTOR, [16], activation="elu"), prl.QHead(ACTION)),
-    "distributions": lambda: (prl.MLP(VECTOR, [16]), prl.QuantileHead(ACTION, 8)),
+    "noisy distributions": lambda: (prl.MLP(VECTOR, [16]), prl.C51Head(ACTION, 8, noisy=True, dueling=True)),
     "bytes": lambda: (prl.MLP(IMAGE, [4]), prl.QHead(ACTION)),
     "dict": lambda: (prl.DictBase({"a": prl.MLP(VECTOR, [4])}), prl.QHead(ACTION)),
     "large": lambda: (prl.MLP(VECTOR, [600, 600]), prl.QHead(ACTION)),

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,7 +50,7 @@ def test_compiled_equals_eager_is_cached_and_resumes_exactly(tmp_path: Path, mon
     def refuse(*_: Any) -> None:
         raise AssertionError("compiled again instead of loading the package")
 
-    monkeypatch.setattr("protorl.accelerate.compile_package", refuse)
+    monkeypatch.setattr("protorl.accelerate.ahead_of_time.compile_package", refuse)
     running.start(recipe, tmp_path / "whole", progress=False)
     train_with_kills(recipe, tmp_path / "killed", [300, 217], monkeypatch)
     assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
@@ -76,6 +77,23 @@ def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
     for name in ("network", "target"):
         ours, theirs = getattr(agent, name).state_dict(), getattr(compiled, name).state_dict()
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_distributions_compile_too() -> None:
+    parts = make("iqn", per_alpha=0.6, anneal=True, eval_every=0).build()
+    for _ in range(60):
+        parts.memory.add(parts.actors.poll()[0])
+    agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "aot")
+    for i in range(6):
+        batch = parts.memory.sample()
+        torch.manual_seed(i)
+        one = agent.update(batch)
+        torch.manual_seed(i)
+        two = compiled.update(batch)
+        torch.testing.assert_close(one.priority, two.priority, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one.metrics, two.metrics, rtol=1e-4, atol=1e-5)
+    assert compiled.learn.run is not None
+    torch.testing.assert_close(agent.online_parameters.buffer, compiled.online_parameters.buffer, rtol=1e-4, atol=1e-5)
 
 
 def test_schedules_and_buffers_are_read_anew() -> None:
@@ -111,3 +129,34 @@ def test_without_a_compiler_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     agent = make("dqn").build().agent
     with pytest.raises(prl.ProtoRLError, match=r"needs a C\+\+ compiler \(g\+\+ or clang\+\+\)"):
         accelerate(agent, "aot")
+
+
+def test_acting_on_images_compiles_and_follows_the_weights() -> None:
+    from tests.metamorphic.test_accelerate import ACTION, IMAGE
+
+    torch.manual_seed(0)
+    network = prl.Network(prl.NatureCNN(IMAGE, [16]), prl.DuelingHead(ACTION))
+    eager = prl.DoubleDQN(network, prl.EpsilonGreedy(ACTION, 0.3, rows=range(3)), prl.Adam(network, 1e-2))
+    fast = accelerate(copy.deepcopy(eager), "aot")
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 44, 44), np.uint8)
+    for _ in range(2):
+        np.testing.assert_allclose(fast.infer(images, True).q, eager.infer(images, False).q, rtol=1e-4, atol=1e-5)
+        for agent in (eager, fast):
+            agent.online_parameters.buffer.mul_(1.5)
+    assert fast.infer.run is not None
+    assert type(fast.infer(images, True)).__name__ == "QOut"
+    np.testing.assert_allclose(fast.infer(images[:2], False).q, eager.infer(images[:2], False).q, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_in_this_process_equals_eager() -> None:
+    parts = make("dqn", widths=(8,), eval_every=0).build()
+    for _ in range(60):
+        parts.memory.add(parts.actors.poll()[0])
+    agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "compiled")
+    for _ in range(4):
+        batch = parts.memory.sample()
+        one, two = agent.update(batch), compiled.update(batch)
+        torch.testing.assert_close(one.priority, two.priority, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one.metrics, two.metrics, rtol=1e-4, atol=1e-5)
+    assert compiled.learn.run is not None
+    torch.testing.assert_close(agent.online_parameters.buffer, compiled.online_parameters.buffer, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Adam against torch's; RMSProp against its closed form."""
+"""Adam and RMSProp with momentum against torch's; RMSProp against its closed form."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from protorl.networks import Adam, RMSProp
+from protorl.networks import Adam, MomentumRMSProp, RMSProp
 
 
 def problem():
@@ -33,6 +33,20 @@ def test_adam_follows_torch(fused, max_grad_norm, weight_decay):
         loss(theirs, step).backward()
         if max_grad_norm is not None:
             assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm))
+        reference.step()
+    for p, q in zip(network.parameters(), theirs.parameters(), strict=True):
+        assert_close(p, q, atol=2e-6, rtol=1e-5)
+
+
+def test_momentum_rmsprop_follows_torch():
+    network, loss = problem()
+    theirs = copy.deepcopy(network)
+    reference = torch.optim.RMSprop(theirs.parameters(), 2e-3, alpha=0.95, eps=0.01, momentum=0.95, centered=True)
+    ours = MomentumRMSProp(network, 2e-3, eps=0.01)
+    for step in range(50):
+        ours.step(loss(network, step))
+        reference.zero_grad()
+        loss(theirs, step).backward()
         reference.step()
     for p, q in zip(network.parameters(), theirs.parameters(), strict=True):
         assert_close(p, q, atol=2e-6, rtol=1e-5)

@@ -16,6 +16,9 @@ FAMILY: dict[str, dict[str, Any]] = {
     "double-dqn": {},
     "d3qn": {"per_alpha": 0.6, "n_step": 3},
     "munchausen-dqn": {},
+    "rainbow": {"atoms": 25, "v_min": -12.0, "v_max": 12.0},
+    "qr-dqn": {"quantiles": 5},
+    "iqn": {"samples": 8, "target_samples": 8, "cosines": 8},
 }
 GAMMA = 0.9
 SMALL: dict[str, Any] = {

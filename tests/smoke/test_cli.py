@@ -111,7 +111,9 @@ def test_plot_and_list(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(name in shown for name in RECIPES)
 
 
-@pytest.mark.parametrize("words", [[], ["train"], ["train", "dqn"], ["train", "ppo"], ["resume"], ["eval"], ["plot"], ["list"]])
+@pytest.mark.parametrize(
+    "words", [[], ["train"], ["train", "dqn"], ["train", "ppo"], ["resume"], ["eval"], ["plot"], ["list"], ["doctor"]]
+)
 def test_help_pages(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([*words, "--help"])
@@ -155,6 +157,9 @@ def test_wrong_usage_is_exit_status_two(words: list[str], capsys: pytest.Capture
         (["eval", "{tmp}/nothing"], "no run folder"),
         (["plot", "{tmp}/nothing"], "nothing"),
         (["eval", "{run}", "--episodes", "0"], "episodes 0"),
+        (["eval", "{run}", "--normalise", "human"], "CartPole-v1 has no human score"),
+        (["plot", "{run}", "--normalise", "human"], "CartPole-v1 has no human score"),
+        (["doctor", "dqm"], "recipe 'dqm' is unknown"),
         (["train", "dqn", "--run-dir", "{run}"], "already exists: resume it with `protorl resume"),
     ],
 )
@@ -168,6 +173,24 @@ def test_mistakes_get_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert expected in refused(capsys, *(word.format(tmp=tmp_path, run=run_dir) for word in words))
+
+
+def test_scores_of_atari_in_percent_of_a_human(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ale_py")
+    small = ["steps=40", "log_every=10", "eval_every=0", "checkpoint_every=40", "capacity=100", "base=mlp", "widths=4"]
+    words = [word for setting in (*small, "env_kwargs={'time_limit': 20}") for word in ("--set", setting)]
+    ok("train", "dqn", "--env", "ALE/Tennis-v5", "--run-dir", tmp_path / "run", *words)
+    ok("eval", tmp_path / "run", "--episodes", 2, "--normalise", "human")
+    report = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert report["human_normalised"] == pytest.approx(100 * (report["mean"] + 23.8) / 15.5)
+    assert f"human-normalised: {report['human_normalised']:.1f} %" in capsys.readouterr().out
+    ok("plot", tmp_path / "run", "--out", tmp_path / "curve.png", "--normalise", "human")
+    assert "ALE/Tennis-v5: " in capsys.readouterr().out
+
+
+def test_the_doctor_answers_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    ok("doctor", "--env", "Acrobot-v1", "--quick", "--json")
+    assert json.loads(capsys.readouterr().out)["command"].startswith("protorl train dqn --env Acrobot-v1 --set threads=")
 
 
 def test_a_start_that_failed_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

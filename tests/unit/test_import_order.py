@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
 BELOW = set(ALLOWED)
 ALLOWED["recipes"] = BELOW
 ALLOWED["papers"] = BELOW | {"recipes"}
-ALLOWED["cli"] = BELOW | {"recipes"}
+ALLOWED["cli"] = BELOW | {"recipes", "papers"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = BELOW | {"recipes"}
 

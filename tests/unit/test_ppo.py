@@ -482,7 +482,7 @@ def test_scaled_rewards_are_for_learning_only() -> None:
         ("Pendulum-v1", {"policy": "categorical"}, "policy 'categorical' does not choose box actions: use gaussian or beta"),
         (Dicts, {"normalise_obs": True}, "only observations that are one array of floats .* normalise_obs=false"),
         (Images, {"normalise_obs": True, "base": "impala"}, "only observations that are one array of floats"),
-        (Images, {}, "NatureCNN needs images of at least 36x36"),
+        (Images, {"base": "nature"}, "NatureCNN needs images of at least 36x36"),
         ("CartPole-v1", {"policy": "normal"}, "policy 'normal' is unknown: choose one of auto, categorical, gaussian, beta"),
         ("CartPole-v1", {"gae_lambda": 1.1}, r"gae_lambda 1.1 is out of range: it must be in \[0.0, 1.0\]"),
         ("CartPole-v1", {"clip": 0.0}, "clip 0.0 is out of range"),

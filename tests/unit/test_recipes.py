@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import protorl as prl
-from protorl.recipes import RECIPES, running
+from protorl.logging import read_metrics
+from protorl.recipes import RECIPES, presets, running
 from protorl.recipes.fields import parse_settings, table
 from protorl.recipes.presets import preset
 from protorl.types import ActionSpec, ArraySpec, EnvSpec
@@ -47,19 +48,25 @@ class Grandchild(Mine):
 # Presets
 
 
+def asked_for(pattern: str) -> dict[str, Any]:
+    """Fields of a recipe that its table's `pattern` fits: "ALE/*@machado" is an environment and a protocol."""
+    env, at, protocol = pattern.replace("*", "x").partition("@")
+    return {"env": env, "protocol": protocol} if at else {"env": env}
+
+
 @pytest.mark.parametrize("cls", RECIPES.values())
 def test_the_environment_chooses_the_preset(cls: Any) -> None:
     fields = {field.name for field in dataclasses.fields(cls)}
     for pattern, values in cls.presets.items():
         assert set(values) <= fields, pattern  # a misspelt name would be silently without effect
-        recipe = cls(env=pattern.replace("*", "x"))
+        recipe = cls(**asked_for(pattern))
         assert {name: getattr(recipe, name) for name in values} == values
 
 
 @pytest.mark.parametrize("cls", RECIPES.values())
 def test_presets_can_be_trained(cls: Any) -> None:
     for pattern in cls.presets:
-        recipe = cls(env=pattern.replace("*", "x"))
+        recipe = cls(**asked_for(pattern))
         if cls is prl.recipes.PPO:
             assert recipe.batch_size * recipe.minibatches(dataclasses.replace(VECTOR, num_envs=recipe.num_envs)) <= recipe.steps
         else:
@@ -122,6 +129,68 @@ def test_a_family_of_environments_has_a_preset_and_strangers_have_none() -> None
     }
     assert preset({"A/*": {"lr": 1}, "A/b": {"lr": 2}}, "A/b") == {"lr": 2}
     assert preset({"A/*": {"lr": 1}}, "B/a") == {}
+
+
+def test_a_protocol_has_numbers_of_its_own() -> None:
+    """In frames, as the authors' own files have them: dqn_zoo's run_atari.py and Dopamine's dqn.gin."""
+    frames = {}
+    for protocol in (None, "nature", "machado"):
+        for id in ("ALE/Pong-v5", "PongNoFrameskip-v4"):
+            r = prl.recipes.DQN(env=id) if protocol is None else prl.recipes.DQN(env=id, protocol=protocol)
+            numbers = {
+                "protocol": r.protocol, "target": 4 * r.target_every * r.update_every, "start": 4 * r.warmup_steps,
+                "exploration": 4 * r.epsilon_steps, "epsilon": r.epsilon_end, "kappa": r.kappa, "optimizer": r.optimizer,
+                "lr": r.lr, "budget": 4 * r.steps, "learn": 4 * r.update_every,
+            }  # fmt: skip
+            assert frames.setdefault(protocol, numbers) == numbers
+    common = {"budget": 200_000_000, "learn": 16}
+    assert frames[None] == frames["nature"] == {
+        "protocol": "nature", "target": 40_000, "start": 200_000, "exploration": 4_000_000, "epsilon": 0.1, "kappa": 1.0,
+        "optimizer": "rmsprop", "lr": 2.5e-4, **common,
+    }  # fmt: skip
+    assert frames["machado"] == {
+        "protocol": "machado", "target": 32_000, "start": 80_000, "exploration": 1_000_000, "epsilon": 0.01,
+        "kappa": float("inf"), "optimizer": "adam", "lr": 6.25e-5, **common,
+    }  # fmt: skip
+
+
+def test_the_variants_of_dqn_differ_as_their_papers_do() -> None:
+    nature, double, d3qn = (preset(table, "ALE/Pong-v5") for table in (presets.DQN, presets.DOUBLE_DQN, presets.D3QN))
+    assert {k: double[k] for k in double if double[k] != nature[k]} == {"target_every": 7_500, "epsilon_end": 0.01}
+    assert {k: d3qn[k] for k in d3qn if d3qn[k] != double[k]} == {"max_grad_norm": 10.0}
+    sticky = [preset(table, "ALE/Pong-v5", "machado") for table in (presets.DQN, presets.DOUBLE_DQN, presets.D3QN)]
+    assert sticky[0] == sticky[1] == sticky[2] == presets.DOPAMINE_DQN
+
+
+def test_a_protocol_without_numbers_of_its_own_takes_the_plain_ones() -> None:
+    table = {"A/*": {"lr": 1}, "A/*@x": {"lr": 2}, "A/b": {"lr": 3}}
+    found = [preset(table, env, protocol)["lr"] for env in ("A/a", "A/b") for protocol in (None, "x", "y")]
+    assert found == [1, 2, 1, 3, 2, 3]
+    given, plain = prl.recipes.PPO(env="ALE/Pong-v5", protocol="machado"), prl.recipes.PPO(env="ALE/Pong-v5")
+    assert (given.protocol, plain.protocol) == ("machado", "nature")
+    assert dataclasses.replace(given, protocol="nature") == plain
+    assert presets.tuned_for({"ALE/*": {}, "ALE/*@machado": {}, "C-v1": {}}) == "Atari, C-v1"
+
+
+def test_a_users_class_chooses_its_protocol() -> None:
+    class Sticky(prl.recipes.DQN):
+        protocol = "machado"
+
+    assert (Sticky(env="ALE/Pong-v5").lr, Sticky(env="ALE/Pong-v5", protocol="nature").lr) == (6.25e-5, 2.5e-4)
+    assert Sticky(env="ALE/Pong-v5", lr=0.5).lr == 0.5
+
+
+def test_the_command_line_names_the_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    from protorl.cli.arguments import parse
+    from protorl.cli.commands import build_recipe
+
+    words = ["train", "dqn", "--env", "ALE/Pong-v5", "--protocol", "machado", "--set", "gamma=0.5"]
+    recipe = build_recipe(parse(words))
+    assert (recipe.protocol, recipe.epsilon_steps, recipe.gamma) == ("machado", 250_000, 0.5)
+    assert build_recipe(parse([*words, "--set", "protocol=nature"])).epsilon_steps == 1_000_000
+    with pytest.raises(SystemExit):
+        parse(["train", "--help"])
+    assert "--protocol" in capsys.readouterr().out
 
 
 def test_what_is_given_beats_the_preset() -> None:
@@ -380,6 +449,20 @@ def test_fields_reach_the_parts_of_sac() -> None:
         assert float(optimizer.lr) == lr
     out = made.infer(np.zeros((2, 3), np.float32), False)
     assert out.mean.shape == out.log_std.shape == (2, 2)
+
+
+def test_atari_metrics_count_frames_beside_steps(tmp_path: Path) -> None:
+    pytest.importorskip("ale_py", reason='ale_py is not installed: pip install "protorl[atari]"')
+    small: dict[str, Any] = {
+        "steps": 40, "capacity": 60, "warmup_steps": 20, "base": "mlp", "widths": (2,), "log_every": 16, "eval_every": 0,
+        "checkpoint_every": 0, "batch_size": 4, "num_envs": 2,
+    }  # fmt: skip
+    prl.recipes.DQN(env="ALE/Pong-v5", **small).run(tmp_path / "pong", progress=False)
+    metrics = read_metrics(tmp_path / "pong" / "metrics.csv")
+    assert metrics["step"].tolist() == [16, 32, 40]
+    assert metrics["frames"].tolist() == [64, 128, 160]
+    prl.recipes.DQN(env="CartPole-v1", **small).run(tmp_path / "cartpole", progress=False)
+    assert "frames" not in read_metrics(tmp_path / "cartpole" / "metrics.csv")
 
 
 def test_initial_weights_follow_the_seed_alone() -> None:

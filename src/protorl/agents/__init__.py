@@ -4,9 +4,12 @@ from protorl.agents.agent import Agent
 from protorl.agents.ddpg import DDPG
 from protorl.agents.double_dqn import DoubleDQN
 from protorl.agents.dqn import DQN
+from protorl.agents.iqn import IQN
 from protorl.agents.munchausen_dqn import MunchausenDQN
 from protorl.agents.ppo import PPO
+from protorl.agents.qr_dqn import QRDQN
+from protorl.agents.rainbow import Rainbow
 from protorl.agents.sac import SAC
 from protorl.agents.td3 import TD3
 
-__all__ = ["DDPG", "DQN", "PPO", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN"]
+__all__ = ["DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"]

@@ -18,7 +18,23 @@ from protorl.agents.agent import Agent
 from protorl.functional import clipped_surrogate, clipped_value_error, gae, kl_estimate, standardise
 from protorl.networks import ActorCritic, ObsScaler, Optimizer, ReturnScaler
 from protorl.policies import Stochastic
-from protorl.types import Act, Batch, Columns, EnvSpec, Field, Obs, ProtoRLError, Schedule, Update, as_schedule
+from protorl.types import (
+    Act,
+    Batch,
+    Columns,
+    EnvSpec,
+    Field,
+    Obs,
+    ProtoRLError,
+    Schedule,
+    TensorObs,
+    Update,
+    as_schedule,
+    tree_map,
+)
+
+VALUES = 512
+"""Rows whose values are computed at once."""
 
 
 class PPO(Agent):
@@ -92,7 +108,7 @@ class PPO(Agent):
         reward = rollout.reward
         if self.reward_scaler is not None:
             reward = self.reward_scaler(reward, rollout.discount, rollout.ended, rollout.weight)
-        value, next_value = self.network.value(rollout.obs), self.network.value(rollout.next_obs)
+        value, next_value = self.values(rollout, present)
         advantage = gae(reward, rollout.discount, rollout.ended, value, next_value, self.gae_lambda)
         ret = advantage + value
         error, spread = (column[present].var(correction=0) for column in (advantage, ret))
@@ -107,6 +123,22 @@ class PPO(Agent):
                 "value": value,
             }
         )
+
+    def values(self, rollout: Batch, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """V of the observations and of their successors, both [T, N]. Within an episode a successor is the next row's
+        observation, so only the others are evaluated besides."""
+        value = self.judge(rollout.obs, present)
+        last = rollout.ended & present
+        last[-1] = True
+        return value, torch.where(last, self.judge(rollout.next_obs, last), value.roll(-1, 0))
+
+    def judge(self, obs: TensorObs, mask: torch.Tensor) -> torch.Tensor:
+        """V where `mask` [T, N], 0 elsewhere; some rows at a time, as all images of a rollout would not fit a cache."""
+        rows = tree_map(lambda array: array[mask].split(VALUES), obs)
+        chunks = [dict(zip(rows, chunk)) for chunk in zip(*rows.values())] if isinstance(rows, dict) else rows
+        value = torch.zeros(mask.shape, device=mask.device)
+        value[mask] = torch.cat([self.network.value(chunk) for chunk in chunks])
+        return value
 
     def learn(self, batch: Batch) -> Update:
         out = self.network(batch.obs)

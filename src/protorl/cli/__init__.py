@@ -1,4 +1,4 @@
-"""The command line: `protorl train|resume|eval|plot|list`."""
+"""The command line: `protorl train|resume|eval|plot|list|doctor`."""
 
 from __future__ import annotations
 

@@ -33,6 +33,9 @@ class Train:
     """Environments stepped together."""
     device: Literal["auto", "cpu", "cuda"] | None = None
     """Where the networks live; auto: the GPU for images, if there is one."""
+    protocol: Literal["nature", "machado", "raw"] | None = None
+    """How Atari is played, and whose hyperparameters: nature (Mnih et al. 2015: no-ops, a lost life is not bootstrapped from),
+    machado (Machado et al. 2018 and Dopamine: sticky actions), raw (the plain ALE). By default the recipe's own."""
     run_dir: Path | None = None
     """Folder of the run; by default a new one under runs/."""
     seeds: int = 1
@@ -41,6 +44,10 @@ class Train:
     """How many of them at a time; by default one for each core."""
     set: Set = ()
     """Any field of the recipe, as often as needed: --set lr=1e-3 --set widths=64,64."""
+
+    def __post_init__(self) -> None:
+        if self.protocol is not None:  # one --set among others, so that whatever hands those on hands it on too
+            self.set = (f"protocol={self.protocol}", *self.set)
 
     def run(self) -> int:
         from protorl.cli import commands
@@ -77,6 +84,8 @@ class Eval:
     """The weights with the best evaluation during training (the last ones where none was made), or the last checkpoint."""
     video: bool = False
     """Also film the first episode, as an mp4 or gif in the run folder."""
+    normalise: Literal["human"] | None = None
+    """human: also say how many percent of a human's score that is (Atari; a random player has 0)."""
 
     def run(self) -> int:
         from protorl.cli import commands
@@ -94,6 +103,8 @@ class Plot:
     """Where the picture goes."""
     metric: str = "return"
     """Column of metrics.csv; return means the evaluation's where there is one."""
+    normalise: Literal["human"] | None = None
+    """human: draw percent of a human's score (Atari; a random player has 0); also median and mean over games."""
 
     def run(self) -> int:
         from protorl.cli import commands
@@ -111,7 +122,33 @@ class List:
         return commands.show_recipes()
 
 
-COMMANDS: dict[str, Callable[..., Command]] = {"train": Train, "resume": Resume, "eval": Eval, "plot": Plot, "list": List}
+@dataclass
+class Doctor:
+    """Look at this machine: what is installed, how fast environments and updates are, and which settings to use."""
+
+    recipe: Positional[str] = "dqn"
+    """Whose updates are measured: a name from `protorl list`, or your own."""
+    env: str | None = None
+    """Environment id; by default the recipe's."""
+    quick: bool = False
+    """Leave out what takes long to begin: compiling ahead of time, worker processes."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+    def run(self) -> int:
+        from protorl.cli.doctor import doctor
+
+        return doctor(self.recipe, self.env, quick=self.quick, as_json=self.json)
+
+
+COMMANDS: dict[str, Callable[..., Command]] = {
+    "train": Train,
+    "resume": Resume,
+    "eval": Eval,
+    "plot": Plot,
+    "list": List,
+    "doctor": Doctor,
+}
 
 
 def parse(argv: Sequence[str]) -> Command:

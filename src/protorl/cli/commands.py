@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,13 +188,22 @@ def resume(arguments: Resume) -> int:
 
 def evaluate(arguments: Eval) -> int:
     """`protorl eval`."""
+    from protorl.papers.atari57 import human_normalised
+    from protorl.recipes.running import read_recipe
+
     runs = seed_folders(arguments.run_dir)
-    means = [evaluate_run(run, arguments) for run in runs]
+    env = read_recipe(runs[0]).env
+    if arguments.normalise is not None:
+        human_normalised(env, 0.0)  # a game without a human is refused before the episodes are played
+    means = np.array([evaluate_run(run, arguments) for run in runs])
     if len(runs) > 1:
         from protorl.cli.plot import bootstrap_interval
 
-        low, high = bootstrap_interval(np.array(means))
+        low, high = bootstrap_interval(means)
         print(f"{len(runs)} seeds: mean {np.mean(means):.1f}, 95 % interval [{low:.1f}, {high:.1f}]")
+        if arguments.normalise is not None:
+            mean, least, most = human_normalised(env, np.array([np.mean(means), low, high]))
+            print(f"human-normalised: mean {mean:.1f} %, 95 % interval [{least:.1f}, {most:.1f}]")
     return 0
 
 
@@ -202,8 +212,10 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
     from protorl import rng
     from protorl.checkpoint import atomic_write
     from protorl.loops import evaluate as play
-    from protorl.recipes.running import load
+    from protorl.papers.atari57 import human_normalised
+    from protorl.recipes.running import load, read_recipe
 
+    env = read_recipe(run_dir).env
     seed = rng.integer(arguments.seed, "evaluate")
     trained = load(run_dir, arguments.checkpoint, num_envs=max(1, min(arguments.episodes, 10)))
     try:
@@ -220,11 +232,15 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
         "checkpoint": trained.which,
         "steps": trained.step,
     }
+    if arguments.normalise is not None:
+        report["human_normalised"] = human_normalised(env, result.mean)
     atomic_write(run_dir / "eval.json", json.dumps(report, indent=2).encode())
     print(
         f"{run_dir}: return {result.mean:.1f} ± {result.std:.1f} over {arguments.episodes} episodes "
         f"({trained.which} weights, from step {trained.step:,})"
     )
+    if arguments.normalise is not None:
+        print(f"human-normalised: {report['human_normalised']:.1f} %")
     if arguments.video:
         print(f"video: {film(run_dir, arguments, seed)}")
     return result.mean
@@ -232,14 +248,14 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
 
 def film(run_dir: Path, arguments: Eval, seed: int) -> Path:
     """Record one episode."""
-    from protorl.cli.video import write_video
+    from protorl.cli.video import picture, write_video
     from protorl.loops import evaluate as play
     from protorl.recipes.running import load
 
     frames: list[Any] = []
     trained = load(run_dir, arguments.checkpoint, render=True)
     try:
-        play(trained.agent, trained.env, 1, seed=seed, watch=lambda env: frames.append(env.render()))
+        play(trained.agent, trained.env, 1, seed=seed, watch=lambda env: frames.append(picture(env.render())))
     finally:
         trained.env.close()
     return write_video(run_dir / "episode", frames, fps=30)
@@ -247,11 +263,14 @@ def film(run_dir: Path, arguments: Eval, seed: int) -> Path:
 
 def draw(arguments: Plot) -> int:
     """`protorl plot`."""
-    from protorl.cli.plot import plot
+    from protorl.cli.plot import human_report, plot, read_runs
 
     if not arguments.run_dirs:
         raise ProtoRLError("plot needs at least one run folder, such as `protorl plot runs/my-run`")
-    print(plot(list(arguments.run_dirs), arguments.out, metric=arguments.metric))
+    run_dirs, scale = list(arguments.run_dirs), arguments.normalise
+    print(plot(run_dirs, arguments.out, metric=arguments.metric, normalise=scale))
+    if scale is not None:
+        print("\n".join(human_report(read_runs(run_dirs, arguments.metric, normalise=scale)[1])))
     return 0
 
 
@@ -277,8 +296,8 @@ def describe(words: list[str]) -> str:
     from protorl.recipes.running import find_recipe
 
     cls = find_recipe(words[0])
-    env = words[words.index("--env") + 1 :] if "--env" in words else []
-    recipe: Any = cls(**({"env": env[0]} if env else {}))
+    typed = {word[2:]: value for word, value in pairwise(words) if word in ("--env", "--protocol")}
+    recipe: Any = cls(**typed)
     rows = table(recipe)
     width = max(len(name) for name, _, _ in rows)
     lines = [f"  {name:<{width}}  {value}  - {text}" for name, value, text in rows]

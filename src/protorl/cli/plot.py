@@ -6,13 +6,14 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from protorl.logging import read_metrics
+from protorl.papers.atari57 import human_normalised
 from protorl.types import Array, ProtoRLError
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito: colour-blind safe
@@ -44,6 +45,7 @@ def plot(
     metric: str = "return",
     smooth: int | None = None,
     notify: Callable[[str], None] | None = None,
+    normalise: str | None = None,
 ) -> Path:
     """Draw the learning curves of runs into `out` (the suffix says the format: .png, .svg, .pdf); returns `out`.
 
@@ -53,16 +55,12 @@ def plot(
 
     `metric` is a column of metrics.csv; "return" means the evaluation's (`eval_return`) where every run has it, otherwise
     that of the training episodes. `smooth` is the width of a centred moving average in logged points; by default one
-    fiftieth of the curve for training returns, and 1 (none) for evaluations.
+    fiftieth of the curve for training returns, and 1 (none) for evaluations. `normalise`: as for `read_runs`.
 
     Raises ProtoRLError when a folder holds no run, a run has no such metric, or the format is unknown.
     """
     say = _to_stderr if notify is None else notify
-    folders = [run for folder in run_dirs for run in _expand(Path(folder))]
-    tables = [read_metrics(folder / "metrics.csv") for folder in folders]
-    if metric == "return" and all(np.isfinite(table.get("eval_return", np.nan)).any() for table in tables):
-        metric = "eval_return"
-    runs = [_run(folder, table, metric, smooth) for folder, table in zip(folders, tables)]
+    metric, runs = read_runs(run_dirs, metric, smooth, normalise)
     groups = _group(runs)
 
     from matplotlib.figure import Figure
@@ -76,7 +74,7 @@ def plot(
     for panel, env in zip(panels, envs):
         panel.set_title(env, fontsize=12)
         panel.set_xlabel("agent steps")
-        panel.set_ylabel(_axis_label(metric))
+        panel.set_ylabel(_axis_label(metric) if normalise is None else f"{metric} (% of human)")
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.grid(color="0.9", linewidth=0.8)
         panel.set_axisbelow(True)
@@ -111,6 +109,44 @@ def plot(
         known = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
         raise ProtoRLError(f"cannot draw into {out}: give it one of the suffixes {known}") from error
     return out
+
+
+def read_runs(
+    run_dirs: Sequence[Path], metric: str = "return", smooth: int | None = None, normalise: str | None = None
+) -> tuple[str, list[Run]]:
+    """The metric that "return" stands for, and the curves of runs; `plot` explains the arguments.
+
+    `normalise` "human": returns in percent of the human's, who has 100, where a random player has 0 (Atari's 57 games).
+
+    Raises ProtoRLError as `plot`; for another scale; for a game, or a metric, that has none.
+    """
+    if normalise not in (None, "human"):
+        raise ProtoRLError(f'there is no scale {normalise!r} to normalise by: use "human"')
+    folders = [run for folder in run_dirs for run in _expand(Path(folder))]
+    tables = [read_metrics(folder / "metrics.csv") for folder in folders]
+    if metric == "return" and all(np.isfinite(table.get("eval_return", np.nan)).any() for table in tables):
+        metric = "eval_return"
+    runs = [_run(folder, table, metric, smooth) for folder, table in zip(folders, tables)]
+    if normalise is None:
+        return metric, runs
+    if metric not in ("return", "eval_return"):
+        raise ProtoRLError(f"{metric!r} is no score of a game: only return and eval_return can be normalised")
+    return metric, [replace(run, scores=human_normalised(run.env, run.scores)) for run in runs]
+
+
+def human_report(runs: Sequence[Run]) -> list[str]:
+    """Lines about human-normalised runs: the last point of each game, mean over its seeds; median and mean over games."""
+    scores: dict[str, dict[str, float]] = {}
+    for name, group in _group(list(runs)):
+        scores.setdefault(name, {})[group[0].env] = float(np.mean([run.scores[-1] for run in group]))
+    lines = []
+    for name, games in scores.items():
+        lines += [f"{name}, {env}: {score:.1f} % of human" for env, score in games.items()]
+        if len(games) > 1:
+            all_games = list(games.values())
+            middle, mean = np.median(all_games), np.mean(all_games)
+            lines.append(f"{name}, {len(games)} games: median {middle:.1f} %, mean {mean:.1f} % of human")
+    return lines
 
 
 def bootstrap_interval(values: Any, n: int = 10_000, seed: int = 0, level: float = 0.95) -> tuple[Array, Array]:

@@ -42,6 +42,14 @@ def write_video(path: Path, frames: Iterable[Array], fps: float) -> Path:
     return final
 
 
+def picture(image: Array) -> Array:
+    """A rendered image [H, W, 3] as `write_video` takes it: colours in 0..1 become bytes, and small images (MinAtar renders
+    10x10) grow to about 160 pixels."""
+    pixels = image if image.dtype == np.uint8 else np.round(255 * image).astype(np.uint8)
+    times = max(1, 160 // max(image.shape[:2]))
+    return pixels.repeat(times, 0).repeat(times, 1)
+
+
 def _checked(frames: Iterable[Array]) -> Iterator[Array]:
     shape: tuple[int, ...] | None = None
     for frame in frames:

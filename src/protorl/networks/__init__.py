@@ -3,10 +3,10 @@
 from protorl.networks.actor_critic import ActorCritic, ActorCriticOut, QEnsemble
 from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
 from protorl.networks.factory import build_base, build_network
-from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, QHead, QOut, QuantileHead, QuantileOut
+from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
 from protorl.networks.layers import NoisyLinear
 from protorl.networks.network import Network
-from protorl.networks.optimizer import Adam, FlatParameters, Optimizer, RMSProp, clone
+from protorl.networks.optimizer import Adam, FlatParameters, MomentumRMSProp, Optimizer, RMSProp, clone
 from protorl.networks.policy_heads import (
     BetaHead,
     BetaOut,
@@ -41,7 +41,9 @@ __all__ = [
     "GaussianHead",
     "GaussianOut",
     "Head",
+    "IQNHead",
     "ImpalaResNet",
+    "MomentumRMSProp",
     "NatureCNN",
     "Network",
     "NoisyLinear",
@@ -59,5 +61,6 @@ __all__ = [
     "ValueOut",
     "build_base",
     "build_network",
+    "chosen",
     "clone",
 ]

@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
-from protorl.networks.heads import C51Head, DuelingHead, Head, QHead, QuantileHead
+from protorl.networks.heads import C51Head, DuelingHead, Head, IQNHead, QHead, QuantileHead
 from protorl.networks.layers import unknown
+from protorl.networks.minatar import MinAtarCNN
 from protorl.networks.network import Network
 from protorl.networks.policy_heads import BetaHead, CategoricalHead, DeterministicHead, GaussianHead
 from protorl.types import EnvSpec, ObsSpec, ProtoRLError
 
-BASES: dict[str, type[Base]] = {"mlp": MLP, "nature": NatureCNN, "impala": ImpalaResNet}
+BASES: dict[str, type[Base]] = {"mlp": MLP, "nature": NatureCNN, "impala": ImpalaResNet, "minatar": MinAtarCNN}
 HEADS: dict[str, type[Head]] = {
     "q": QHead,
     "dueling": DuelingHead,
     "c51": C51Head,
     "quantile": QuantileHead,
+    "iqn": IQNHead,
     "categorical": CategoricalHead,
     "gaussian": GaussianHead,
     "beta": BetaHead,
@@ -29,8 +31,8 @@ HEADS: dict[str, type[Head]] = {
 def build_network(spec: EnvSpec, config: Mapping[str, Any] | None = None) -> Network:
     """A network for an environment, such as `{"base": {"type": "mlp", "widths": [64, 64]}, "head": "dueling"}`.
 
-    A part is a name, or a dict of its `type` and the arguments of its class. Bases: mlp, nature, impala, dict (with
-    `bases`: observation key to base). Heads: q, dueling, c51, quantile, categorical,
+    A part is a name, or a dict of its `type` and the arguments of its class. Bases: mlp, nature, impala, minatar, dict (with
+    `bases`: observation key to base). Heads: q, dueling, c51, quantile, iqn, categorical,
     gaussian, beta, deterministic. A part left out: q for the head; for the base
     nature for images, mlp for other arrays, dict for dicts. Raises ProtoRLError for an unknown part or argument.
     """

@@ -5,12 +5,14 @@ A head is made without knowing how many features it will see; `Network(base, hea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from protorl.functional import quantile_levels
 from protorl.networks.layers import Chain, dense, linear
 from protorl.types import ActionSpec, ProtoRLError
 
@@ -33,7 +35,12 @@ class QuantileOut(NamedTuple):
     """Action values and the quantiles they are the means of."""
 
     q: Tensor  # [..., A]
-    quantiles: Tensor  # [..., A, K], at the levels (i + 1/2) / K
+    quantiles: Tensor  # [..., A, K], at the levels (i + 1/2) / K, or at those an `IQNHead` was given
+
+
+def chosen(numbers: Tensor, action: Tensor) -> Tensor:
+    """The distributions of the chosen actions: `numbers` [..., A, K], integer `action` [...] -> [..., K]."""
+    return torch.take_along_dim(numbers, action.long()[..., None, None], -2).squeeze(-2)
 
 
 class Head(nn.Module):
@@ -174,4 +181,54 @@ class QuantileHead(DistributionalHead):
 
     def forward(self, x: Tensor) -> QuantileOut:
         quantiles = self.numbers(x)
+        return QuantileOut(quantiles.mean(-1), quantiles)
+
+
+class IQNHead(ActionValueHead):
+    """The quantile of each action's return at any level τ: `Z_τ(s, a) = f(ψ(s) ⊙ φ(τ))_a`, ψ(s) being the features.
+
+    `φ(τ) = relu(W cos(π i τ) + b)`, i = 0..cosines-1 (equation 4). [..., F] and levels `tau` [..., N] -> QuantileOut. Without
+    them, `levels` evenly spaced ones, the midpoints, the same every time. `widths`: hidden layers of f (the paper: 512, on
+    features right after the convolutions). `dueling`: equation 9 of Wang et al. 2016 at each level.
+    Raises ProtoRLError for fewer than 1 level or cosine. Source: Dabney et al. 2018 (IQN), section 3.1: 64 cosines.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        action: ActionSpec,
+        levels: int = 32,
+        cosines: int = 64,
+        dueling: bool = False,
+        widths: Sequence[int] = (),
+        activation: str = "relu",
+        noisy: bool = False,
+    ) -> None:
+        super().__init__(action, widths, activation, noisy)
+        for name, value in (("levels", levels), ("cosines", cosines)):
+            if value < 1:
+                raise ProtoRLError(f"IQNHead needs at least 1 of its {name}, got {value}")
+        self.levels, self.cosines, self.dueling = levels, cosines, dueling
+        self.register_buffer("frequencies", math.pi * torch.arange(cosines), persistent=False)
+
+    def make(self, features: int) -> None:
+        self.embedding = linear(self.cosines, features, self.noisy)
+        self.advantage = self.stream(features, self.actions)
+        if self.dueling:
+            self.value = self.stream(features, 1)
+
+    def embed(self, tau: Tensor) -> Tensor:
+        """φ(τ): [..., N] -> [..., N, F]."""
+        phi: Tensor = self.embedding(torch.cos(tau.unsqueeze(-1) * self.frequencies))
+        return phi.relu()
+
+    def forward(self, x: Tensor, tau: Tensor | None = None) -> QuantileOut:
+        if tau is None:
+            tau = quantile_levels(self.levels, x.device).expand(*x.shape[:-1], self.levels)
+        joint = x.unsqueeze(-2) * self.embed(tau)  # [..., N, F]
+        z = self.advantage.forward(joint)  # [..., N, A]
+        if self.dueling:
+            z = self.value.forward(joint) + z - z.mean(-1, keepdim=True)
+        quantiles = z.transpose(-1, -2)
         return QuantileOut(quantiles.mean(-1), quantiles)

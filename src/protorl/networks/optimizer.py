@@ -96,7 +96,7 @@ def clone(module: ModuleT) -> ModuleT:
 
 
 class Optimizer:
-    """What Adam and RMSProp share: `step(loss)` differentiates by the module's parameters only, clips, updates.
+    """What Adam and the RMSProps share: `step(loss)` differentiates by the module's parameters only, clips, updates.
 
     `lr` is a 0-d tensor on the parameters' device, given as a number or as a tensor that a schedule writes into.
     `max_grad_norm` bounds the global gradient norm; `math.inf` only measures it. Nothing waits for the device.
@@ -213,13 +213,45 @@ class RMSProp(Optimizer):
         self.v = torch.zeros_like(self.flat.buffer)
 
     def update(self, gradient: Tensor) -> None:
+        self.flat.buffer.sub_(gradient.mul_((self.variance(gradient) + self.eps).rsqrt_()).mul_(self.lr))
+
+    def variance(self, gradient: Tensor) -> Tensor:
+        """`v - m²` of all gradients, this one included [P]."""
         self.v.mul_(self.decay).addcmul_(gradient, gradient, value=1 - self.decay)
-        variance = self.v
-        if self.centered:
-            self.m.lerp_(gradient, 1 - self.decay)
-            # v >= m² exactly; in float32 a large steady gradient can round below, and the root would be NaN.
-            variance = torch.addcmul(self.v, self.m, self.m, value=-1).clamp_(min=0)
-        self.flat.buffer.sub_(gradient.mul_((variance + self.eps).rsqrt_()).mul_(self.lr))
+        if not self.centered:
+            return self.v
+        self.m.lerp_(gradient, 1 - self.decay)
+        # v >= m² exactly; in float32 a large steady gradient can round below, and the root would be NaN.
+        return torch.addcmul(self.v, self.m, self.m, value=-1).clamp_(min=0)
 
     def moments(self) -> dict[str, Tensor]:
         return {"m": self.m, "v": self.v, "lr": self.lr}
+
+
+class MomentumRMSProp(RMSProp):
+    """`d <- μ d + g / (sqrt(v - m²) + eps); θ <- θ - lr d`, v and m as in RMSProp: `eps` is outside the root.
+
+    Same arithmetic as `torch.optim.RMSprop(centered=True)`, with which MinAtar's DQN learns (Young and Tian 2019).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        lr: float | Tensor,
+        decay: float = 0.95,
+        eps: float = 0.01,
+        momentum: float = 0.95,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(module, lr, decay, eps, max_grad_norm=max_grad_norm)
+        self.momentum = momentum
+        self.direction = torch.zeros_like(self.flat.buffer)
+
+    def update(self, gradient: Tensor) -> None:
+        # The root of a subnormal number takes a hundred times as long; below 1e-24 it is lost beside eps anyway.
+        deviation = self.variance(gradient).clamp(min=1e-24).sqrt_()
+        self.direction.mul_(self.momentum).add_(gradient.div_(deviation.add_(self.eps)))
+        self.flat.buffer.sub_(self.direction * self.lr)
+
+    def moments(self) -> dict[str, Tensor]:
+        return {**super().moments(), "direction": self.direction}

@@ -1,6 +1,7 @@
 """Recipes: a paper's experiment as a frozen dataclass."""
 
 from protorl.recipes.continuous import DDPG, SAC, TD3
+from protorl.recipes.distributional import IQN, QRDQN, Rainbow
 from protorl.recipes.dqn import D3QN, DQN, DoubleDQN, MunchausenDQN
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
@@ -8,14 +9,16 @@ from protorl.recipes.ppo import PPO
 from protorl.recipes.recipe import Parts, Recipe
 
 RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (DQN, DoubleDQN, D3QN, MunchausenDQN, PPO, DDPG, TD3, SAC)
+    recipe.name: recipe for recipe in (DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, PPO, DDPG, TD3, SAC)
 }
 
 __all__ = [
     "D3QN",
     "DDPG",
     "DQN",
+    "IQN",
     "PPO",
+    "QRDQN",
     "RECIPES",
     "SAC",
     "TD3",
@@ -23,6 +26,7 @@ __all__ = [
     "MunchausenDQN",
     "OffPolicy",
     "Parts",
+    "Rainbow",
     "Recipe",
     "hp",
 ]

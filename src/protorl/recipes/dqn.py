@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
-from protorl.networks import Adam, Network, Optimizer, RMSProp, build_network
+from protorl.networks import Adam, MomentumRMSProp, Network, Optimizer, RMSProp, build_network
 from protorl.policies import EpsilonGreedy
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
-from protorl.types import EnvSpec, Linear
+from protorl.types import EnvSpec, Linear, Schedule
 
 
 class DQN(OffPolicy):
@@ -24,8 +24,9 @@ class DQN(OffPolicy):
     actions: ClassVar[tuple[str, ...]] = ("discrete",)
 
     lr: float = hp(6.3e-4, "learning rate", paper="2.5e-4", low=0.0)
-    optimizer: str = hp("adam", "gradient descent", paper="centred RMSProp", choices=("adam", "rmsprop"))
-    optimizer_eps: float = hp(1e-8, "the optimizer's epsilon; RMSProp's is inside the root", paper="0.01 / 32^2", low=0.0)
+    anneal: bool = hp(False, "the learning rate falls to 0 with the training", paper="no")
+    optimizer: str = hp("adam", "gradient descent", paper="centred RMSProp", choices=("adam", "rmsprop", "momentum-rmsprop"))
+    optimizer_eps: float = hp(1e-8, "the optimizer's epsilon; rmsprop's is inside the root", paper="0.01 / 32^2", low=0.0)
     max_grad_norm: float | None = hp(10.0, "clips the gradient's norm; none: not", paper="none", low=0.0)
     kappa: float = hp(1.0, "Huber loss: linear beyond this error; inf: squared error", paper="1", low=0.0)
     batch_size: int = hp(128, "examples per update", paper="32", low=1)
@@ -50,6 +51,7 @@ class DQN(OffPolicy):
             self.make_optimizer(network),
             target_every=self.target_every,
             kappa=self.kappa,
+            lr=self.learning_rate(),
             **self.agent_arguments(),
         )
 
@@ -67,9 +69,14 @@ class DQN(OffPolicy):
         epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps)
         return EpsilonGreedy(spec.action, epsilon, seed=self.seed, rows=range(spec.num_envs))
 
+    def learning_rate(self) -> Schedule | None:
+        """A straight line from `lr` to 0 over all updates of the training, or None: it stays."""
+        updates = self.updates * (self.steps - self.warmup_steps) // self.update_every
+        return Linear(self.lr, 0.0, max(updates, 1)) if self.anneal else None
+
     def make_optimizer(self, network: Network) -> Optimizer:
-        """Adam, or DeepMind's RMSProp."""
-        kind = {"adam": Adam, "rmsprop": RMSProp}[self.optimizer]
+        """Adam, DeepMind's RMSProp, or torch's with momentum."""
+        kind = {"adam": Adam, "rmsprop": RMSProp, "momentum-rmsprop": MomentumRMSProp}[self.optimizer]
         return kind(network, self.lr, eps=self.optimizer_eps, max_grad_norm=self.max_grad_norm)
 
 
@@ -78,6 +85,7 @@ class DoubleDQN(DQN):
 
     name: ClassVar[str] = "double-dqn"
     paper: ClassVar[str] = "van Hasselt, Guez and Silver 2016, arXiv 1509.06461"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.DOUBLE_DQN
     agent_class: ClassVar[type[agents.DQN]] = agents.DoubleDQN
 
 
@@ -86,6 +94,7 @@ class D3QN(DQN):
 
     name: ClassVar[str] = "d3qn"
     paper: ClassVar[str] = "Wang et al. 2016, arXiv 1511.06581"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.D3QN
     agent_class: ClassVar[type[agents.DQN]] = agents.DoubleDQN
 
     head: str = hp("dueling", "head of the network", paper="dueling", choices=("q", "dueling"))

@@ -1,7 +1,12 @@
-"""Hyperparameters by environment: what a recipe takes when nothing else is said. Every block names its source."""
+"""Hyperparameters by environment: what a recipe takes when nothing else is said. Every block names its source.
+
+A recipe's table has a pattern of ids for each block ("ALE/*"). "ALE/*@machado" is the block for those ids where that protocol
+was asked for by name; without one of its own, a protocol gets the plain pattern's numbers.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,6 +16,15 @@ MUJOCO = (
     "Pusher-*", "InvertedPendulum-*", "InvertedDoublePendulum-*",
 )  # fmt: skip
 """Gymnasium's MuJoCo environments, of any version."""
+ATARI = ("ALE/*", "*NoFrameskip-v4")
+"""Atari games."""
+
+
+def atari(values: Mapping[str, Any], **protocols: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Entries for Atari games: `values`, and others for each protocol asked for by name (`machado=...`)."""
+    entries = {"": values, **{f"@{protocol}": others for protocol, others in protocols.items()}}
+    return {pattern + suffix: block for suffix, block in entries.items() for pattern in ATARI}
+
 
 # The tuned configurations of rl-baselines3-zoo, hyperparams/dqn.yml (two hidden layers of 256, Adam, Huber loss, gradient
 # norm 10). That library copies its target between bursts of updates, every so many agent steps: `target_every` here is the
@@ -43,6 +57,24 @@ NATURE_DQN: dict[str, Any] = {
     "capacity": 1_000_000, "warmup_steps": 50_000, "gamma": 0.99, "target_every": 2_500, "update_every": 4, "updates": 1,
     "epsilon_steps": 1_000_000, "epsilon_end": 0.1, "clip_reward": 1.0, "max_grad_norm": None, "eval_every": 250_000,
     "checkpoint_every": 250_000, "protocol": "nature",
+}  # fmt: skip
+
+# van Hasselt et al. 2016, "tuned", as in the authors' dqn_zoo/double_q/run_atari.py: the target is copied every 30 000 steps
+# (120 000 frames), exploration ends lower. The shared bias of the last layer is not offered.
+NATURE_DOUBLE_DQN: dict[str, Any] = {**NATURE_DQN, "target_every": 7_500, "epsilon_end": 0.01}
+
+# Wang et al. 2016, section 4.2: Double DQN's numbers, gradients clipped to a norm of 10, and a learning rate "slightly lower"
+# that the paper does not give (it stays here). With prioritized replay it is 6.25e-5: `--set per_alpha=0.6 --set lr=6.25e-5`.
+NATURE_D3QN: dict[str, Any] = {**NATURE_DOUBLE_DQN, "max_grad_norm": 10.0}
+
+# Dopamine, jax/agents/dqn/configs/dqn.gin, of whose iterations of 250 000 steps 200 are published; in agent steps and updates.
+# Its squared error is not halved as ours is, so its Adam sees gradients twice as large: our epsilon is half of its 1.5e-4. Its
+# exploration stays at 1 during the warm-up and falls afterwards. It has no Double or dueling DQN: they share these numbers.
+DOPAMINE_DQN: dict[str, Any] = {
+    "steps": 50_000_000, "optimizer": "adam", "lr": 6.25e-5, "optimizer_eps": 1.5e-4 / 2, "kappa": math.inf, "batch_size": 32,
+    "capacity": 1_000_000, "warmup_steps": 20_000, "gamma": 0.99, "target_every": 2_000, "update_every": 4, "updates": 1,
+    "epsilon_steps": 250_000, "epsilon_end": 0.01, "clip_reward": 1.0, "max_grad_norm": None, "eval_every": 250_000,
+    "checkpoint_every": 250_000, "protocol": "machado",
 }  # fmt: skip
 
 # The authors' code, munchausen_rl/configs/atari.gin; beside DQN's own numbers it changes these.
@@ -133,11 +165,106 @@ SAC_BIPEDAL: dict[str, Any] = {
     "updates": 64, "widths": (400, 300),
 }  # fmt: skip
 
+# Young and Tian 2019, arXiv 1903.03176, and the authors' examples/dqn.py; the step sizes are the best of their sweep, per game.
+# Their epsilon stays 1 for 5 000 steps and falls over 100 000; here it falls from the start, to end at the same step.
+MINATAR_DQN: dict[str, Any] = {
+    "steps": 5_000_000, "base": "minatar", "optimizer": "momentum-rmsprop", "lr": 2**-12, "optimizer_eps": 0.01,
+    "max_grad_norm": None, "batch_size": 32, "capacity": 100_000, "warmup_steps": 5_000, "gamma": 0.99, "target_every": 1_000,
+    "update_every": 1, "updates": 1, "epsilon_steps": 105_000, "epsilon_end": 0.1, "threads": 1, "eval_every": 100_000,
+    "checkpoint_every": 100_000,
+}  # fmt: skip
+MINATAR: dict[str, Mapping[str, Any]] = {
+    "MinAtar/Breakout-*": {**MINATAR_DQN, "lr": 2**-9},
+    "MinAtar/Freeway-*": {**MINATAR_DQN, "lr": 2**-11},
+    "MinAtar/SpaceInvaders-*": {**MINATAR_DQN, "lr": 2**-12},
+    "MinAtar/Asterix-*": {**MINATAR_DQN, "lr": 2**-13},
+    "MinAtar/Seaquest-*": {**MINATAR_DQN, "lr": 2**-13},
+}
+
+# rl-baselines3-zoo, hyperparams/qrdqn.yml, with the defaults of SB3-contrib's QRDQN (Adam's epsilon 0.01 / batch size, no
+# clipping of the gradient); `target_every` is counted as for ZOO_DQN. LunarLander's learning rate falls to 0.
+ZOO_QRDQN: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {
+        "steps": 50_000, "lr": 2.3e-3, "batch_size": 64, "capacity": 100_000, "warmup_steps": 1_000, "gamma": 0.99,
+        "target_every": 128, "update_every": 256, "updates": 128, "epsilon_steps": 8_000, "epsilon_end": 0.04,
+        "optimizer_eps": 0.01 / 64, "quantiles": 10,
+    },
+    "MountainCar-v0": {
+        "steps": 120_000, "lr": 4e-3, "batch_size": 128, "capacity": 10_000, "warmup_steps": 1_000, "gamma": 0.98,
+        "target_every": 300, "update_every": 16, "updates": 8, "epsilon_steps": 24_000, "epsilon_end": 0.07,
+        "optimizer_eps": 0.01 / 128, "quantiles": 25,
+    },
+    "Acrobot-v1": {
+        "steps": 100_000, "lr": 6.3e-4, "batch_size": 128, "capacity": 50_000, "warmup_steps": 0, "gamma": 0.99,
+        "target_every": 250, "update_every": 4, "updates": 4, "epsilon_steps": 12_000, "epsilon_end": 0.1,
+        "optimizer_eps": 0.01 / 128, "quantiles": 25,
+    },
+    "LunarLander-v3": {
+        "steps": 100_000, "lr": 1.5e-3, "anneal": True, "batch_size": 128, "capacity": 100_000, "warmup_steps": 10_000,
+        "gamma": 0.995, "target_every": 256, "update_every": 256, "updates": 256, "epsilon_steps": 24_000,
+        "epsilon_end": 0.18, "optimizer_eps": 0.01 / 128, "quantiles": 170,
+    },
+}  # fmt: skip
+
+# Dabney et al. 2018 (arXiv 1710.10044), as in the authors' dqn_zoo: the numbers of NATURE_DQN where nothing else is said.
+QRDQN_ATARI: dict[str, Any] = {
+    "steps": 50_000_000, "optimizer": "adam", "lr": 5e-5, "optimizer_eps": 0.01 / 32, "batch_size": 32, "capacity": 1_000_000,
+    "warmup_steps": 50_000, "gamma": 0.99, "target_every": 2_500, "update_every": 4, "updates": 1, "epsilon_steps": 1_000_000,
+    "epsilon_end": 0.01, "clip_reward": 1.0, "max_grad_norm": None, "quantiles": 200, "eval_every": 250_000,
+    "checkpoint_every": 250_000, "protocol": "nature",
+}  # fmt: skip
+
+# Dabney et al. 2018 (arXiv 1806.06923): as QR-DQN, with 64 + 64 levels to learn and 32 to act (the recipe's own).
+IQN_ATARI: dict[str, Any] = {name: value for name, value in QRDQN_ATARI.items() if name != "quantiles"}
+
+# Dopamine, jax/agents/quantile/configs/quantile.gin and implicit_quantile.gin: beside its DQN's numbers, three-step returns for
+# both; for quantiles also prioritized replay (there the priority is the root of the loss, and beta stays 0.5).
+DOPAMINE_QRDQN: dict[str, Any] = {
+    **{name: value for name, value in DOPAMINE_DQN.items() if name != "kappa"}, "lr": 5e-5, "optimizer_eps": 3.125e-4,
+    "quantiles": 200, "n_step": 3, "per_alpha": 0.5, "per_beta": 0.5,
+}  # fmt: skip
+DOPAMINE_IQN: dict[str, Any] = {
+    name: value for name, value in DOPAMINE_QRDQN.items() if name not in ("quantiles", "per_alpha", "per_beta")
+}
+
+# Our own: ZOO_QRDQN's numbers without its quantiles, and fewer levels than on Atari: with small networks an update costs in
+# proportion to them.
+IQN_CONTROL: dict[str, dict[str, Any]] = {
+    env: {name: value for name, value in values.items() if name != "quantiles"}
+    | {"samples": 8, "target_samples": 8, "act_samples": 16}
+    for env, values in ZOO_QRDQN.items()
+}
+
+# Hessel et al. 2018, table 1, in agent steps (4 frames) and updates; sigma0 = 0.5 is the noisy layers' own.
+RAINBOW_ATARI: dict[str, Any] = {
+    "steps": 50_000_000, "optimizer": "adam", "lr": 6.25e-5, "optimizer_eps": 1.5e-4, "batch_size": 32, "capacity": 1_000_000,
+    "warmup_steps": 20_000, "gamma": 0.99, "target_every": 2_000, "update_every": 4, "updates": 1, "n_step": 3,
+    "per_alpha": 0.5, "per_beta": 0.4, "atoms": 51, "v_min": -10.0, "v_max": 10.0, "clip_reward": 1.0, "max_grad_norm": None,
+    "eval_every": 250_000, "checkpoint_every": 250_000, "protocol": "nature",
+}  # fmt: skip
+
+# Our own. The supports hold every discounted return: CartPole's are 0..1 / (1 - gamma) = 100, MountainCar's (gamma 0.98) and
+# Acrobot's never positive and above -1 / (1 - gamma); LunarLander's lie in -300..300 but for a rare crash from far away. The
+# head has two streams, each as wide as the base, so 128 stands for the 256 of the others.
+RAINBOW_SMALL: dict[str, Any] = {
+    "widths": (128, 128), "batch_size": 64, "capacity": 50_000, "target_every": 250, "update_every": 4, "updates": 2,
+    "max_grad_norm": 10.0,
+}  # fmt: skip
+RAINBOW_CONTROL: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {
+        **RAINBOW_SMALL, "steps": 50_000, "lr": 1e-3, "v_min": 0.0, "v_max": 100.0, "eval_every": 2_000, "eval_episodes": 20,
+    },
+    "MountainCar-v0": {**RAINBOW_SMALL, "steps": 120_000, "lr": 1e-3, "gamma": 0.98, "v_min": -50.0, "v_max": 0.0},
+    "Acrobot-v1": {**RAINBOW_SMALL, "steps": 100_000, "lr": 6.3e-4, "v_min": -100.0, "v_max": 0.0},
+    "LunarLander-v3": {
+        **RAINBOW_SMALL, "steps": 100_000, "lr": 6.3e-4, "atoms": 101, "v_min": -300.0, "v_max": 300.0,
+    },
+}  # fmt: skip
+
 PPO: dict[str, Mapping[str, Any]] = {
     "CartPole-v1": CLEANRL_PPO, "Acrobot-v1": CLEANRL_PPO, "MountainCar-v0": ZOO_PPO_MOUNTAINCAR,
     "LunarLander*-v3": ZOO_PPO_LUNARLANDER, "BipedalWalker-v3": ZOO_PPO_BIPEDAL, "Pendulum-v1": ZOO_PPO_PENDULUM,
-    "ALE/*": PPO_ATARI, "*NoFrameskip-v4": PPO_ATARI,
-    **dict.fromkeys(MUJOCO, PPO_MUJOCO),
+    **atari(PPO_ATARI), **dict.fromkeys(MUJOCO, PPO_MUJOCO),
 }  # fmt: skip
 DDPG: dict[str, Mapping[str, Any]] = {
     "Pendulum-v1": ZOO_DDPG | ZOO_PENDULUM, "LunarLander*-v3": ZOO_DDPG | ZOO_LUNARLANDER,
@@ -153,20 +280,31 @@ SAC: dict[str, Mapping[str, Any]] = {
     "Pendulum-v1": SAC_PENDULUM, "LunarLander*-v3": SAC_LUNARLANDER, "BipedalWalker-v3": SAC_BIPEDAL,
     **dict.fromkeys(MUJOCO, SAC_MUJOCO),
 }  # fmt: skip
-DQN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, "ALE/*": NATURE_DQN, "*NoFrameskip-v4": NATURE_DQN}
-MUNCHAUSEN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, "ALE/*": MUNCHAUSEN_ATARI, "*NoFrameskip-v4": MUNCHAUSEN_ATARI}
+DQN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN)}
+DOUBLE_DQN: dict[str, Mapping[str, Any]] = {**DQN, **atari(NATURE_DOUBLE_DQN)}
+D3QN: dict[str, Mapping[str, Any]] = {**DQN, **atari(NATURE_D3QN)}
+MUNCHAUSEN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
+RAINBOW: dict[str, Mapping[str, Any]] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
+QR_DQN: dict[str, Mapping[str, Any]] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
+IQN: dict[str, Mapping[str, Any]] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}
 
 
-def preset(presets: Mapping[str, Mapping[str, Any]], env: Any) -> dict[str, Any]:
-    """The preset for an environment: its own id's, or the first whose pattern fits ("ALE/*"); empty where there is none."""
+def preset(presets: Mapping[str, Mapping[str, Any]], env: Any, protocol: str | None = None) -> dict[str, Any]:
+    """The preset for an environment: its own id's, or the first whose pattern fits ("ALE/*"); empty where there is none.
+    Where a protocol is asked for, one of that protocol ("ALE/*@machado") goes before."""
     if not isinstance(env, str):
         return {}
-    if env in presets:
-        return dict(presets[env])
-    return next((dict(values) for pattern, values in presets.items() if fnmatchcase(env, pattern)), {})
+    for suffix in (f"@{protocol}", ""):
+        blocks = {key.removesuffix(suffix): values for key, values in presets.items() if key.endswith(suffix)}
+        fitting = env if env in blocks else next((pattern for pattern in blocks if fnmatchcase(env, pattern)), None)
+        if fitting is not None:
+            return dict(blocks[fitting])
+    return {}
 
 
 def tuned_for(presets: Mapping[str, Mapping[str, Any]]) -> str:
     """The environments of presets in words: "CartPole-v1, MuJoCo, Atari"."""
-    families = {**dict.fromkeys(MUJOCO, "MuJoCo"), "ALE/*": "Atari", "*NoFrameskip-v4": "Atari"}
-    return ", ".join(dict.fromkeys(families.get(pattern, pattern) for pattern in presets))
+    families = dict.fromkeys(MUJOCO, "MuJoCo") | dict.fromkeys(MINATAR, "MinAtar")
+    families |= dict.fromkeys(ATARI, "Atari")
+    patterns = [key.partition("@")[0] for key in presets]
+    return ", ".join(dict.fromkeys(families.get(pattern, pattern) for pattern in patterns))

@@ -13,7 +13,8 @@ import torch
 from typing_extensions import dataclass_transform
 
 from protorl import rng
-from protorl.actors import LocalActors
+from protorl.accelerate import MODES, PRECISIONS
+from protorl.actors import LocalActors, OverlappedActors
 from protorl.agents import Agent
 from protorl.envs import make_vec_envs
 from protorl.memory import Replay
@@ -57,14 +58,21 @@ class Recipe:
     seed: int = hp(0, "root of every random stream", low=0)
     num_envs: int = hp(1, "environments stepped together", low=1)
     device: str = hp("auto", "where the networks live", choices=("auto", "cpu", "cuda"))
-    accelerate: str = hp("auto", "aot also compiles the update, ahead of time (CPU)", choices=("auto", "eager", "aot"))
+    accelerate: str = hp("auto", "how updates run; auto decides by their number and says why", choices=MODES)
+    precision: str = hp("float32", "of large matrix products in updates", choices=PRECISIONS)
     threads: int = hp(0, "torch threads; 0: one for small networks, all cores for images", low=0)
+    overlap: bool = hp(False, "environments step while the agent learns, which is then one step behind")
     backend: str = hp("auto", "how environments are stepped", choices=("auto", "sync", "async", "native", "envpool"))
-    protocol: str | None = hp(None, "Atari protocol; none: as the environment's id says", choices=("nature", "machado", "raw"))
+    protocol: str | None = hp(
+        None,
+        "how Atari is played, and whose hyperparameters: nature is Mnih et al. 2015 (no-ops, lost lives), machado is Machado "
+        "et al. 2018 and Dopamine (sticky actions), raw the plain ALE; none: as the environment's id says",
+        choices=("nature", "machado", "raw"),
+    )
     package_to_import: str | None = hp(None, "package that registers the environment")
     apply_api_compatibility: bool = hp(False, "the environment has the old gym API")
     gamma: float = hp(0.99, "discount per agent step", paper="0.99", low=0.0, high=1.0)
-    base: str = hp("auto", "body of the network", choices=("auto", "mlp", "nature", "impala"))
+    base: str = hp("auto", "body of the network", choices=("auto", "mlp", "nature", "impala", "minatar"))
     widths: tuple[int, ...] = hp((256, 256), "hidden layers of an MLP", low=1)
     activation: str = hp("relu", "activation of an MLP")
     layer_norm: bool = hp(False, "layer normalisation in an MLP")
@@ -124,7 +132,8 @@ class Recipe:
     def assemble(self, env: Any) -> Parts:
         """The parts around an environment that is already there."""
         agent = self.build_agent(env.spec)
-        return Parts(agent, self.memory(agent, env.spec), LocalActors(agent, env))
+        actors = OverlappedActors(agent, env) if self.overlap else LocalActors(agent, env)
+        return Parts(agent, self.memory(agent, env.spec), actors)
 
     def build_agent(self, spec: EnvSpec) -> Agent:
         """The agent, its initial weights from the recipe's named stream."""
@@ -138,12 +147,14 @@ class Recipe:
             return self.agent(spec)
 
     def base_config(self, spec: EnvSpec, init: str = "default", **mlp: Any) -> dict[str, Any]:
-        """The base of a network for `build_network`: "auto" is an MLP for vectors, the Nature network for images, and one of
-        these for each entry of a dict. init: initial weights. mlp: further arguments of an MLP."""
+        """The base of a network for `build_network`: "auto" is an MLP for vectors, the Nature network for images (MinAtar's
+        for those below 36x36), and one of these for each entry of a dict. init: initial weights. mlp: further arguments of
+        an MLP."""
         fields = {"widths": self.widths, "activation": self.activation, "layer_norm": self.layer_norm} | mlp
 
         def one(obs: ArraySpec) -> dict[str, Any]:
-            kind = self.base if self.base != "auto" else "nature" if obs.pixels else "mlp"
+            image = "nature" if min(obs.shape[1:], default=0) >= 36 else "minatar"
+            kind = self.base if self.base != "auto" else image if obs.pixels else "mlp"
             return {"type": kind, "init": init, **(fields if kind == "mlp" else {})}
 
         if isinstance(spec.obs, dict):
@@ -180,9 +191,11 @@ def _preset_init(cls: type[Recipe]) -> None:
         unknown = sorted(set(given) - known)
         if unknown:
             raise unknown_field(unknown[0], sorted(known))
-        env = given.get("env", cls.__dataclass_fields__["env"].default)  # type: ignore[attr-defined]
+        declared: Any = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        env, protocol = (given.get(name, declared[name].default) for name in ("env", "protocol"))
         own = {name for base in cls.__mro__ if base.__module__.split(".")[0] != "protorl" for name in base.__dict__}
-        chosen = {name: value for name, value in preset(cls.presets, env).items() if name in known and name not in own}
+        found = preset(cls.presets, env, protocol)
+        chosen = {name: value for name, value in found.items() if name in known and name not in own}
         plain(self, **{**chosen, **given})
 
     cls.__init__ = __init__  # type: ignore[method-assign,assignment]

@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 import torch
 
 from protorl import rng
-from protorl.accelerate import accelerate
+from protorl.accelerate import accelerate, choose
 from protorl.agents import Agent
 from protorl.checkpoint import Checkpoints, atomic_write
 from protorl.loops import Evaluation, Run, evaluate, train
+from protorl.memory import Replay
 from protorl.recipes import RECIPES
 from protorl.recipes.recipe import Recipe
 from protorl.types import ProtoRLError
@@ -118,6 +119,7 @@ def execute(recipe: Recipe, folder: Path, *, progress: bool) -> Result:
         env = recipe.make_env()
         with closing_env(env):
             agent, memory, actors = recipe.assemble(env)
+            recipe = settled(recipe, agent, memory, folder)
             examiner = Examiner(recipe, agent)
             with closing_env(examiner):
                 run = Run(
@@ -131,14 +133,26 @@ def execute(recipe: Recipe, folder: Path, *, progress: bool) -> Result:
                     checkpoint_every=recipe.checkpoint_every,
                     keep=recipe.keep,
                     evaluation=examiner,
+                    frame_skip=env.spec.frame_skip,
                 )
                 if run.resume():
                     run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-                accelerate(agent, recipe.accelerate)
+                accelerate(agent, recipe.accelerate, recipe.precision)
                 with run.watch(progress):
                     train(agent, memory, actors, steps=recipe.steps, monitor=run)
                 best = run.best if run.last_eval is not None else None
                 return Result(folder, agent, run.steps, run.last_eval, best)
+
+
+def settled(recipe: Recipe, agent: Agent, memory: Replay, folder: Path) -> Recipe:
+    """The recipe with `accelerate` decided, also in config.json, so that a resumed run computes as it did."""
+    if recipe.accelerate != "auto":
+        return recipe
+    mode, why = choose(agent, memory.rate.expected(recipe.steps))
+    logging.getLogger("protorl").info(f"accelerate: {mode} ({why})")
+    recipe = dataclasses.replace(recipe, accelerate=mode)  # type: ignore[type-var]
+    write_config(recipe, folder)
+    return recipe
 
 
 class Examiner:

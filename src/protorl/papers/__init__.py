@@ -1,0 +1,1 @@
+"""What papers published: tables that scores are compared with."""
