@@ -92,7 +92,9 @@ def remember(parts: Any, model: Any, envs: list[Scripted]) -> None:
     for t in range(T):
         obs, reward, terminated, truncated, successor = (np.array(row) for row in zip(*[env.seen[t] for env in envs]))
         action = buffer.actions[t].astype(parts.actors.env.spec.action.dtype)
-        extras = {"log_prob": buffer.log_probs[t]}
+        with torch.no_grad():
+            value = parts.agent.network.value(torch.from_numpy(obs)).numpy()
+        extras = {"log_prob": buffer.log_probs[t], "value": value}
         step = prl.Step(
             obs, action.reshape(N, *parts.actors.env.spec.action.shape), reward.astype(np.float32),
             1 - terminated.astype(np.float32), terminated, truncated, successor, first, np.ones(N, bool), extras,

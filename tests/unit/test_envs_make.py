@@ -31,9 +31,10 @@ def test_auto_takes_the_fast_one():
 
 def test_auto_plays_atari_in_c():
     pytest.importorskip("ale_py", reason='ale_py is not installed: pip install "protorl[atari]"')
-    fast = make_vec_envs("ALE/Pong-v5", 1)
+    fast = make_vec_envs("ALE/Pong-v5", 2)
     assert isinstance(fast, AdaptedEnv)
-    assert isinstance(make_vec_envs("ALE/Pong-v5", 1, render_mode="rgb_array"), SyncEnv)
+    assert isinstance(make_vec_envs("ALE/Pong-v5", 2, render_mode="rgb_array"), SyncEnv)
+    assert isinstance(make_vec_envs("ALE/Pong-v5", 1), SyncEnv)  # threads cost more than one game gains
     fast.close()
 
 

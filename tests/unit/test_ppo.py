@@ -15,6 +15,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 import protorl as prl
+from protorl.accelerate import accelerate
 from protorl.agents import PPO
 from protorl.envs.probes import Counter
 from protorl.memory import Rollout
@@ -165,7 +166,8 @@ def critic_of(values: list[float], **arguments: Any) -> tuple[Any, prl.EnvSpec]:
 
 def test_advantages_end_with_their_episodes_and_stay_in_their_environments() -> None:
     """A truncation bootstraps from the value of its final observation (9), a termination from nothing (not from 7)."""
-    agent, env = critic_of([0.5, 1, 1.5, 2, 2.5, 9, 7, 3, 0], gae_lambda=0.8)
+    values = [0.5, 1, 1.5, 2, 2.5, 9, 7, 3, 0]
+    agent, env = critic_of(values, gae_lambda=0.8)
     memory = prl.Replay(
         agent.columns(env), 10, batch_size=10, view=Rollout(agent.prepare, 0.9), sampler=prl.All(), rate=prl.Rate(0, 10, 1)
     )
@@ -173,10 +175,11 @@ def test_advantages_end_with_their_episodes_and_stay_in_their_environments() -> 
     for t, successor in enumerate([1, 5, 3, 6, 7]):  # the second environment shows 8, whose value is 0, and pays nothing
         terminated, truncated, first = (yes if t in times else no for times in ([3], [1], [0, 2, 4]))
         first = first | (t == 0)
+        extras = {"log_prob": np.zeros(2, np.float32), "value": np.array([values[t], 0], np.float32)}
         memory.add(
             prl.Step(
                 eye[[t, 8]], np.zeros(2, int), np.array([t + 1, 0], np.float32), 1 - terminated.astype(np.float32),
-                terminated, truncated, eye[[successor, 8]], first, ~no, {"log_prob": np.zeros(2, np.float32)},
+                terminated, truncated, eye[[successor, 8]], first, ~no, extras,
             )
         )  # fmt: skip
     assert memory.due() == 1
@@ -222,7 +225,7 @@ def test_absent_rows_leave_the_running_return_and_the_explained_variance_alone(e
         "obs": torch.eye(2)[[0, 0, 0, 1, 0]], "next_obs": torch.eye(2)[[1, 1, 1, 1, 0]],
         "reward": tensor([0.0, 0.0, 1.0, 2.0, 4.0]), "discount": tensor([0.0 if ends else 0.9] * 3 + [0.9] * 2),
         "ended": tensor([ends] * 3 + [False] * 2), "weight": tensor([0.0, 0.0, 1.0, 1.0, 1.0]),
-        "action": torch.zeros(5, dtype=torch.int64), "log_prob": torch.zeros(5),
+        "action": torch.zeros(5, dtype=torch.int64), "log_prob": torch.zeros(5), "value": tensor([0.5, 0.5, 0.5, 1.5, 0.5]),
     }  # fmt: skip
     agent, _ = critic_of([0.5, 1.5], scale_rewards=True)
     agent.reward_scaler.returns = np.array([10.0])
@@ -234,6 +237,19 @@ def test_absent_rows_leave_the_running_return_and_the_explained_variance_alone(e
     assert agent.reward_scaler.seen.mean == pytest.approx(np.mean(running))
     errors, returns = prepared.advantage[2:], prepared.ret[2:]
     assert_close(agent.explained_variance, 1 - errors.var(correction=0) / returns.var(correction=0))
+
+
+@pytest.mark.parametrize("mode", ["eager", "auto"])
+@pytest.mark.parametrize("fields", [{}, {"share_base": True}, {"normalise_obs": True}])
+def test_acting_tells_the_value_of_what_is_seen(fields: dict[str, Any], mode: str) -> None:
+    parts = prl.recipes.PPO(**{**TINY, "num_envs": 3, **fields}).build()
+    agent = accelerate(parts.agent, mode)
+    obs = parts.actors.env.obs
+    act = agent.act(obs, explore=True)
+    assert act.extras["value"].shape == (3,)
+    with torch.no_grad():
+        assert_close(torch.from_numpy(act.extras["value"]), agent.network.value(torch.from_numpy(obs)), rtol=1e-5, atol=1e-6)
+    assert not agent.act(obs, explore=False).extras
 
 
 # The loss

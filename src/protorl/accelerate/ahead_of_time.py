@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from protorl.accelerate.graph import Run, Traced, trace
 from protorl.accelerate.precision import BFloat16Products, Rounded
 from protorl.networks import (
+    ActorCritic,
     BetaHead,
     C51Head,
     CategoricalHead,
@@ -28,6 +29,7 @@ from protorl.networks import (
     Network,
     QHead,
     QuantileHead,
+    ValueHead,
 )
 from protorl.types import Obs, ProtoRLError
 
@@ -44,7 +46,7 @@ class AheadOfTime(Traced):
         return package_of(graph, example, self.method)
 
 
-PLAIN_HEADS = (QHead, DuelingHead, C51Head, QuantileHead, CategoricalHead, GaussianHead, BetaHead, DeterministicHead)
+PLAIN_HEADS = (QHead, DuelingHead, C51Head, QuantileHead, CategoricalHead, GaussianHead, BetaHead, DeterministicHead, ValueHead)
 
 
 class AheadOfTimeInference:
@@ -57,6 +59,8 @@ class AheadOfTimeInference:
     @staticmethod
     def fits(network: nn.Module) -> bool:
         """Whether it can stand for this network."""
+        if isinstance(network, ActorCritic):
+            return all(AheadOfTimeInference.fits(part) for part in (network.actor, network.critic))
         return isinstance(network, Network) and type(network.head) in PLAIN_HEADS
 
     def __init__(self, agent: Any, precision: str = "float32") -> None:

@@ -10,6 +10,8 @@ from torch import nn
 
 from protorl.networks import (
     MLP,
+    ActorCritic,
+    ActorCriticOut,
     BetaHead,
     BetaOut,
     C51Head,
@@ -26,6 +28,8 @@ from protorl.networks import (
     QOut,
     QuantileHead,
     ScaledBase,
+    ValueHead,
+    ValueOut,
 )
 from protorl.types import Array, Obs
 
@@ -36,6 +40,11 @@ def numpy_inference(network: nn.Module) -> Callable[[Obs, bool], Any] | None:
 
     It reads the parameters' own memory, so it always sees the newest weights.
     """
+    if isinstance(network, ActorCritic):
+        policy, critic = numpy_inference(network.actor), numpy_inference(network.critic)
+        if policy is None or critic is None:
+            return None
+        return lambda obs, explore: ActorCriticOut(policy(obs, explore), critic(obs, explore).value)
     base: Any = getattr(network, "base", None)
     scale: Callable[[Array], Array] | None = None
     if isinstance(base, ScaledBase):
@@ -62,6 +71,9 @@ def numpy_head(head: nn.Module) -> Callable[[Array], Any] | None:
     if isinstance(head, QHead):
         q = chain(head.layers)
         return None if q is None else lambda x: QOut(q(x))  # type: ignore[arg-type]
+    if isinstance(head, ValueHead):
+        value = affine(head.layer)
+        return lambda x: ValueOut(value(x)[:, 0])  # type: ignore[arg-type]
     if isinstance(head, C51Head | QuantileHead):
         return distributions(head)
     if isinstance(head, DuelingHead):

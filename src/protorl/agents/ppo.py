@@ -13,11 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from protorl.agents.agent import Agent
 from protorl.functional import clipped_surrogate, clipped_value_error, gae, kl_estimate, standardise
 from protorl.networks import ActorCritic, ObsScaler, Optimizer, ReturnScaler
 from protorl.policies import Stochastic
+from protorl.policies.draws import as_numpy
 from protorl.types import (
     Act,
     Batch,
@@ -27,14 +29,10 @@ from protorl.types import (
     Obs,
     ProtoRLError,
     Schedule,
-    TensorObs,
     Update,
     as_schedule,
     tree_map,
 )
-
-VALUES = 512
-"""Rows whose values are computed at once."""
 
 
 class PPO(Agent):
@@ -87,16 +85,23 @@ class PPO(Agent):
         self.explained_variance = torch.zeros((), device=self.device)
 
     def columns(self, spec: EnvSpec) -> Columns:
-        """Besides observation and action, the log-probability of what was done."""
-        return replace(super().columns(spec), extras={"log_prob": Field((), np.dtype(np.float32))})
+        """Besides observation and action, the log-probability of what was done, and V."""
+        number = Field((), np.dtype(np.float32))
+        return replace(super().columns(spec), extras={"log_prob": number, "value": number})
+
+    @property
+    def actor(self) -> nn.Module:
+        """All of the network: V of what is seen is told while acting, when the base has been through it anyway."""
+        return self.network
 
     def act(self, obs: Obs, carry: object = (), *, explore: bool) -> Act:
         if not explore:
-            return Act(self.policy.mode(self.infer(obs, explore)))
+            return Act(self.policy.mode(self.infer(obs, explore).policy))
         for scaler in self.obs_scalers:
             scaler.refresh()  # not before all updates of a rollout are done
-        action, log_prob = self.policy.sample(self.infer(obs, explore))
-        return Act(action, extras={"log_prob": log_prob})
+        out = self.infer(obs, explore)
+        action, log_prob = self.policy.sample(out.policy)
+        return Act(action, extras={"log_prob": log_prob, "value": as_numpy(out.value)})
 
     @torch.no_grad()
     def prepare(self, rollout: Batch) -> Batch:
@@ -108,7 +113,7 @@ class PPO(Agent):
         reward = rollout.reward
         if self.reward_scaler is not None:
             reward = self.reward_scaler(reward, rollout.discount, rollout.ended, rollout.weight)
-        value, next_value = self.values(rollout, present)
+        value, next_value = rollout.value, self.successors(rollout)
         advantage = gae(reward, rollout.discount, rollout.ended, value, next_value, self.gae_lambda)
         ret = advantage + value
         error, spread = (column[present].var(correction=0) for column in (advantage, ret))
@@ -124,20 +129,13 @@ class PPO(Agent):
             }
         )
 
-    def values(self, rollout: Batch, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """V of the observations and of their successors, both [T, N]. Within an episode a successor is the next row's
-        observation, so only the others are evaluated besides."""
-        value = self.judge(rollout.obs, present)
-        last = rollout.ended & present
+    def successors(self, rollout: Batch) -> torch.Tensor:
+        """V of the successors [T, N]. Within an episode a successor is the next row's observation, so only the others (the true
+        last observations of episodes and of the rollout) are judged here."""
+        last = rollout.ended & (rollout.weight > 0)
         last[-1] = True
-        return value, torch.where(last, self.judge(rollout.next_obs, last), value.roll(-1, 0))
-
-    def judge(self, obs: TensorObs, mask: torch.Tensor) -> torch.Tensor:
-        """V where `mask` [T, N], 0 elsewhere; some rows at a time, as all images of a rollout would not fit a cache."""
-        rows = tree_map(lambda array: array[mask].split(VALUES), obs)
-        chunks = [dict(zip(rows, chunk)) for chunk in zip(*rows.values())] if isinstance(rows, dict) else rows
-        value = torch.zeros(mask.shape, device=mask.device)
-        value[mask] = torch.cat([self.network.value(chunk) for chunk in chunks])
+        value = rollout.value.roll(-1, 0)
+        value[last] = self.network.value(tree_map(lambda array: array[last], rollout.next_obs))
         return value
 
     def learn(self, batch: Batch) -> Update:
