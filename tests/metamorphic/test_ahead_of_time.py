@@ -148,6 +148,24 @@ def test_acting_on_images_compiles_and_follows_the_weights() -> None:
     np.testing.assert_allclose(fast.infer(images[:2], False).q, eager.infer(images[:2], False).q, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_acting_and_learning_of_networks_that_share_a_base(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and run as a graph, but not compiled: what matters is that tracing one leaves the other's parameters in place."""
+    monkeypatch.setattr("protorl.accelerate.ahead_of_time.package_of", lambda graph, *_: lambda tensors: graph(*tensors))
+    parts = make("ppo", num_envs=2, rollout_steps=4, batch_size=4, share_base=True, activation="elu", eval_every=0).build()
+    agent = accelerate(parts.agent, "aot", precision)
+    before = [id(p) for p in agent.network.parameters()]
+    prl.train(agent, parts.memory, parts.actors, steps=32)
+    assert agent.infer.run is not None
+    assert agent.learn.run is not None
+    assert [id(p) for p in agent.network.parameters()] == before
+    with torch.no_grad():
+        out = agent.network(torch.from_numpy(parts.actors.env.obs))
+    fast = agent.infer(parts.actors.env.obs, True)
+    torch.testing.assert_close(fast.value, out.value, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(fast.policy.logits, out.policy.logits, rtol=0.02, atol=0.02)
+
+
 def test_compiled_in_this_process_equals_eager() -> None:
     parts = make("dqn", widths=(8,), eval_every=0).build()
     for _ in range(60):

@@ -88,7 +88,9 @@ class AheadOfTimeInference:
 
         def pure(*tensors: Tensor) -> list[Tensor]:
             with self.products():
-                out = torch.func.functional_call(self.actor, dict(zip(names, tensors)), (tensors[-1],))
+                # Untied: a base that two networks share is one module, and has each name once.
+                given = dict(zip(names, tensors))
+                out = torch.func.functional_call(self.actor, given, (tensors[-1],), tie_weights=False)
             outputs, self.form = tree_flatten(out)
             return outputs
 
