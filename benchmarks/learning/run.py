@@ -110,12 +110,14 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
-def training_return(metrics: Path, episodes: int = 100) -> float | None:
-    """Mean return of the last episodes of the training, exploration included; None without a curve."""
+def training_return(metrics: Path) -> float | None:
+    """Mean return of the last 100 episodes of the training, or of its last tenth where it has fewer than 1 000; exploration
+    included. None without a curve."""
     if not metrics.exists():
         return None
     with metrics.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("return")]
+    episodes = min(100.0, max(sum(float(row["episodes"]) for row in rows) / 10, 1.0))
     total = count = 0.0
     for row in reversed(rows):
         total += float(row["return"]) * float(row["episodes"])
@@ -203,7 +205,8 @@ def report() -> None:
         "Mean return of 100 evaluation episodes without exploration, over seeds, with a 95 % percentile-bootstrap",
         "interval. `last`: the weights at the end of the budget. `best`: the weights with the best evaluation during",
         "training (10 episodes; 20 in dqn-cartpole), evaluated anew over 100 episodes. Every started seed counts.",
-        "`training`: mean return of the last 100 episodes of the training, exploration included.",
+        "`training`: mean return of the last 100 episodes of the training (of its last tenth, if it has fewer than 1,000),",
+        "exploration included.",
         "Curves of every seed are in `../curves`.",
         "",
         "| experiment | agent steps | seeds | last | best | training | published | source | command |",
