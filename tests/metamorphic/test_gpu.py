@@ -80,6 +80,19 @@ def test_ppo_minibatches_are_recorded_too() -> None:
     torch.testing.assert_close(dict(one.network.named_parameters()), dict(two.network.named_parameters()), rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["dqn", "ppo"])
+def test_recorded_acting_equals_eager_acting_and_follows_the_weights(name: str) -> None:
+    parts = make(name, device="cuda", num_envs=2, eval_every=0).build()
+    eager, fast = parts.agent, accelerate(copy.deepcopy(parts.agent), "cudagraphs")
+    obs = parts.actors.env.obs
+    for _ in range(3):
+        one, two = (torch.utils._pytree.tree_leaves(agent.infer(obs, True)) for agent in (eager, fast))
+        torch.testing.assert_close([x.clone() for x in two], [x.clone() for x in one], rtol=1e-4, atol=1e-5)
+        for agent in (eager, fast):
+            agent.optimizer.flat.buffer.mul_(1.1)
+    assert fast.infer.graph is not None
+
+
 def test_aot_is_for_the_cpu() -> None:
     with pytest.raises(prl.ProtoRLError, match='is for the CPU, but the networks are on cuda: use "cudagraphs"'):
         accelerate(filled("dqn").agent, "aot")

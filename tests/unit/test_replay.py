@@ -331,6 +331,32 @@ def test_given_priorities_are_used_once_the_window_is_complete() -> None:
     np.testing.assert_allclose(leaves, [1, 2, 3, 4, 5])
 
 
+@pytest.mark.parametrize(("free", "home"), [(2.0, "cuda"), (1.9, "cpu")])
+def test_rows_live_with_the_learner_where_they_leave_half_of_it_free(
+    free: float, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = storage.plan_memory(columns(), 100)
+    seen = storage.MemoryPlan(100, "cuda", plan.columns, int(free * plan.total))
+    monkeypatch.setattr(storage, "plan_memory", lambda *_: seen)
+    assert storage.home_of(columns(), 100, torch.device("cuda")).type == home
+    assert storage.home_of(columns(), 100, torch.device("cpu")).type == "cpu"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+def test_examples_are_delivered_to_the_gpu() -> None:
+    near, far = (Replay(columns(), 40, batch_size=16, deliver_to=device) for device in (None, "cuda"))
+    stream = Stream(1, 3)
+    for _ in range(60):
+        step = stream.step()
+        near.add(step)
+        far.add(step)
+    one, two = near.sample(), far.sample()
+    for name in one:
+        assert two.columns[name].device.type == ("cpu" if name == "index" else "cuda")
+        assert torch.equal(one.columns[name], two.columns[name].cpu()), name
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
 def test_storage_on_a_gpu_gives_the_same_examples() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from protorl.accelerate.ahead_of_time import AheadOfTime, AheadOfTimeInference, compiler
+from protorl.accelerate.ahead_of_time import AheadOfTime, AheadOfTimeInference, compiler, fits
 from protorl.accelerate.compiled import Compiled
-from protorl.accelerate.cuda_graphs import CudaGraph
+from protorl.accelerate.cuda_graphs import CudaGraph, CudaGraphInference
 from protorl.accelerate.inference import numpy_inference
 from protorl.accelerate.precision import Rounded
 from protorl.types import ProtoRLError
@@ -58,8 +58,10 @@ def accelerate(agent: Any, mode: str = "auto", precision: str = "float32") -> An
     infer = numpy_inference(agent.actor) if mode != "eager" and device == "cpu" else None
     if infer is not None:
         agent.infer = infer
-    elif mode == "aot" and AheadOfTimeInference.fits(agent.actor):
+    elif mode == "aot" and fits(agent.actor):
         agent.infer = AheadOfTimeInference(agent, precision)
+    elif mode == "cudagraphs" and fits(agent.actor):
+        agent.infer = CudaGraphInference(agent)
     if precision == "bf16":
         for method in (*agent.pure, "prepare", *(("infer",) if "infer" not in vars(agent) else ())):
             setattr(agent, method, Rounded(getattr(agent, method)))

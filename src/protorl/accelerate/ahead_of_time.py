@@ -49,19 +49,19 @@ class AheadOfTime(Traced):
 PLAIN_HEADS = (QHead, DuelingHead, C51Head, QuantileHead, CategoricalHead, GaussianHead, BetaHead, DeterministicHead, ValueHead)
 
 
+def fits(network: nn.Module) -> bool:
+    """Whether a forward pass alone is what acting needs: every head answers from the features, with nothing drawn besides."""
+    if isinstance(network, ActorCritic):
+        return fits(network.actor) and fits(network.critic)
+    return isinstance(network, Network) and type(network.head) in PLAIN_HEADS
+
+
 class AheadOfTimeInference:
     """The outputs of an agent's actor for NumPy observations, its forward pass compiled by AOTInductor.
 
     For a network whose head answers from the features alone (`fits`), and the number of rows that it first sees; others, dict
     observations and noisy layers stay eager.
     """
-
-    @staticmethod
-    def fits(network: nn.Module) -> bool:
-        """Whether it can stand for this network."""
-        if isinstance(network, ActorCritic):
-            return all(AheadOfTimeInference.fits(part) for part in (network.actor, network.critic))
-        return isinstance(network, Network) and type(network.head) in PLAIN_HEADS
 
     def __init__(self, agent: Any, precision: str = "float32") -> None:
         rounding = precision == "bf16"

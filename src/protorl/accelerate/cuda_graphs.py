@@ -1,17 +1,19 @@
-"""A pure method recorded once as a CUDA graph, then replayed: one launch for all its kernels."""
+"""A pure method, or acting, recorded once as a CUDA graph, then replayed: one launch for all its kernels."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from protorl.accelerate.compiled import Compiled
 from protorl.accelerate.graph import Tensors
-from protorl.types import Batch, Update
+from protorl.types import Array, Batch, Obs, Update
 
 WARM_UP = 3
 
@@ -52,15 +54,56 @@ class CudaGraph:
         run = Compiled(self.agent, self.method) if importlib.util.find_spec("triton") else self.eager
         state = Tensors(self.agent).tensors()
         before = [tensor.detach().clone() for tensor in state]
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                run(given)
-        torch.cuda.current_stream().wait_stream(stream)
+        warm_up(lambda: run(given))
         for tensor, value in zip(state, before, strict=True):
             tensor.detach().copy_(value)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self.update = run(given)
         self.graph = graph
+
+
+class CudaGraphInference:
+    """An agent's actor, its kernels recorded at the first exploring call and replayed from then on.
+
+    Evaluations, another number of rows, and dict observations stay eager.
+    """
+
+    def __init__(self, agent: Any) -> None:
+        self.agent, self.eager = agent, agent.infer
+        self.graph: Any = None
+        self.rows: int | None = None
+
+    def __call__(self, obs: Obs, explore: bool) -> Any:
+        if not explore or isinstance(obs, dict):
+            return self.eager(obs, explore)
+        if self.rows is None:
+            self.rows = len(obs)
+            self.record(obs)
+        if len(obs) != self.rows:
+            return self.eager(obs, explore)
+        self.pinned.copy_(torch.from_numpy(np.ascontiguousarray(obs)))
+        self.place.copy_(self.pinned, non_blocking=True)
+        self.graph.replay()
+        return self.out  # read, on the processor, before the next replay
+
+    @torch.inference_mode()
+    def record(self, obs: Array) -> None:
+        """Warm up, record."""
+        self.pinned = torch.from_numpy(np.ascontiguousarray(obs)).pin_memory()
+        self.place = self.pinned.to(self.agent.device)
+        warm_up(lambda: self.agent.actor(self.place))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.out = self.agent.actor(self.place)
+        self.graph = graph
+
+
+def warm_up(call: Callable[[], Any]) -> None:
+    """Call a few times on a stream of its own, as a recording asks for."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)

@@ -3,7 +3,7 @@
 from protorl.memory.rate import Rate
 from protorl.memory.replay import Replay
 from protorl.memory.samplers import All, Minibatches, Prioritized, Sampler, Uniform
-from protorl.memory.storage import MemoryPlan, Storage, plan_memory
+from protorl.memory.storage import MemoryPlan, Storage, home_of, plan_memory
 from protorl.memory.sumtree import SumTree
 from protorl.memory.views import NStep, OneStep, Rollout, View
 
@@ -22,5 +22,6 @@ __all__ = [
     "SumTree",
     "Uniform",
     "View",
+    "home_of",
     "plan_memory",
 ]

@@ -10,7 +10,7 @@ from protorl.memory.rate import Rate
 from protorl.memory.samplers import Sampler, Uniform, Window
 from protorl.memory.storage import Storage
 from protorl.memory.views import NStep, View
-from protorl.types import Array, Batch, Columns, ProtoRLError, State, Step
+from protorl.types import Array, Batch, Columns, ProtoRLError, State, Step, tree_map
 
 
 class Replay:
@@ -18,8 +18,9 @@ class Replay:
 
     columns: what to remember (`agent.columns(env.spec)`); a column `priority`, if declared, gives new rows theirs.
     capacity: agent steps, over all environments. batch_size: examples per sample. view: what an example is. sampler: which
-    are drawn. rate: when `due()` asks for updates; never before `batch_size` examples are there. device: where observations
-    and actions live. seed: root of the sampler's random stream.
+    are drawn. rate: when `due()` asks for updates; never before `batch_size` examples are there. device: where rows live.
+    deliver_to: where examples go, through pinned memory and without waiting (None: they stay where the rows are). seed: root
+    of the sampler's random stream.
 
     Raises: ProtoRLError if the memory does not fit (it says how many bytes it takes), or sizes contradict each other.
     """
@@ -34,6 +35,7 @@ class Replay:
         sampler: Sampler | None = None,
         rate: Rate | None = None,
         device: torch.device | str = "cpu",
+        deliver_to: torch.device | str | None = None,
         seed: int = 0,
     ) -> None:
         if batch_size < 1:
@@ -45,6 +47,7 @@ class Replay:
         self.sampler: Sampler = Uniform() if sampler is None else sampler
         self.rate = Rate() if rate is None else rate
         self.batch_size = batch_size
+        self.deliver_to = self.storage.device if deliver_to is None else torch.device(deliver_to)
         self.window = Window(self.storage.lanes, self.storage.ring, self.storage.length)
         self.sampler.bind(self.window, batch_size, seed)
         self.given = "priority" in columns.extras
@@ -101,8 +104,14 @@ class Replay:
         rows, weight = self.sampler.draw(self.rate.steps)
         columns = self.view.examples(self.storage, self.window, rows)
         columns["weight"] = torch.from_numpy(weight).to(self.storage.device)
+        if self.deliver_to != self.storage.device:
+            columns = {name: tree_map(self.staged, column) for name, column in columns.items()}
         columns["index"] = torch.from_numpy(rows)
         return Batch(columns)
+
+    def staged(self, column: torch.Tensor) -> torch.Tensor:
+        """The column on its way to the learner's device."""
+        return column.pin_memory().to(self.deliver_to, non_blocking=True)
 
     def feedback(self, batch: Batch, priority: torch.Tensor) -> None:
         """Priorities [B] for the examples of `batch`, for samplers that use them."""

@@ -85,6 +85,15 @@ def plan_memory(columns: Columns, capacity: int, device: torch.device | str = "c
     return MemoryPlan(capacity, str(device), {name: size * capacity for name, size in sizes.items()}, int(free))
 
 
+def home_of(columns: Columns, capacity: int, learner: torch.device) -> torch.device:
+    """Where the rows of a replay should live: on the learner's device if they take at most half of what is free there, so that
+    no example travels; else in main memory."""
+    if learner.type == "cpu":
+        return learner
+    plan = plan_memory(columns, capacity, learner)
+    return learner if 2 * plan.total <= plan.available else torch.device("cpu")
+
+
 class Buffers:
     """Arrays to read into, each used again once nobody holds what was read: writing to fresh pages takes several times as long
     as the copy itself. Where all are held, a new array is given."""

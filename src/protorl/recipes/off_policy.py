@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protorl.agents import Agent
-from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform
+from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
 from protorl.recipes.fields import hp
 from protorl.recipes.recipe import Recipe
 from protorl.types import EnvSpec, Linear
@@ -28,13 +28,15 @@ class OffPolicy(Recipe):
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         beta = Linear(self.per_beta, 1.0, max(self.steps, 1))
         sampler: Sampler = Prioritized(self.per_alpha, beta) if self.per_alpha > 0 else Uniform()
+        columns = agent.columns(spec)
         return Replay(
-            agent.columns(spec),
+            columns,
             self.capacity,
             batch_size=self.batch_size,
             view=NStep(self.n_step, self.gamma, self.clip_reward),
             sampler=sampler,
             rate=Rate(self.warmup_steps, self.update_every, self.updates),
-            device=agent.device,
+            device=home_of(columns, self.capacity, agent.device),
+            deliver_to=agent.device,
             seed=self.seed,
         )
