@@ -84,7 +84,8 @@ EXPERIMENTS = {
     "ppo-lunarlander-beta": Experiment(
         "ppo", "LunarLanderContinuous-v3", "271 ± 32 (Gaussian)", 271, SB3_ZOO, 3, {**AOT, "policy": "beta"}),
     "ppo-lunarlander-beta-no-entropy": Experiment(
-        "ppo", "LunarLanderContinuous-v3", "271 ± 32 (Gaussian)", 271, SB3_ZOO, 3, {**AOT, "policy": "beta", "entropy_coef": 0.0}),
+        "ppo", "LunarLanderContinuous-v3", "271 ± 32 (Gaussian)", 271, SB3_ZOO, 3,
+        {**AOT, "policy": "beta", "entropy_coef": 0.0}),
     "ppo-bipedalwalker": Experiment("ppo", "BipedalWalker-v3", "288 ± 2 at 5M", None, SB3_ZOO, 3, AOT),
     "ppo-halfcheetah": Experiment("ppo", "HalfCheetah-v5", "1443 ± 46", 1443, CLEANRL_V4, 3, AOT),
     "ppo-hopper": Experiment("ppo", "Hopper-v5", "2383 ± 272", 2383, CLEANRL_V4, 3, AOT),
