@@ -71,15 +71,17 @@ def test_ppo_is_measured_too() -> None:
 
 
 def test_a_mode_that_cannot_run_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(agent: Any, mode: str) -> Any:
+    def refuse(agent: Any, mode: str, precision: str) -> Any:
         if mode == "aot":
             raise ProtoRLError("no compiler here")
         return agent
 
     monkeypatch.setattr(module, "accelerate", refuse)
+    monkeypatch.setattr(module, "machine", lambda: {"features": ["avx512_bf16"]})
     recipe = RECIPES["sac"](env="Pendulum-v1")
     rows = module.measure_learning(recipe, 0.001, False, lambda line: None)
-    assert [row["note"] for row in rows if row["mode"] == "aot"] == ["no compiler here"]
+    assert [row["note"] for row in rows if row["mode"] == "aot"] == ["no compiler here"] * 2
+    assert [row["precision"] for row in rows if row["mode"] == "aot"] == ["float32", "bf16"]
 
 
 def row(mode: str, threads: int, updates: float, acts: float, per_step: float = 1.0) -> dict[str, Any]:
@@ -112,6 +114,12 @@ ENVIRONMENTS = [
         (ENVIRONMENTS, [row("eager", 1, 80, 1_000), row("eager", 2, 110, 1_000)], ("eager", 2, "sync", None)),
         # clearly faster than the loop
         ([*ENVIRONMENTS, stepping("envpool", 1, 1_200)], [row("eager", 1, 80, 1_000)], ("eager", 1, "envpool", None)),
+        # rounding must pay: 3 ms against 2.8, which is not clearly less
+        (
+            ENVIRONMENTS,
+            [row("aot", 1, 500, 1_000), {**row("aot", 1, 555, 1_000), "precision": "bf16"}],
+            ("aot", 1, "sync", None),
+        ),
         # what could not be measured counts for nothing
         (
             [*ENVIRONMENTS, {"backend": "async", "num_envs": 1, "note": "gone"}],
@@ -125,6 +133,13 @@ def test_recommendations_from_numbers(
 ) -> None:
     settings = recommend(RECIPES["dqn"](), environments, modes)
     assert (settings["accelerate"], settings["threads"], settings["backend"], settings.get("num_envs")) == expected
+
+
+def test_bf16_is_recommended_where_it_is_clearly_faster() -> None:
+    rows = [row("aot", 1, 100, 1_000), {**row("aot", 1, 180, 1_000), "precision": "bf16"}]
+    assert recommend(RECIPES["dqn"](), ENVIRONMENTS, rows)["precision"] == "bf16"
+    rows[1]["updates_per_second"] = 105
+    assert "precision" not in recommend(RECIPES["dqn"](), ENVIRONMENTS, rows)
 
 
 def test_ppo_keeps_its_number_of_environments() -> None:

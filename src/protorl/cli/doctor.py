@@ -41,6 +41,7 @@ COMPILING = ("aot", "compiled")
 GPU_ONLY = ("cudagraphs", "compiled")
 FEW, MANY = 1, 8  # environments
 QUICK = "left out by --quick"
+BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 CLEARLY = 1.1  # times as fast, to be recommended for it
 
 Row = dict[str, Any]
@@ -174,11 +175,13 @@ def measure_learning(recipe: Any, window: float, quick: bool, say: Callable[[str
     """
     rows: list[Row] = []
     cores = torch.get_num_threads()
+    rounds = not BFLOAT16.isdisjoint(machine()["features"])
     for mode in MODES:
         if mode == "auto":  # one of the others
             continue
-        for threads in sorted({1, cores}) if mode == "eager" else [recipe.threads]:
-            row: Row = {"mode": mode, "threads": threads}
+        variants = [(threads, "float32") for threads in (sorted({1, cores}) if mode == "eager" else [recipe.threads])]
+        for threads, precision in variants + ([(recipe.threads, "bf16")] if mode == "aot" and rounds else []):
+            row: Row = {"mode": mode, "precision": precision, "threads": threads}
             rows.append(row)
             if mode in COMPILING and quick:
                 row["note"] = QUICK
@@ -191,18 +194,18 @@ def measure_learning(recipe: Any, window: float, quick: bool, say: Callable[[str
                 + (" (compiling takes half a minute, once)" if mode in COMPILING else f", {threads} threads")
             )
             try:
-                row |= measure_mode(dataclasses.replace(recipe, threads=threads), mode, window)
+                row |= measure_mode(dataclasses.replace(recipe, threads=threads), mode, precision, window)
             except ProtoRLError as error:
                 row["note"] = str(error)
     return rows
 
 
-def measure_mode(recipe: Any, mode: str, window: float) -> Row:
+def measure_mode(recipe: Any, mode: str, precision: str, window: float) -> Row:
     """One agent, in one mode."""
     recipe = smaller(recipe)
     with closing(recipe.make_env()) as env:
         agent, memory, actors = recipe.assemble(env)
-        accelerate(agent, mode)
+        accelerate(agent, mode, precision)
         while not memory.due():
             for step in actors.poll():
                 agent.observe(step)
@@ -259,8 +262,8 @@ def kept_threads() -> Iterator[None]:
 
 def recommend(recipe: Any, environments: list[Row], modes: list[Row]) -> Row:
     """Settings for --set: the mode and threads with which a step of the training takes least (what had to be compiled for
-    that is kept on disk, and found there by the training), a backend that is clearly faster than the plain loop, and more
-    environments where that is free.
+    that is kept on disk, and found there by the training), bf16 where that is clearly faster, a backend that is clearly faster
+    than the plain loop, and more environments where that is free.
 
     It is free where learning is counted in agent steps (a memory is replayed), and worth it where stepping takes a quarter
     of the time and eight environments together step twice as fast as one.
@@ -274,9 +277,14 @@ def recommend(recipe: Any, environments: list[Row], modes: list[Row]) -> Row:
         backend = max(speeds, key=lambda name: speeds[name] * (CLEARLY if name == "sync" else 1))
         return backend, speeds[backend]
 
-    mode = min((row for row in modes if "note" not in row), key=learning)
+    mode = min(
+        (row for row in modes if "note" not in row),
+        key=lambda row: learning(row) * (CLEARLY if row.get("precision") == "bf16" else 1),
+    )
     backend, speed = fastest(recipe.num_envs)
     settings: Row = {"accelerate": mode["mode"], "threads": mode["threads"], "backend": backend}
+    if mode.get("precision") == "bf16":
+        settings["precision"] = "bf16"
     if any(row.get("note") == QUICK for row in modes):  # the best may be among those
         del settings["accelerate"]
     if recipe.num_envs == FEW and hasattr(recipe, "update_every"):
@@ -331,7 +339,7 @@ def show(report: Row) -> None:
         ["accelerate", "threads", "updates/s", "acts/s", "first update, s", ""],
         [
             [
-                row["mode"],
+                row["mode"] + (", bf16" if row["precision"] == "bf16" else ""),
                 str(row["threads"] or ""),
                 number(row, "updates_per_second"),
                 number(row, "acts_per_second"),
