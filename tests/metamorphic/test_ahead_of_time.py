@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,16 @@ def test_compiled_equals_eager_is_cached_and_resumes_exactly(tmp_path: Path, mon
     assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
 
 
+def both(agent: Any, compiled: Any, memory: Any) -> Iterator[tuple[prl.Update, prl.Update]]:
+    """Six updates of each, from the same batches and with the same random numbers."""
+    for i in range(6):
+        batch = memory.sample()
+        torch.manual_seed(i)
+        one = agent.update(batch)
+        torch.manual_seed(i)
+        yield one, compiled.update(batch)
+
+
 def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
     recipe = prl.recipes.TD3(
         env="Pendulum-v1", steps=1000, widths=(8,), batch_size=16, capacity=1000, warmup_steps=10, eval_every=0
@@ -64,12 +75,7 @@ def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
     for _ in range(60):
         parts.memory.add(parts.actors.poll()[0])
     agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "aot")
-    for i in range(6):
-        batch = parts.memory.sample()
-        torch.manual_seed(i)
-        one = agent.update(batch)
-        torch.manual_seed(i)
-        two = compiled.update(batch)
+    for one, two in both(agent, compiled, parts.memory):
         torch.testing.assert_close(one.priority, two.priority, rtol=1e-4, atol=1e-5)
         assert one.metrics.keys() == two.metrics.keys()
     assert compiled.learn.run is not None
@@ -84,12 +90,7 @@ def test_distributions_compile_too() -> None:
     for _ in range(60):
         parts.memory.add(parts.actors.poll()[0])
     agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "aot")
-    for i in range(6):
-        batch = parts.memory.sample()
-        torch.manual_seed(i)
-        one = agent.update(batch)
-        torch.manual_seed(i)
-        two = compiled.update(batch)
+    for one, two in both(agent, compiled, parts.memory):
         torch.testing.assert_close(one.priority, two.priority, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(one.metrics, two.metrics, rtol=1e-4, atol=1e-5)
     assert compiled.learn.run is not None

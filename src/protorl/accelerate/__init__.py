@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protorl.accelerate.ahead_of_time import AheadOfTime, AheadOfTimeInference, compiler, fits
+from protorl.accelerate.ahead_of_time import AheadOfTime, AheadOfTimeInference, compiler, fits, require_compiler
 from protorl.accelerate.compiled import Compiled
 from protorl.accelerate.cuda_graphs import CudaGraph, CudaGraphInference
 from protorl.accelerate.inference import numpy_inference
@@ -51,8 +51,8 @@ def accelerate(agent: Any, mode: str = "auto", precision: str = "float32") -> An
     device = agent.device.type
     if mode == "aot" and device != "cpu":
         raise ProtoRLError(f'accelerate "aot" is for the CPU, but the networks are on {device}: use "cudagraphs" or "compiled"')
-    if mode == "aot" and not compiler():
-        raise ProtoRLError('accelerate "aot" needs a C++ compiler (g++ or clang++): install one, or use "eager"')
+    if mode == "aot":
+        require_compiler()
     if mode == "cudagraphs" and device != "cuda":
         raise ProtoRLError(f'accelerate "cudagraphs" needs a GPU, but the networks are on {device}: use "aot" or "eager"')
     infer = numpy_inference(agent.actor) if mode != "eager" and device == "cpu" else None

@@ -105,8 +105,7 @@ def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run:
     """The compiled graph, from the cache or made now. Raises: ProtoRLError without a C++ compiler."""
     package = cache_folder() / f"{graph_key(graph, example)}.pt2"
     if not package.exists():
-        if not compiler():
-            raise ProtoRLError('accelerate "aot" needs a C++ compiler (g++ or clang++): install one, or use "eager"')
+        require_compiler()
         log = logging.getLogger("protorl")
         log.info(f"compiling {name} ahead of time (half a minute, once for this algorithm and these sizes)")
         compile_package(graph, example, package)
@@ -117,6 +116,12 @@ def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run:
 def compiler() -> bool:
     """Whether there is a C++ compiler."""
     return any(shutil.which(name) is not None for name in (os.environ.get("CXX", "g++"), "clang++"))
+
+
+def require_compiler() -> None:
+    """Raises: ProtoRLError without a C++ compiler."""
+    if not compiler():
+        raise ProtoRLError('accelerate "aot" needs a C++ compiler (g++ or clang++): install one, or use "eager"')
 
 
 def cache_folder() -> Path:
