@@ -76,11 +76,10 @@ def recorded(model: Any) -> list[prl.Batch]:
     return batches
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_updates_follow_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = theirs()
-    agent: Any = ours(model)
-    batches = recorded(model)
+def heard(
+    model: Any, agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[float], list[torch.Tensor], list[torch.Tensor]]:
+    """Lists that fill with each update: their loss, their gradient's norm before clipping, our flat gradient after it."""
     losses: list[float] = []
     norms: list[torch.Tensor] = []
     gradients: list[torch.Tensor] = []
@@ -88,6 +87,15 @@ def test_updates_follow_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *a, **k: norms.append(clip(*a, **k)))
     monkeypatch.setattr(model.logger, "record", lambda name, value, **_: losses.append(value) if name == "train/loss" else None)
     monkeypatch.setattr(agent.optimizer, "update", lambda gradient: (gradients.append(gradient.clone()), move(gradient)))
+    return losses, norms, gradients
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_updates_follow_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = theirs()
+    agent: Any = ours(model)
+    batches = recorded(model)
+    losses, norms, gradients = heard(model, agent, monkeypatch)
     for _ in range(6):
         model.train(gradient_steps=1, batch_size=BATCH)
         update = agent.update(batches[-1])

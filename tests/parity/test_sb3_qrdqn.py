@@ -74,13 +74,7 @@ def test_updates_follow_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     model = theirs()
     agent: Any = ours(model)
     batches = dqn.recorded(model)
-    losses: list[float] = []
-    norms: list[torch.Tensor] = []
-    gradients: list[torch.Tensor] = []
-    clip, move = torch.nn.utils.clip_grad_norm_, agent.optimizer.update
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *a, **k: norms.append(clip(*a, **k)))
-    monkeypatch.setattr(model.logger, "record", lambda name, value, **_: losses.append(value) if name == "train/loss" else None)
-    monkeypatch.setattr(agent.optimizer, "update", lambda gradient: (gradients.append(gradient.clone()), move(gradient)))
+    losses, norms, gradients = dqn.heard(model, agent, monkeypatch)
     for _ in range(6):
         model.train(gradient_steps=1, batch_size=dqn.BATCH)
         update = agent.update(batches[-1])
