@@ -2,10 +2,12 @@
 
     python benchmarks/throughput/run.py                    # everything: about 75 minutes on two cores
     python benchmarks/throughput/run.py ppo td3 --quick    # some of: dqn ppo td3 sac pong-dqn pong-ppo replay overhead
+    python benchmarks/throughput/run.py sac --device cuda  # networks on the GPU; answers in results/cuda
 
 Every contender is a process of its own, started and warmed up alone. Then all of them work in turns, A B C A B C ...: one
 works for a window while the others sleep, so that the machine's slow and fast moments fall on all alike. A ratio compares
-the windows of one turn. Results go to `results/BENCH.json` and `results/README.md`.
+the windows of one turn. Results go to `results/BENCH.json` and `results/README.md`. On a GPU, where a start compiles for
+long, the contenders of a table are started together.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ REPLAY_CASES = {
 class Contender:
     """A process that works when asked."""
 
-    def __init__(self, name: str, script: str, *arguments: str, threads: int = 1) -> None:
+    def __init__(self, name: str, script: str, *arguments: str, threads: int = 1, wait: bool = True) -> None:
         self.name, self.threads = name, threads
         n = str(threads)
         environ = {
@@ -72,9 +74,9 @@ class Contender:
             "MKL_NUM_THREADS": n,
             "OPENBLAS_NUM_THREADS": n,
             "NUMBA_NUM_THREADS": n,
-            "JAX_PLATFORMS": "cpu",
-            "CUDA_VISIBLE_DEVICES": "",
         }
+        if "cuda" not in arguments:
+            environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
         if threads == 1:
             environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process lives
@@ -88,8 +90,15 @@ class Contender:
             stderr=self.log,
             text=True,
         )
-        self.start_up_s = self.hear()["start_up_s"]
+        self.start_up_s = 0.0
         self.windows: list[dict[str, float]] = []
+        if wait:
+            self.warm()
+
+    def warm(self) -> None:
+        """Wait until it has warmed up."""
+        self.start_up_s = self.hear()["start_up_s"]
+        print(f"  {self.name}, threads {self.threads}: warm after {self.start_up_s:.0f} s", flush=True)
 
     def hear(self) -> dict[str, float]:
         line = self.process.stdout.readline()  # type: ignore[union-attr]
@@ -124,28 +133,46 @@ def turns(contenders: Sequence[Contender], windows: int, seconds: float) -> None
         print(f"  turn {turn + 1} of {windows} done", flush=True)
 
 
+def commands_on_cpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Peers, ProtoRL, and the floor."""
+    commands = {name: (f"with_{name}.py", bench, *flags) for name in (*PEERS[bench], "protorl")}
+    if bench in BF16:
+        commands["protorl, bf16"] = ("with_protorl.py", bench, *flags, "--precision", "bf16")
+    return commands | {f"floor, {dtype}": ("floor.py", bench, *flags, "--dtype", dtype) for dtype in ("float32", "bfloat16")}
+
+
+def commands_on_gpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Stable-Baselines3 and ProtoRL with their networks on the GPU, and ProtoRL on this machine's processor."""
+    ours = ("with_protorl.py", bench, *flags)
+    on_gpu = {mode: (*ours, "--device", "cuda", "--accelerate", mode) for mode in ("eager", "compiled", "cudagraphs")}
+    commands = {"sb3": ("with_sb3.py", bench, *flags, "--device", "cuda")}
+    commands |= {f"protorl, {mode}": command for mode, command in on_gpu.items()}
+    if bench in BF16:
+        commands["protorl, cudagraphs, bf16"] = (*on_gpu["cudagraphs"], "--precision", "bf16")
+    return commands | {"protorl, aot, on the CPU": ours}
+
+
 def bench_learning(bench: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Environment steps per second of an algorithm in training, one table per case, with the floor under it."""
+    """Environment steps per second of an algorithm in training, one table per case."""
     rows = []
-    for case in CASES[bench]:
+    for case in CASES[bench][: args.cases]:
         print(f"{bench}, {title(case)}", flush=True)
         flags = [word for name, value in case.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        commands = {name: (f"with_{name}.py", bench, *flags) for name in (*PEERS[bench], "protorl")}
-        if bench in BF16:
-            commands["protorl, bf16"] = ("with_protorl.py", bench, *flags, "--precision", "bf16")
-        commands |= {f"floor, {dtype}": ("floor.py", bench, *flags, "--dtype", dtype) for dtype in ("float32", "bfloat16")}
+        on_gpu = args.device == "cuda"
+        commands = (commands_on_gpu if on_gpu else commands_on_cpu)(bench, flags)
         contenders = []
         for name, command in commands.items():
             for threads in args.threads:
-                contenders.append(Contender(name, *command, threads=threads))
-                print(f"  {name}, threads {threads}: warm after {contenders[-1].start_up_s:.0f} s", flush=True)
+                contenders.append(Contender(name, *command, threads=threads, wait=not on_gpu))
+        for contender in contenders if on_gpu else ():
+            contender.warm()
         turns(contenders, args.windows, args.seconds)
         best: dict[str, Contender] = {}
         for c in contenders:
             c.close()
             if c.name not in best or median_rate(c) > median_rate(best[c.name]):
                 best[c.name] = c
-        peer = max((best[name] for name in PEERS[bench]), key=median_rate)
+        peer = max((best[name] for name in PEERS[bench] if name in best), key=median_rate)
         rows += [case | row(c, peer, best) for c in best.values()]
     return rows
 
@@ -164,6 +191,7 @@ def row(c: Contender, peer: Contender, best: dict[str, Contender]) -> dict[str, 
         "times_fastest_peer": times(peer),
         "times_sb3": times(best["sb3"]),
         **({"times_sbx": times(best["sbx"])} if "sbx" in best else {}),
+        **({"times_eager": times(best["protorl, eager"])} if "protorl, eager" in best else {}),
         "cpu_us_per_step": spread(cpu_us(c)),
         "times_fastest_peer_cpu": spread([b / a for a, b in zip(cpu_us(c), cpu_us(peer))]),
         "fastest_peer": peer.name,
@@ -255,12 +283,20 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model,
         "cores": os.cpu_count(),
+        "gpu": gpu(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": versions,
         "load_before": round(os.getloadavg()[0], 2),
     }
+
+
+def gpu() -> str | None:
+    """The GPU's name, if there is one."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def show(values: Sequence[float], digits: int = 0) -> str:
@@ -276,7 +312,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def learning_table(rows: Sequence[dict[str, Any]]) -> str:
     """One case of a learning benchmark, the fastest first. What an older result does not have stays empty."""
-    ratios = {"the fastest peer": "times_fastest_peer", "SB3": "times_sb3", "SBX": "times_sbx"}
+    ratios = {"the fastest peer": "times_fastest_peer", "SB3": "times_sb3", "SBX": "times_sbx", "our eager": "times_eager"}
     ratios = {name: key for name, key in ratios.items() if key in rows[0]}
     text = table(
         [
@@ -315,12 +351,15 @@ def render(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     text = (
         f"Measured {result['date']} with `{result['command']}`; {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, "
+        f"{m['gpu'] + ', ' if m.get('gpu') else ''}"
         f"{m['system']}, Python {m['python']}; {versions}. Load of the machine before the start: {m['load_before']}.\n\n"
     )
     rows = result["rows"]
     if result["bench"] in CASES:
         for case in CASES[result["bench"]]:
             mine = [r for r in rows if case.items() <= r.items()]
+            if not mine:
+                continue
             text += f"**{title(case)}**\n\n{learning_table(mine)}\n"
     elif result["bench"] == "replay":
         text += table(
@@ -357,18 +396,24 @@ TITLES = {
 }
 
 
-def write_readme() -> None:
-    parts = [
+def write_readme(results: Path) -> None:
+    about = (
         "# Throughput: results\n\nWritten by `benchmarks/throughput/run.py`. Median [least, largest] over the windows; ratios "
-        "compare windows of the same turn.\nAbsolute numbers depend on the machine; the ratios are what to quote. A floor is "
-        "the simulator plus the update's matrix products and nothing else.\n"
-        "What is measured: [../../README.md](../../README.md).\n"
-    ]
+        "compare windows of the same turn.\nAbsolute numbers depend on the machine; the ratios are what to quote. "
+    )
+    if results == RESULTS:
+        about += (
+            "A floor is the simulator plus the update's matrix products and nothing else.\n"
+            "What is measured: [../../README.md](../../README.md).\n"
+        )
+    else:
+        about += "What is measured: [../../../README.md](../../../README.md).\n"
+    parts = [about]
     for bench, title in TITLES.items():
-        path = RESULTS / f"{bench}.json"
+        path = results / f"{bench}.json"
         if path.exists():
             parts.append(f"## {title}\n\n{render(json.loads(path.read_text()))}")
-    (RESULTS / "README.md").write_text("\n".join(parts))
+    (results / "README.md").write_text("\n".join(parts))
 
 
 BENCHES = {bench: partial(bench_learning, bench) for bench in CASES} | {"replay": bench_replay, "overhead": bench_overhead}
@@ -381,6 +426,8 @@ def main() -> None:
     parser.add_argument("--windows", type=int, help="turns per contender (5)")
     parser.add_argument("--seconds", type=float, help="length of a window (6)")
     parser.add_argument("--threads", type=int, nargs="+", help="thread counts to try in training (1 2); the better one counts")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the networks are (cpu)")
+    parser.add_argument("--cases", type=int, help="so many of the bench's cases, from the first (all)")
     args = parser.parse_args()
     unknown = set(args.bench) - set(BENCHES)
     if unknown:
@@ -389,7 +436,8 @@ def main() -> None:
     args.windows = windows if args.windows is None else args.windows
     args.seconds = seconds if args.seconds is None else args.seconds
     args.threads = threads if args.threads is None else args.threads
-    RESULTS.mkdir(exist_ok=True)
+    results = RESULTS if args.device == "cpu" else RESULTS / args.device
+    results.mkdir(exist_ok=True)
     for bench in args.bench if args.bench else BENCHES:
         before = machine()
         result = {
@@ -401,8 +449,8 @@ def main() -> None:
             "machine": before,
             "rows": BENCHES[bench](args),
         }
-        (RESULTS / f"{bench}.json").write_text(json.dumps(result, indent=1) + "\n")
-        write_readme()
+        (results / f"{bench}.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_readme(results)
         print(render(result), flush=True)
 
 

@@ -181,11 +181,12 @@ BENCHES: dict[str, type[Settings]] = {
 
 
 def parse(parser: argparse.ArgumentParser | None = None) -> tuple[Settings, argparse.Namespace]:
-    """A contender's command line, `BENCH [--env ID] [--update-every K]`: the settings, and all arguments."""
+    """A contender's command line, `BENCH [--env ID] [--update-every K] [--device cuda]`: the settings, and all arguments."""
     parser = argparse.ArgumentParser() if parser is None else parser
     parser.add_argument("bench", choices=BENCHES)
     parser.add_argument("--env")
     parser.add_argument("--update-every", type=int)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     given = {name: value for name in ("env", "update_every") if (value := getattr(args, name)) is not None}
     return BENCHES[args.bench](**given), args

@@ -1,4 +1,7 @@
-"""ProtoRL as a contender, by its recipes: with_protorl.py BENCH [--env ID] [--update-every K] [--precision bf16]."""
+"""ProtoRL as a contender, by its recipes.
+
+with_protorl.py BENCH [--env ID] [--update-every K] [--device cuda] [--accelerate MODE] [--precision bf16]
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ from settings import DQN, FOREVER, PPO, TD3, PongDQN, PongPPO, Settings, parse
 import protorl as prl
 
 
-def recipe(s: Settings, precision: str) -> prl.Recipe:
-    """The recipe under the shared settings, its update compiled ahead of time."""
+def recipe(s: Settings, device: str = "cpu", accelerate: str = "aot", precision: str = "float32") -> prl.Recipe:
+    """The recipe under the shared settings."""
     pong = isinstance(s, PongDQN | PongPPO)
     common: dict[str, Any] = {
         "env": s.env,
         "protocol": "nature" if pong else None,
         "clip_reward": 1.0 if pong else None,
+        "device": device,
         "precision": precision,
         "num_envs": s.num_envs,
         "steps": FOREVER,
@@ -27,7 +31,7 @@ def recipe(s: Settings, precision: str) -> prl.Recipe:
         "batch_size": s.batch,
         "widths": s.hidden,
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
-        "accelerate": "aot",
+        "accelerate": accelerate,
     }
     if isinstance(s, DQN):
         return prl.recipes.DQN(
@@ -73,9 +77,10 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--accelerate", default="aot")
     settings, args = parse(parser)
     pacer = Pacer(settings.warm_up, settings.cycle)
-    plan = recipe(settings, args.precision)
+    plan = recipe(settings, args.device, args.accelerate, args.precision)
     agent, memory, actors = plan.build()
     poll = actors.poll
 

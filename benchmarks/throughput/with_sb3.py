@@ -1,4 +1,4 @@
-"""Stable-Baselines3 as a contender: with_sb3.py BENCH [--env ID] [--update-every K]."""
+"""Stable-Baselines3 as a contender: with_sb3.py BENCH [--env ID] [--update-every K] [--device cuda]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contender import Pacer, paced
 from settings import FOREVER, TD3, PongDQN, PongPPO, Settings, parse
 
 
-def model(library: Any, settings: Settings, **policy: Any) -> Any:
+def model(library: Any, settings: Settings, device: str = "cpu", **policy: Any) -> Any:
     """The model of Stable-Baselines3, or of SBX, which has the same interface. policy: further `policy_kwargs`."""
     import numpy as np
     from stable_baselines3.common.env_util import make_vec_env
@@ -26,7 +26,7 @@ def model(library: Any, settings: Settings, **policy: Any) -> Any:
         size = env.action_space.shape
         arguments["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, settings.noise))
     algorithm = getattr(library, type(settings).__name__.removeprefix("Pong"))
-    return algorithm("CnnPolicy" if pong else "MlpPolicy", env, **arguments, policy_kwargs=policy, seed=0, device="cpu")
+    return algorithm("CnnPolicy" if pong else "MlpPolicy", env, **arguments, policy_kwargs=policy, seed=0, device=device)
 
 
 def game() -> gym.Env[Any, Any]:
@@ -41,10 +41,10 @@ def game() -> gym.Env[Any, Any]:
 def main() -> None:
     import stable_baselines3
 
-    settings, _ = parse()
+    settings, args = parse()
     pong = isinstance(settings, PongDQN | PongPPO)
     policy = {} if pong else {"net_arch": list(settings.hidden)}  # its CnnPolicy is the Nature network
-    model(stable_baselines3, settings, **policy).learn(FOREVER)
+    model(stable_baselines3, settings, args.device, **policy).learn(FOREVER)
 
 
 if __name__ == "__main__":
