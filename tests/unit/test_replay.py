@@ -15,7 +15,7 @@ def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     rows = memory.window.all()
     if not len(rows):
         return {}
-    found = memory.view.examples(memory.storage, memory.window, rows)
+    found = memory.view.examples(memory.storage, memory.window, rows, np.ones(len(rows), np.float32))
     lanes = memory.storage.lanes
     return {(row % lanes, row // lanes): {k: v[i].numpy() for k, v in found.items()} for i, row in enumerate(rows)}
 
@@ -34,12 +34,15 @@ def assert_same(memory: Replay, oracle: ListMemory) -> None:
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("n", [1, 3, 5])
 @pytest.mark.parametrize("stack", [(1, "reset"), (4, "reset"), (4, "zero")])
-@pytest.mark.parametrize("big", [False, True])  # rows of bytes and of whole words, gathered by the compiled loop
+@pytest.mark.parametrize("table", ["small", "big", "device"])
 def test_every_sampleable_row_equals_the_oracle(
-    num_envs: int, n: int, stack: tuple[int, str], big: bool, monkeypatch: pytest.MonkeyPatch
+    num_envs: int, n: int, stack: tuple[int, str], table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if big:
+    if table == "big":  # rows of bytes and of whole words, gathered by the compiled loop
         monkeypatch.setattr(storage, "SMALL_ROW", 0)
+    if table == "device":  # as on a GPU: rows wait until somebody reads, or until a few kilobytes do
+        monkeypatch.setattr(storage, "in_main_memory", lambda device: False)
+        monkeypatch.setattr(storage, "WAITING", 300)
     k, padding = stack
     shape, dtype = ((2,), np.float32) if k == 1 else ((k, 2, 2), np.uint8)
     spec = columns(num_envs, shape, dtype, TAG, frame_stack=k, stack_padding=padding)
@@ -120,7 +123,7 @@ def test_dict_observations_are_stored_key_by_key() -> None:
         memory.add(
             template._replace(obs=obs[t], next_obs=obs[t + 1], terminated=no, truncated=no, first=np.array([t == 0]), extras={})
         )
-    columns_ = memory.view.examples(memory.storage, memory.window, np.arange(5))
+    columns_ = memory.view.examples(memory.storage, memory.window, np.arange(5), np.ones(5, np.float32))
     for key in ("image", "goal"):
         np.testing.assert_array_equal(columns_["obs"][key].numpy(), np.concatenate([o[key] for o in obs[:5]]))
         np.testing.assert_array_equal(columns_["next_obs"][key].numpy(), np.concatenate([o[key] for o in obs[1:]]))
@@ -211,7 +214,8 @@ def test_copies_on_insert() -> None:
     memory.add(step)
     step.obs[:] = -1
     step.next_obs[:] = -1
-    np.testing.assert_array_equal(memory.view.examples(memory.storage, memory.window, np.array([0]))["obs"].numpy(), kept)
+    (example,) = everything(memory).values()
+    np.testing.assert_array_equal(example["obs"], kept[0])
 
 
 def test_plan_says_the_bytes_and_refuses_what_does_not_fit() -> None:

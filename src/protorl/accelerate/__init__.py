@@ -61,7 +61,7 @@ def accelerate(agent: Any, mode: str = "auto", precision: str = "float32") -> An
     elif mode == "aot" and fits(agent.actor):
         agent.infer = AheadOfTimeInference(agent, precision)
     elif mode == "cudagraphs" and fits(agent.actor):
-        agent.infer = CudaGraphInference(agent)
+        agent.infer = CudaGraphInference(agent, precision)
     if precision == "bf16":
         for method in (*agent.pure, "prepare", *(("infer",) if "infer" not in vars(agent) else ())):
             setattr(agent, method, Rounded(getattr(agent, method)))

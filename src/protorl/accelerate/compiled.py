@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -16,4 +17,7 @@ class Compiled(Traced):
 
     def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run:
         compiled = torch.compile(graph, fullgraph=True, dynamic=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's advice, which is not for the user
+            compiled(*example)  # type: ignore[no-untyped-call]
         return lambda tensors: compiled(*tensors)  # type: ignore[no-untyped-call]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.compiled import Compiled
 from protorl.accelerate.graph import Tensors
+from protorl.accelerate.precision import BFloat16Products, Rounded
 from protorl.types import Array, Batch, Obs, Update
 
 WARM_UP = 3
@@ -37,20 +40,20 @@ class CudaGraph:
             self.record(batch)
         if self.graph is None or len(batch) != self.size:
             return self.eager(batch)
-        for name, place in self.inputs.items():
-            place.copy_(batch.columns[name], non_blocking=True)
+        torch._foreach_copy_(self.inputs, [batch.columns[name] for name in self.columns], non_blocking=True)
         self.graph.replay()
-        # the next replay writes into the same memory
-        return Update(self.update.priority.clone(), {name: value.clone() for name, value in self.update.metrics.items()})
+        numbers = self.numbers.clone()  # the next replay writes into the same memory
+        return Update(numbers[len(self.metrics) :], dict(zip(self.metrics, numbers[: len(self.metrics)].unbind())))
 
     def record(self, batch: Batch) -> None:
         """Warm up, put everything back, record."""
-        columns = {name: batch.columns[name] for name in batch if name != "index"}
-        if not all(isinstance(column, Tensor) for column in columns.values()):
+        self.columns = [name for name in batch if name != "index"]
+        columns = [batch.columns[name] for name in self.columns]
+        if not all(isinstance(column, Tensor) for column in columns):
             logging.getLogger("protorl").info(f"{self.method} stays eager: dict observations are not recorded")
             return
-        self.inputs = {name: column.to(self.agent.device, copy=True) for name, column in columns.items()}
-        given = Batch(self.inputs)
+        self.inputs = [column.to(self.agent.device, copy=True) for column in columns]
+        given = Batch(dict(zip(self.columns, self.inputs)))
         run = Compiled(self.agent, self.method) if importlib.util.find_spec("triton") else self.eager
         state = Tensors(self.agent).tensors()
         before = [tensor.detach().clone() for tensor in state]
@@ -59,18 +62,24 @@ class CudaGraph:
             tensor.detach().copy_(value)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self.update = run(given)
+            update = run(given)
+            self.metrics = list(update.metrics)
+            self.numbers = torch.cat([*(metric.reshape(1) for metric in update.metrics.values()), update.priority])
         self.graph = graph
 
 
 class CudaGraphInference:
-    """An agent's actor, its kernels recorded at the first exploring call and replayed from then on.
+    """An agent's actor, recorded at the first exploring call and replayed from then on: observations go to the device, outputs
+    come back as NumPy arrays, in one launch and one wait.
 
-    Evaluations, another number of rows, and dict observations stay eager.
+    For a network whose head answers from the features alone. Evaluations, another number of rows, and dict observations stay
+    eager.
     """
 
-    def __init__(self, agent: Any) -> None:
-        self.agent, self.eager = agent, agent.infer
+    def __init__(self, agent: Any, precision: str = "float32") -> None:
+        rounding = precision == "bf16"
+        self.agent, self.eager = agent, Rounded(agent.infer) if rounding else agent.infer
+        self.products: Any = BFloat16Products if rounding else nullcontext
         self.graph: Any = None
         self.rows: int | None = None
 
@@ -82,20 +91,31 @@ class CudaGraphInference:
             self.record(obs)
         if len(obs) != self.rows:
             return self.eager(obs, explore)
-        self.pinned.copy_(torch.from_numpy(np.ascontiguousarray(obs)))
-        self.place.copy_(self.pinned, non_blocking=True)
+        self.obs[...] = obs
         self.graph.replay()
-        return self.out  # read, on the processor, before the next replay
+        torch.cuda.current_stream().synchronize()
+        return tree_unflatten([output.copy() for output in self.outputs], self.form)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def record(self, obs: Array) -> None:
         """Warm up, record."""
-        self.pinned = torch.from_numpy(np.ascontiguousarray(obs)).pin_memory()
-        self.place = self.pinned.to(self.agent.device)
-        warm_up(lambda: self.agent.actor(self.place))
+        pinned = torch.from_numpy(np.array(obs)).pin_memory()
+        place = pinned.to(self.agent.device)
+        self.obs = pinned.numpy()
+
+        def forward() -> list[Tensor]:
+            place.copy_(pinned, non_blocking=True)
+            with self.products():
+                outputs, self.form = tree_flatten(self.agent.actor(place))
+            return outputs
+
+        warm_up(forward)
+        back = [torch.empty_like(output, device="cpu", pin_memory=True) for output in forward()]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self.out = self.agent.actor(self.place)
+            for output, here in zip(forward(), back, strict=True):
+                here.copy_(output, non_blocking=True)
+        self.outputs = [here.numpy() for here in back]
         self.graph = graph
 
 

@@ -193,7 +193,7 @@ class Run(Monitor):
             "memory": self.memory.state_dict(),
             "actors": self.actors.state_dict(),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": [] if self.on_cpu else torch.cuda.get_rng_state_all(),  # asking starts CUDA, which takes half a gigabyte
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -205,7 +205,7 @@ class Run(Monitor):
         for name in ("agent", "memory", "actors"):
             getattr(self, name).load_state_dict(state[name])
         torch.set_rng_state(state["torch"])
-        if state["cuda"] and torch.cuda.is_available():
+        if state["cuda"] and not self.on_cpu:
             torch.cuda.set_rng_state_all(state["cuda"])
 
     # Ends

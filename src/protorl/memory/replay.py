@@ -9,8 +9,9 @@ from protorl.memory.kernels import turnover
 from protorl.memory.rate import Rate
 from protorl.memory.samplers import Sampler, Uniform, Window
 from protorl.memory.storage import Storage
+from protorl.memory.transfer import send
 from protorl.memory.views import NStep, View
-from protorl.types import Array, Batch, Columns, ProtoRLError, State, Step, tree_map
+from protorl.types import Array, Batch, Columns, ProtoRLError, State, Step, tree_leaves, tree_map
 
 
 class Replay:
@@ -102,16 +103,13 @@ class Replay:
                 f"batch_size {self.batch_size} exceeds the {len(self)} examples stored: raise warmup_steps or lower batch_size"
             )
         rows, weight = self.sampler.draw(self.rate.steps)
-        columns = self.view.examples(self.storage, self.window, rows)
-        columns["weight"] = torch.from_numpy(weight).to(self.storage.device)
+        columns = self.view.examples(self.storage, self.window, rows, weight)
         if self.deliver_to != self.storage.device:
-            columns = {name: tree_map(self.staged, column) for name, column in columns.items()}
+            leaves = [leaf.numpy() for column in columns.values() for leaf in tree_leaves(column)]
+            there = iter(send(leaves, self.deliver_to))
+            columns = {name: tree_map(lambda _: next(there), column) for name, column in columns.items()}
         columns["index"] = torch.from_numpy(rows)
         return Batch(columns)
-
-    def staged(self, column: torch.Tensor) -> torch.Tensor:
-        """The column on its way to the learner's device."""
-        return column.pin_memory().to(self.deliver_to, non_blocking=True)
 
     def feedback(self, batch: Batch, priority: torch.Tensor) -> None:
         """Priorities [B] for the examples of `batch`, for samplers that use them."""

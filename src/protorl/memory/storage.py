@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,13 @@ import psutil
 import torch
 
 from protorl.memory.kernels import append_rows, gather_pairs, stack_rows
+from protorl.memory.transfer import TORCH_DTYPES, send
 from protorl.types import Array, ArraySpec, Columns, Field, ProtoRLError, State, Step, tree_leaves, tree_map
 
 SMALL_ROW = 256
 """Bytes up to which NumPy gathers rows faster than torch (1 against 2.3 microseconds for 128 rows of 4 floats)."""
-TORCH_DTYPES: dict[str, torch.dtype] = {
-    name: getattr(torch, name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
-}
+WAITING = 1 << 23
+"""Bytes that a table on a GPU lets wait in main memory."""
 BOOK = np.dtype([("reward", np.float32), ("discount", np.float32), ("side", np.int32), ("age", np.int32)])
 """A row's numbers, side by side. side: where its final observation lies, -1: the episode goes on; age: steps since it began."""
 
@@ -94,6 +95,11 @@ def home_of(columns: Columns, capacity: int, learner: torch.device) -> torch.dev
     return learner if 2 * plan.total <= plan.available else torch.device("cpu")
 
 
+def in_main_memory(device: torch.device) -> bool:
+    """Whether NumPy can write there."""
+    return device.type == "cpu"
+
+
 class Buffers:
     """Arrays to read into, each used again once nobody holds what was read: writing to fresh pages takes several times as long
     as the copy itself. Where all are held, a new array is given."""
@@ -118,46 +124,41 @@ class Buffers:
 
 
 class Table:
-    """One column of rows on a device. On the CPU, rows are written through NumPy, which is cheaper for few rows."""
+    """One column of rows in main memory, written through NumPy, which is cheaper for few rows."""
+
+    waiting: Sequence[Any] = ()  # nothing written here has still to travel
 
     def __init__(self, field: Field, rows: int, device: torch.device) -> None:
         if field.dtype.name not in TORCH_DTYPES:
             raise ProtoRLError(f"a column of dtype {field.dtype} cannot be stored; use one of {', '.join(TORCH_DTYPES)}")
         self.field, self.device = field, device
-        self.small = device.type == "cpu" and row_bytes(field) <= SMALL_ROW
+        self.small = row_bytes(field) <= SMALL_ROW
         self.buffers = Buffers()
         self.allocate(rows)
 
     def allocate(self, rows: int) -> None:
         """Not zeroed: pages that are never written take no memory. NumPy asks for huge pages where torch does not, which
         makes reading rows from all over a big table faster by a third."""
-        self.array: Array | None = None
-        if self.device.type == "cpu":
-            self.array = np.empty((rows, *self.field.shape), self.field.dtype)
-            self.data = torch.from_numpy(self.array)
-        else:
-            self.data = torch.empty((rows, *self.field.shape), dtype=TORCH_DTYPES[self.field.dtype.name], device=self.device)
+        self.array = np.empty((rows, *self.field.shape), self.field.dtype)
+        self.data = torch.from_numpy(self.array)
 
     def write(self, rows: Array, values: Array) -> None:
-        if self.array is not None:
-            self.array[rows] = values
-        else:
-            where = torch.from_numpy(np.asarray(rows, np.int64)).to(self.device)
-            self.data[where] = torch.from_numpy(np.ascontiguousarray(values, self.field.dtype)).to(self.device)
+        self.array[rows] = values
 
-    def read(self, rows: Array) -> torch.Tensor:
+    def read(self, rows: Any) -> torch.Tensor:
+        """Rows, as `Storage.place` gives them."""
         if self.small:
-            return torch.from_numpy(self.array.take(rows, 0))  # type: ignore[union-attr]
-        return self.data.index_select(0, torch.from_numpy(rows).to(self.device))
+            return torch.from_numpy(self.array.take(rows, 0))
+        return self.data.index_select(0, torch.from_numpy(rows))
 
     def span(self, rows: slice) -> torch.Tensor:
         """Neighbouring rows, on the CPU; big ones are not copied."""
-        return self.data[rows].clone() if self.small else self.data[rows].cpu()
+        return self.data[rows].clone() if self.small else self.data[rows]
 
-    def read_pair(self, rows: Array, successors: Array, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    def read_pair(self, rows: Any, successors: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows [B, k] and successors [B, k], k rows making one item: two tensors [B, *shape]."""
         shape = (rows.shape[0], *shape)
-        if self.array is None or self.small:
+        if self.small:
             return self.read(rows.reshape(-1)).reshape(shape), self.read(successors.reshape(-1)).reshape(shape)
         word = np.int64 if row_bytes(self.field) % 8 == 0 else np.uint8
         table = self.array.reshape(self.array.shape[0], -1).view(word)
@@ -168,12 +169,73 @@ class Table:
         return obs, next_obs
 
     def copy(self, source: Array, target: Array) -> None:
-        self.data[torch.from_numpy(target).to(self.device)] = self.read(source)
+        self.array[target] = self.array[source]
 
     def grow(self, rows: int) -> None:
         old = self.data
         self.allocate(rows)
         self.data[: old.shape[0]] = old
+
+    def clear(self, row: int) -> None:
+        """Zeros in one row."""
+        self.data[row] = 0
+
+
+class DeviceTable(Table):
+    """One column of rows on a GPU. Rows that are written wait in main memory until somebody reads; then all travel together
+    (`Storage.place`)."""
+
+    def allocate(self, rows: int) -> None:
+        self.waiting: list[tuple[Array, Array]] = []
+        self.held = 0  # bytes that wait
+        self.small = False
+        self.data = torch.empty((rows, *self.field.shape), dtype=TORCH_DTYPES[self.field.dtype.name], device=self.device)
+
+    def write(self, rows: Array, values: Array) -> None:
+        values = np.array(values, self.field.dtype)
+        self.waiting.append((np.array(rows, np.int64), values))
+        self.held += values.nbytes
+        if self.held > WAITING:
+            self.settle()
+
+    def unsent(self) -> tuple[Array, Array]:
+        """Rows and values that wait, the last written of each row; they wait no longer."""
+        rows, values = (np.concatenate(parts) for parts in zip(*self.waiting))
+        self.waiting, self.held = [], 0
+        last = len(rows) - 1 - np.unique(rows[::-1], return_index=True)[1]
+        return (rows, values) if len(last) == len(rows) else (rows[last], values[last])
+
+    def settle(self) -> None:
+        """Nothing waits any more."""
+        if self.waiting:
+            rows, values = send(self.unsent(), self.device)
+            self.data.index_copy_(0, rows, values)
+
+    def read(self, rows: Any) -> torch.Tensor:
+        if not isinstance(rows, torch.Tensor):  # not as `Storage.place` gave them
+            self.settle()
+            (rows,) = send([rows], self.device)
+        return self.data.index_select(0, rows)
+
+    def span(self, rows: slice) -> torch.Tensor:
+        self.settle()
+        return self.data[rows].cpu()
+
+    def read_pair(self, rows: Any, successors: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (rows.shape[0], *shape)
+        return self.read(rows.reshape(-1)).reshape(shape), self.read(successors.reshape(-1)).reshape(shape)
+
+    def copy(self, source: Array, target: Array) -> None:
+        values = self.read(source)
+        self.data.index_copy_(0, send([target], self.device)[0], values)
+
+    def grow(self, rows: int) -> None:
+        self.settle()
+        super().grow(rows)
+
+    def clear(self, row: int) -> None:
+        self.settle()
+        super().clear(row)
 
 
 class Storage:
@@ -209,17 +271,19 @@ class Storage:
         self.free = np.arange(self.sides, dtype=np.int32)
         self.free_count = self.sides
 
-        self.obs = tree_map(lambda spec: Table(frame(spec), self.slots + self.sides + 1, self.device), columns.obs)
+        self.here = in_main_memory(self.device)
+        table = Table if self.here else DeviceTable
+        self.obs = tree_map(lambda spec: table(frame(spec), self.slots + self.sides + 1, self.device), columns.obs)
         self.tables = {
-            "action": Table(Field(columns.action.shape, columns.action.dtype), self.slots, self.device),
-            **{name: Table(field, self.slots, self.device) for name, field in columns.extras.items()},
+            "action": table(Field(columns.action.shape, columns.action.dtype), self.slots, self.device),
+            **{name: table(field, self.slots, self.device) for name, field in columns.extras.items()},
         }
         self.leaves: list[Table] = tree_leaves(self.obs)
         self.clear_zero_frame()
 
     def clear_zero_frame(self) -> None:
         for table in self.leaves:
-            table.data[-1] = 0
+            table.clear(-1)
 
     def add(self, step: Step) -> int:
         """Write one vector step; returns how many of its rows are valid."""
@@ -301,18 +365,40 @@ class Storage:
         free[self.free_count : self.free_count + old] = np.arange(old, self.sides)
         self.free, self.free_count = free, self.free_count + old
 
-    def read_obs(self, rows: Array, successors: Array) -> tuple[Any, Any]:
-        """Observations at `rows` [B] and at `successors` [B] (slots, or side rows), frame stacks rebuilt: [B, *O] each."""
+    def examples(self, slots: Array, successors: Array, columns: Mapping[str, Array]) -> dict[str, Any]:
+        """The rows in `slots` [B], with the observations at `successors` [B] (slots, or side rows) as `next_obs`, frame stacks
+        rebuilt, and further `columns`: tensors on the device."""
+        specs = tree_leaves(self.columns.obs)
+        places = [place for spec, table in zip(specs, self.leaves) for place in self.places(spec, table, slots, successors)]
+        at, *there = self.place(slots, *places, *columns.values())
+        read: dict[str, Any] = {name: table.read(at) for name, table in self.tables.items()}
+        pairs = [
+            table.read_pair(there[2 * i], there[2 * i + 1], spec.shape)
+            for i, (spec, table) in enumerate(zip(specs, self.leaves))
+        ]
+        for name, leaves in zip(("obs", "next_obs"), zip(*pairs)):
+            given = iter(leaves)
+            read[name] = tree_map(lambda _, given=given: next(given), self.columns.obs)
+        for name, values in zip(columns, there[2 * len(specs) :]):
+            read[name] = torch.as_tensor(values)
+        return read
 
-        def read(spec: ArraySpec, table: Table) -> tuple[torch.Tensor, torch.Tensor]:
-            if table.small and spec.frame_stack == 1:
-                return table.read(rows), table.read(successors)
-            if spec.frame_stack == 1:
-                return table.read_pair(rows[:, None], successors[:, None], spec.shape)
-            return table.read_pair(self.stacked(rows, spec), self.stacked(successors, spec), spec.shape)
+    def places(self, spec: ArraySpec, table: Table, slots: Array, successors: Array) -> tuple[Array, Array]:
+        """The rows of a table [B, k], k frames making an observation, at `slots` and at `successors`."""
+        if spec.frame_stack > 1:
+            return self.stacked(slots, spec), self.stacked(successors, spec)
+        return slots[:, None], successors[:, None]
 
-        pairs = tree_map(read, self.columns.obs, self.obs)
-        return tree_map(lambda pair: pair[0], pairs), tree_map(lambda pair: pair[1], pairs)
+    def place(self, *arrays: Array) -> list[Any]:
+        """The arrays where the rows are: themselves in main memory, else on the device in one transfer, together with the rows
+        that still wait to go there."""
+        if self.here:
+            return list(arrays)
+        late: list[Any] = [table for table in (*self.leaves, *self.tables.values()) if table.waiting]
+        there = send([*(part for table in late for part in table.unsent()), *arrays], self.device)
+        for i, table in enumerate(late):
+            table.data.index_copy_(0, there[2 * i], there[2 * i + 1])
+        return there[2 * len(late) :]
 
     def stacked(self, rows: Array, spec: ArraySpec) -> Array:
         """The rows [B, k] whose frames make the stacks at `rows` [B]."""

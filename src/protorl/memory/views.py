@@ -6,7 +6,7 @@ only (`once`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ class View(Protocol):
     @property
     def once(self) -> bool: ...
 
-    def examples(self, storage: Storage, window: Window, rows: Array) -> dict[str, Any]: ...
+    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, Any]: ...
 
 
 def check_rewards(gamma: float, clip_reward: float | None) -> None:
@@ -39,18 +39,16 @@ def check_rewards(gamma: float, clip_reward: float | None) -> None:
         raise ProtoRLError(f"clip_reward {clip_reward} must be positive, or None for raw rewards")
 
 
-def read(storage: Storage, slots: Array, n: int, gamma: float, clip_reward: float | None) -> dict[str, Any]:
-    """Columns of n-step transitions from `slots` [B] int64: tensors on the storage's device."""
+def read(
+    storage: Storage, slots: Array, n: int, gamma: float, clip_reward: float | None, columns: Mapping[str, Array]
+) -> dict[str, Any]:
+    """Columns of n-step transitions from `slots` [B] int64, and further `columns`: tensors on the storage's device."""
     size = slots.shape[0]
     returns, discounts = np.empty(size, np.float32), np.empty(size, np.float32)
     successors = np.empty(size, np.int64)
     clip = np.inf if clip_reward is None else clip_reward
     nstep_window(slots, storage.ring, n, gamma, clip, storage.book, returns, discounts, successors)
-    columns = {name: table.read(slots) for name, table in storage.tables.items()}
-    columns["obs"], columns["next_obs"] = storage.read_obs(slots, successors)
-    columns["reward"] = torch.from_numpy(returns).to(storage.device)
-    columns["discount"] = torch.from_numpy(discounts).to(storage.device)
-    return columns
+    return storage.examples(slots, successors, {"reward": returns, "discount": discounts, **columns})
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,10 @@ class NStep:
         """Examples are used again and again."""
         return False
 
-    def examples(self, storage: Storage, window: Window, rows: Array) -> dict[str, Any]:
-        """Columns for the examples that start at `rows` [B] (row identities): tensors on the storage's device."""
-        return read(storage, window.slots(rows), self.n, self.gamma, self.clip_reward)
+    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, Any]:
+        """Columns for the examples that start at `rows` [B] (row identities), of `weight` [B]: tensors on the storage's
+        device."""
+        return read(storage, window.slots(rows), self.n, self.gamma, self.clip_reward, {"weight": weight})
 
 
 def OneStep(gamma: float = 0.99, clip_reward: float | None = None) -> NStep:  # noqa: N802 - it names a view
@@ -122,15 +121,16 @@ class Rollout:
         self.length = 0
         self.columns: dict[str, Any] = {}
 
-    def examples(self, storage: Storage, window: Window, rows: Array) -> dict[str, Any]:
-        """Columns for `rows` [B] (row identities), from the rollout as `prepare` returned it."""
+    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, Any]:
+        """Columns for `rows` [B] (row identities), of `weight` [B], from the rollout as `prepare` returned it."""
         if self.version != window.version:
             self.lay_out(storage, window)
             self.version = window.version
         lane, serial = rows % window.lanes, rows // window.lanes
         time = serial - (window.highs - self.length)[lane]
-        index = torch.from_numpy(time * window.lanes + lane).to(storage.device)
-        return {name: tree_map(lambda column: column.index_select(0, index), value) for name, value in self.columns.items()}
+        index, weights = map(torch.as_tensor, storage.place(time * window.lanes + lane, weight))
+        read = {name: tree_map(lambda column: column.index_select(0, index), value) for name, value in self.columns.items()}
+        return read | {"weight": weights}
 
     def lay_out(self, storage: Storage, window: Window) -> None:
         """Time-major columns of all rows in the window, prepared, then flattened."""
@@ -141,10 +141,12 @@ class Rollout:
         rows = (serial * lanes + np.arange(lanes)).reshape(-1)
         rows[absent] = rows[~absent][0]  # any row that is there: never drawn, and nothing flows forward in time
         slots = window.slots(rows)
-        flat = read(storage, slots, 1, self.gamma, self.clip_reward)
-        flat["first"] = torch.from_numpy(storage.book["age"][slots] == 0).to(storage.device)
-        flat["ended"] = torch.from_numpy(storage.book["side"][slots] >= 0).to(storage.device)
-        flat["weight"] = torch.from_numpy((~absent).astype(np.float32)).to(storage.device)
+        more = {
+            "first": storage.book["age"][slots] == 0,
+            "ended": storage.book["side"][slots] >= 0,
+            "weight": (~absent).astype(np.float32),
+        }
+        flat = read(storage, slots, 1, self.gamma, self.clip_reward, more)
         flat["reward"] *= flat["weight"]
 
         def grid(column: Any) -> Any:
