@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory, storage
+from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory, storage, transfer
 from protorl.types import ArraySpec, Columns, Field, ProtoRLError, tree_map
 from tests.streams import ACTION, TAG, ListMemory, Stream, columns
 
@@ -42,6 +42,7 @@ def test_every_sampleable_row_equals_the_oracle(
         monkeypatch.setattr(storage, "SMALL_ROW", 0)
     if table == "device":  # as on a GPU: rows wait until somebody reads, or until a few kilobytes do
         monkeypatch.setattr(storage, "in_main_memory", lambda device: False)
+        monkeypatch.setattr(storage, "send", lambda arrays, device: transfer.together(arrays, device, pin=False))
         monkeypatch.setattr(storage, "WAITING", 300)
     k, padding = stack
     shape, dtype = ((2,), np.float32) if k == 1 else ((k, 2, 2), np.uint8)
@@ -344,6 +345,23 @@ def test_rows_live_with_the_learner_where_they_leave_half_of_it_free(
     monkeypatch.setattr(storage, "plan_memory", lambda *_: seen)
     assert storage.home_of(columns(), 100, torch.device("cuda")).type == home
     assert storage.home_of(columns(), 100, torch.device("cpu")).type == "cpu"
+
+
+def test_arrays_sent_together_arrive_as_they_were() -> None:
+    draw = np.random.default_rng(0)
+    floats = draw.normal(size=(2, 3, 4)).astype(np.float32)
+    arrays = [
+        draw.integers(0, 9, 3),
+        floats,
+        np.array([True, False, True]),
+        floats[:0],
+        draw.integers(0, 255, (2, 5, 1), np.uint8),
+        floats[0, :, ::2],
+        draw.integers(0, 9, (2, 2)),
+    ]
+    sent = [tensor.numpy() for tensor in transfer.together(arrays, torch.device("cpu"), pin=False)]
+    assert [one.dtype for one in sent] == [one.dtype for one in arrays]
+    assert all(np.array_equal(one, other) for one, other in zip(arrays, sent, strict=True))
 
 
 @pytest.mark.gpu

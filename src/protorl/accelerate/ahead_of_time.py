@@ -147,7 +147,10 @@ def compile_package(graph: Any, example: tuple[Tensor, ...], package: Path) -> N
     """Compile into `package`, which appears whole or not at all."""
     import warnings
 
-    with tempfile.TemporaryDirectory(dir=package.parent) as folder, warnings.catch_warnings():
+    one = torch._inductor.config.patch(
+        compile_threads=1
+    )  # by itself it starts a process for each core, whatever there is to do
+    with tempfile.TemporaryDirectory(dir=package.parent) as folder, warnings.catch_warnings(), one:
         warnings.simplefilter("ignore")  # the compiler's own deprecations
         exported = torch.export.export(graph, example, strict=False)
         made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(folder) / "learn.pt2"))

@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from protorl.memory.kernels import append_rows, gather_pairs, stack_rows
-from protorl.memory.transfer import TORCH_DTYPES, send
+from protorl.memory.transfer import NAMES, TORCH_DTYPES, send
 from protorl.types import Array, ArraySpec, Columns, Field, ProtoRLError, State, Step, tree_leaves, tree_map
 
 SMALL_ROW = 256
@@ -129,8 +129,8 @@ class Table:
     waiting: Sequence[Any] = ()  # nothing written here has still to travel
 
     def __init__(self, field: Field, rows: int, device: torch.device) -> None:
-        if field.dtype.name not in TORCH_DTYPES:
-            raise ProtoRLError(f"a column of dtype {field.dtype} cannot be stored; use one of {', '.join(TORCH_DTYPES)}")
+        if field.dtype not in TORCH_DTYPES:
+            raise ProtoRLError(f"a column of dtype {field.dtype} cannot be stored; use one of {', '.join(NAMES)}")
         self.field, self.device = field, device
         self.small = row_bytes(field) <= SMALL_ROW
         self.buffers = Buffers()
@@ -156,14 +156,15 @@ class Table:
         return self.data[rows].clone() if self.small else self.data[rows]
 
     def read_pair(self, rows: Any, successors: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows [B, k] and successors [B, k], k rows making one item: two tensors [B, *shape]."""
+        """Rows [B] and successors [B]; [B, k] where k rows make one item: two tensors [B, *shape]."""
         shape = (rows.shape[0], *shape)
         if self.small:
             return self.read(rows.reshape(-1)).reshape(shape), self.read(successors.reshape(-1)).reshape(shape)
         word = np.int64 if row_bytes(self.field) % 8 == 0 else np.uint8
         table = self.array.reshape(self.array.shape[0], -1).view(word)
-        outs = [self.buffers.take((*rows.shape, table.shape[1]), word) for _ in range(2)]
-        gather_pairs(table, rows, successors, *outs)
+        pair = [places.reshape(len(places), -1) for places in (rows, successors)]
+        outs = [self.buffers.take((*pair[0].shape, table.shape[1]), word) for _ in range(2)]
+        gather_pairs(table, *pair, *outs)
         # The tensors hold the arrays that were lent, however they are viewed: NumPy's own views would not.
         obs, next_obs = (torch.from_numpy(out).view(self.data.dtype).reshape(shape) for out in outs)
         return obs, next_obs
@@ -189,7 +190,7 @@ class DeviceTable(Table):
         self.waiting: list[tuple[Array, Array]] = []
         self.held = 0  # bytes that wait
         self.small = False
-        self.data = torch.empty((rows, *self.field.shape), dtype=TORCH_DTYPES[self.field.dtype.name], device=self.device)
+        self.data = torch.empty((rows, *self.field.shape), dtype=TORCH_DTYPES[self.field.dtype], device=self.device)
 
     def write(self, rows: Array, values: Array) -> None:
         values = np.array(values, self.field.dtype)
@@ -200,8 +201,10 @@ class DeviceTable(Table):
 
     def unsent(self) -> tuple[Array, Array]:
         """Rows and values that wait, the last written of each row; they wait no longer."""
-        rows, values = (np.concatenate(parts) for parts in zip(*self.waiting))
-        self.waiting, self.held = [], 0
+        waiting, self.waiting, self.held = self.waiting, [], 0
+        if len(waiting) == 1:  # rows written together are different ones
+            return waiting[0]
+        rows, values = (np.concatenate(parts) for parts in zip(*waiting))
         last = len(rows) - 1 - np.unique(rows[::-1], return_index=True)[1]
         return (rows, values) if len(last) == len(rows) else (rows[last], values[last])
 
@@ -369,7 +372,7 @@ class Storage:
         """The rows in `slots` [B], with the observations at `successors` [B] (slots, or side rows) as `next_obs`, frame stacks
         rebuilt, and further `columns`: tensors on the device."""
         specs = tree_leaves(self.columns.obs)
-        places = [place for spec, table in zip(specs, self.leaves) for place in self.places(spec, table, slots, successors)]
+        places = [place for spec in specs for place in self.places(spec, slots, successors)]
         at, *there = self.place(slots, *places, *columns.values())
         read: dict[str, Any] = {name: table.read(at) for name, table in self.tables.items()}
         pairs = [
@@ -383,11 +386,9 @@ class Storage:
             read[name] = torch.as_tensor(values)
         return read
 
-    def places(self, spec: ArraySpec, table: Table, slots: Array, successors: Array) -> tuple[Array, Array]:
-        """The rows of a table [B, k], k frames making an observation, at `slots` and at `successors`."""
-        if spec.frame_stack > 1:
-            return self.stacked(slots, spec), self.stacked(successors, spec)
-        return slots[:, None], successors[:, None]
+    def places(self, spec: ArraySpec, slots: Array, successors: Array) -> tuple[Array, Array]:
+        """The rows of a table where the observations at `slots` and `successors` are; [B, k] for stacks of k frames."""
+        return (self.stacked(slots, spec), self.stacked(successors, spec)) if spec.frame_stack > 1 else (slots, successors)
 
     def place(self, *arrays: Array) -> list[Any]:
         """The arrays where the rows are: themselves in main memory, else on the device in one transfer, together with the rows
@@ -395,10 +396,12 @@ class Storage:
         if self.here:
             return list(arrays)
         late: list[Any] = [table for table in (*self.leaves, *self.tables.values()) if table.waiting]
-        there = send([*(part for table in late for part in table.unsent()), *arrays], self.device)
+        once = {id(array): array for array in arrays}
+        there = send([*(part for table in late for part in table.unsent()), *once.values()], self.device)
         for i, table in enumerate(late):
             table.data.index_copy_(0, there[2 * i], there[2 * i + 1])
-        return there[2 * len(late) :]
+        sent = dict(zip(once, there[2 * len(late) :]))
+        return [sent[id(array)] for array in arrays]
 
     def stacked(self, rows: Array, spec: ArraySpec) -> Array:
         """The rows [B, k] whose frames make the stacks at `rows` [B]."""

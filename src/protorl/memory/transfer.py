@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,23 +11,35 @@ import torch
 from protorl.types import Array
 
 ALIGN = 16
-"""Bytes: where an array may begin, so that it can be read as any type."""
-TORCH_DTYPES: dict[str, torch.dtype] = {
-    name: getattr(torch, name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
-}
+"""Bytes: where numbers of another type may begin."""
+NAMES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+TORCH_DTYPES: dict[np.dtype[Any], torch.dtype] = {np.dtype(name): getattr(torch, name) for name in NAMES}
 
 
 def send(arrays: Sequence[Array], device: torch.device) -> list[torch.Tensor]:
     """The arrays as tensors on `device`; nothing waits for their arrival. On the CPU they share the arrays' memory."""
     if device.type == "cpu":
         return [torch.from_numpy(array) for array in arrays]
-    starts = np.cumsum([0, *(-(-array.nbytes // ALIGN) * ALIGN for array in arrays)]).tolist()
-    pinned = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)  # not used again before it has been read
+    return together(arrays, device)
+
+
+def together(arrays: Sequence[Array], device: torch.device, pin: bool = True) -> list[torch.Tensor]:
+    """Copied into one buffer, those of one type side by side, sent, and cut apart there."""
+    kinds: dict[np.dtype[Any], list[int]] = {}
+    for i, array in enumerate(arrays):
+        kinds.setdefault(array.dtype, []).append(i)
+    spans, end = [], 0
+    for kind, members in kinds.items():
+        start, end = end, end + kind.itemsize * sum(arrays[i].size for i in members)
+        spans.append((start, end))
+        end = -(-end // ALIGN) * ALIGN
+    pinned = torch.empty(end, dtype=torch.uint8, pin_memory=pin)  # torch does not use it again before it has been read
     here = pinned.numpy()
-    for array, start in zip(arrays, starts):
-        here[start : start + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
+    for (kind, members), (start, stop) in zip(kinds.items(), spans):
+        np.concatenate([arrays[i].reshape(-1) for i in members], out=here[start:stop].view(kind))
     there = pinned.to(device, non_blocking=True)
-    return [
-        there[start : start + array.nbytes].view(TORCH_DTYPES[array.dtype.name]).view(array.shape)
-        for array, start in zip(arrays, starts)
-    ]
+    found: dict[int, torch.Tensor] = {}
+    for (kind, members), (start, stop) in zip(kinds.items(), spans):
+        pieces = torch.split(there[start:stop].view(TORCH_DTYPES[kind]), [arrays[i].size for i in members])
+        found |= {i: piece if arrays[i].ndim == 1 else piece.view(arrays[i].shape) for i, piece in zip(members, pieces)}
+    return [found[i] for i in range(len(arrays))]
