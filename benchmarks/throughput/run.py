@@ -144,7 +144,7 @@ def commands_on_cpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ..
 def commands_on_gpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Stable-Baselines3 and ProtoRL with their networks on the GPU, and ProtoRL on this machine's processor."""
     ours = ("with_protorl.py", bench, *flags)
-    on_gpu = {mode: (*ours, "--device", "cuda", "--accelerate", mode) for mode in ("eager", "compiled", "cudagraphs")}
+    on_gpu = {mode: (*ours, "--device", "cuda", "--accelerate", mode) for mode in ("eager", "cudagraphs")}
     commands = {"sb3": ("with_sb3.py", bench, *flags, "--device", "cuda")}
     commands |= {f"protorl, {mode}": command for mode, command in on_gpu.items()}
     if bench in BF16:
