@@ -7,7 +7,7 @@
 Every contender is a process of its own, started and warmed up alone. Then all of them work in turns, A B C A B C ...: one
 works for a window while the others sleep, so that the machine's slow and fast moments fall on all alike. A ratio compares
 the windows of one turn. Results go to `results/BENCH.json` and `results/README.md`. On a GPU, where a start compiles for
-long, the contenders of a table are started together.
+long, all are started together.
 """
 
 from __future__ import annotations
@@ -142,30 +142,34 @@ def commands_on_cpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ..
 
 
 def commands_on_gpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Stable-Baselines3 and ProtoRL with their networks on the GPU, and ProtoRL on this machine's processor."""
+    """Stable-Baselines3 and ProtoRL with their networks on the GPU."""
     ours = ("with_protorl.py", bench, *flags)
     on_gpu = {mode: (*ours, "--device", "cuda", "--accelerate", mode) for mode in ("eager", "cudagraphs")}
     commands = {"sb3": ("with_sb3.py", bench, *flags, "--device", "cuda")}
     commands |= {f"protorl, {mode}": command for mode, command in on_gpu.items()}
     if bench in BF16:
         commands["protorl, cudagraphs, bf16"] = (*on_gpu["cudagraphs"], "--precision", "bf16")
-    return commands | {"protorl, aot, on the CPU": ours}
+    return commands
+
+
+def start(bench: str, case: dict[str, Any], args: argparse.Namespace) -> list[Contender]:
+    """The contenders of a table; on a GPU they may not be warm yet."""
+    flags = [word for name, value in case.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    on_gpu = args.device == "cuda"
+    commands = (commands_on_gpu if on_gpu else commands_on_cpu)(bench, flags)
+    return [
+        Contender(name, *command, threads=threads, wait=not on_gpu)
+        for name, command in commands.items()
+        for threads in args.threads
+    ]
 
 
 def bench_learning(bench: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Environment steps per second of an algorithm in training, one table per case."""
     rows = []
-    for case in CASES[bench][: args.cases]:
+    for i, case in enumerate(CASES[bench][: args.cases]):
         print(f"{bench}, {title(case)}", flush=True)
-        flags = [word for name, value in case.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        on_gpu = args.device == "cuda"
-        commands = (commands_on_gpu if on_gpu else commands_on_cpu)(bench, flags)
-        contenders = []
-        for name, command in commands.items():
-            for threads in args.threads:
-                contenders.append(Contender(name, *command, threads=threads, wait=not on_gpu))
-        for contender in contenders if on_gpu else ():
-            contender.warm()
+        contenders = args.started[bench, i] if args.device == "cuda" else start(bench, case, args)
         turns(contenders, args.windows, args.seconds)
         best: dict[str, Contender] = {}
         for c in contenders:
@@ -438,7 +442,13 @@ def main() -> None:
     args.threads = threads if args.threads is None else args.threads
     results = RESULTS if args.device == "cpu" else RESULTS / args.device
     results.mkdir(exist_ok=True)
-    for bench in args.bench if args.bench else BENCHES:
+    benches = args.bench if args.bench else [*CASES] if args.device == "cuda" else [*BENCHES]
+    if args.device == "cuda":  # all start together, since each compiles for long, and wait until all are warm
+        tables = [(bench, i, case) for bench in benches for i, case in enumerate(CASES[bench][: args.cases])]
+        args.started = {(bench, i): start(bench, case, args) for bench, i, case in tables}
+        for contender in (contender for contenders in args.started.values() for contender in contenders):
+            contender.warm()
+    for bench in benches:
         before = machine()
         result = {
             "bench": bench,

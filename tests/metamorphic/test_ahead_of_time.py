@@ -132,6 +132,33 @@ def test_without_a_compiler_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
         accelerate(agent, "aot")
 
 
+def test_what_does_not_load_stays_eager_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[str] = []
+
+    def torn(exported: Any, package_path: str) -> str:
+        calls.append(package_path)
+        Path(package_path).write_bytes(b"no package")
+        return package_path
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", torn)
+    parts = make("dqn").build()
+    for _ in range(40):
+        parts.memory.add(parts.actors.poll()[0])
+    for _ in range(2):
+        agent = accelerate(copy.deepcopy(parts.agent), "aot")
+        with caplog.at_level("INFO", logger="protorl"):
+            assert torch.isfinite(agent.update(parts.memory.sample()).priority).all()
+        assert "learn stays eager" in caplog.text
+        assert "it does not load" in caplog.text
+        assert agent.learn.run is None
+        caplog.clear()
+    assert len(calls) == 1
+    assert [path.suffix for path in (tmp_path / "protorl").iterdir()] == [".refused"]
+
+
 def test_acting_on_images_compiles_and_follows_the_weights() -> None:
     from tests.metamorphic.test_accelerate import ACTION, IMAGE
 

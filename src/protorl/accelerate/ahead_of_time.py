@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from protorl.accelerate.graph import Run, Traced, trace
+from protorl.accelerate.graph import Run, Traced, compiling, trace
 from protorl.accelerate.precision import BFloat16Products, Rounded
 from protorl.networks import (
     ActorCritic,
@@ -42,7 +44,7 @@ class AheadOfTime(Traced):
     agree with the eager path to rounding.
     """
 
-    def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run:
+    def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run | None:
         return package_of(graph, example, self.method)
 
 
@@ -101,26 +103,35 @@ class AheadOfTimeInference:
                 self.run = package_of(graph, example, "acting")
 
 
-def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run:
-    """The compiled graph, from the cache or made now. Raises: ProtoRLError without a C++ compiler."""
+def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run | None:
+    """The compiled graph, from the cache or made now; None, and a sentence in the log, where the machine's compiler does not
+    make one that runs, which is kept in the cache too. Raises: ProtoRLError without a C++ compiler."""
     package = cache_folder() / f"{graph_key(graph, example)}.pt2"
-    if not package.exists():
+    refused = package.with_suffix(".refused")
+    log = logging.getLogger("protorl")
+    if not (package.exists() or refused.exists()):
         require_compiler()
-        log = logging.getLogger("protorl")
         log.info(f"compiling {name} ahead of time (half a minute, once for this algorithm and these sizes)")
-        compile_package(graph, example, package)
+        try:
+            compile_package(graph, example, package)
+        except Exception as error:
+            refused.write_text(str(error).strip().partition("\n")[0][:300])
+    if not package.exists():
+        log.info(f"{name} stays eager: {compiler()} did not compile it ({refused.read_text()}; to try again, delete {refused})")
+        return None
     run: Run = torch._inductor.aoti_load_package(str(package)).loader.run
     return run
 
 
-def compiler() -> bool:
-    """Whether there is a C++ compiler."""
-    return any(shutil.which(name) is not None for name in (os.environ.get("CXX", "g++"), "clang++"))
+def compiler() -> str | None:
+    """The C++ compiler, if there is one."""
+    found = (shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
+    return next((path for path in found if path is not None), None)
 
 
 def require_compiler() -> None:
     """Raises: ProtoRLError without a C++ compiler."""
-    if not compiler():
+    if compiler() is None:
         raise ProtoRLError('accelerate "aot" needs a C++ compiler (g++ or clang++): install one, or use "eager"')
 
 
@@ -144,14 +155,17 @@ def graph_key(graph: Any, example: tuple[Tensor, ...]) -> str:
 
 
 def compile_package(graph: Any, example: tuple[Tensor, ...], package: Path) -> None:
-    """Compile into `package`, which appears whole or not at all."""
-    import warnings
+    """Compile into `package`, which appears whole or not at all. Raises: RuntimeError where what was compiled does not load.
 
-    one = torch._inductor.config.patch(
-        compile_threads=1
-    )  # by itself it starts a process for each core, whatever there is to do
-    with tempfile.TemporaryDirectory(dir=package.parent) as folder, warnings.catch_warnings(), one:
-        warnings.simplefilter("ignore")  # the compiler's own deprecations
+    There are machines whose C++ compiler and torch do not go together, and loading ends the process: another one tries it.
+    """
+    with tempfile.TemporaryDirectory(dir=package.parent) as folder, compiling():
         exported = torch.export.export(graph, example, strict=False)
         made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(folder) / "learn.pt2"))
+        tried = subprocess.run([sys.executable, "-c", LOAD, made], capture_output=True, text=True)
+        if tried.returncode != 0:
+            raise RuntimeError(f"it does not load: {(tried.stderr.strip().splitlines() or [f'status {tried.returncode}'])[-1]}")
         os.replace(made, package)
+
+
+LOAD = "import sys, torch._inductor; torch._inductor.aoti_load_package(sys.argv[1])"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from protorl.accelerate.graph import Run, Traced
+from protorl.accelerate.graph import Run, Traced, compiling
 
 
 class Compiled(Traced):
@@ -17,7 +16,6 @@ class Compiled(Traced):
 
     def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run:
         compiled = torch.compile(graph, fullgraph=True, dynamic=False)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the compiler's advice, which is not for the user
+        with compiling():
             compiled(*example)  # type: ignore[no-untyped-call]
         return lambda tensors: compiled(*tensors)  # type: ignore[no-untyped-call]

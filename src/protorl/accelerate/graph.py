@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -59,8 +60,8 @@ class Traced:
         if graph is not None:
             self.run = self.compile(graph, example)
 
-    def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run:
-        """What runs the graph."""
+    def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run | None:
+        """What runs the graph; None: it stays eager."""
         raise NotImplementedError
 
 
@@ -76,6 +77,17 @@ def trace(pure: Callable[..., Any], example: tuple[Tensor, ...], name: str) -> A
             )
             return None
     return graph
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Inside, torch's compiler works in this process alone (by itself it starts a process of half a gigabyte for each core,
+    however little there is to do) and keeps its advice to itself."""
+    import torch._inductor.config
+
+    with torch._inductor.config.patch(compile_threads=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class Tensors:
