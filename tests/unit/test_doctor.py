@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from protorl.accelerate import MODES
 from protorl.cli import doctor as module
-from protorl.cli.doctor import EXTRAS, doctor, examine, per_second, random_actions, recommend, smaller
-from protorl.recipes import RECIPES
+from protorl.cli.doctor import EXTRAS, doctor, examine, random_actions, recommend
+from protorl.recipes import RECIPES, measure
 from protorl.recipes.fields import parse_settings
+from protorl.recipes.measure import per_second, smaller
 from protorl.types import ActionSpec, ArraySpec, EnvSpec, ProtoRLError
 
 
@@ -36,7 +38,7 @@ def test_the_report_is_plain_data_with_every_backend_and_mode(report: dict[str, 
     assert tried["async", 1] == {"backend": "async", "num_envs": 1, "note": "left out by --quick"}
     assert ("async", 8) not in tried
     modes = {row["mode"]: row for row in report["learning"]}
-    assert set(modes) == set(module.MODES) - {"auto"}
+    assert set(modes) == set(MODES) - {"auto"}
     assert all("note" in modes[mode] for mode in ("aot", "compiled"))
     eager = modes["eager"]
     assert min(eager["updates_per_second"], eager["acts_per_second"]) > 0
@@ -76,7 +78,7 @@ def test_a_mode_that_cannot_run_is_a_note(monkeypatch: pytest.MonkeyPatch) -> No
             raise ProtoRLError("no compiler here")
         return agent
 
-    monkeypatch.setattr(module, "accelerate", refuse)
+    monkeypatch.setattr(measure, "accelerate", refuse)
     monkeypatch.setattr(module, "machine", lambda: {"features": ["avx512_bf16"]})
     recipe = RECIPES["sac"](env="Pendulum-v1")
     rows = module.measure_learning(recipe, 0.001, False, lambda line: None)
@@ -86,7 +88,7 @@ def test_a_mode_that_cannot_run_is_a_note(monkeypatch: pytest.MonkeyPatch) -> No
 
 def row(mode: str, threads: int, updates: float, acts: float, per_step: float = 1.0) -> dict[str, Any]:
     rates = {"updates_per_second": updates, "acts_per_second": acts, "updates_per_step": per_step}
-    return {"mode": mode, "threads": threads, "setup_seconds": 0.0, **rates}
+    return {"mode": mode, "device": "cpu", "threads": threads, "setup_seconds": 0.0, **rates}
 
 
 def stepping(backend: str, num_envs: int, speed: float) -> dict[str, Any]:
@@ -142,6 +144,13 @@ def test_bf16_is_recommended_where_it_is_clearly_faster() -> None:
     assert "precision" not in recommend(RECIPES["dqn"](), ENVIRONMENTS, rows)
 
 
+def test_the_device_is_recommended_where_there_are_two() -> None:
+    rows = [row("aot", 1, 200, 1_000), {**row("cudagraphs", 1, 4_000, 1_000), "device": "cuda"}]
+    assert recommend(RECIPES["sac"](), ENVIRONMENTS, rows)["device"] == "cuda"
+    assert recommend(RECIPES["sac"](), ENVIRONMENTS, [rows[0], {**rows[1], "acts_per_second": 100}])["device"] == "cpu"
+    assert "device" not in recommend(RECIPES["sac"](), ENVIRONMENTS, [rows[0], {**rows[1], "note": "no GPU"}])
+
+
 def test_ppo_keeps_its_number_of_environments() -> None:
     settings = recommend(RECIPES["ppo"](num_envs=1), ENVIRONMENTS, [row("eager", 1, 500, 1_000, 0.1)])
     assert "num_envs" not in settings
@@ -180,7 +189,7 @@ def test_random_actions_fill_the_space(action: ActionSpec) -> None:
 
 def test_rates_are_calls_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
 
     def call() -> None:
         now[0] += 0.25

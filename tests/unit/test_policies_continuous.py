@@ -139,7 +139,8 @@ def test_traps_beta_by_hand():
     # On [-2, 2] the action -1 is -.5 here; half as dense again.
     assert policy.log_prob(out, tensor([[-0.5]])).item() - math.log(2) == pytest.approx(-0.863046, abs=1e-5)
     assert policy.entropy(out).item() == pytest.approx(-0.234907 + math.log(2), abs=1e-5)
-    assert policy.mode(out).item() == pytest.approx(2 * 0.4 - 1)
+    assert policy.mode(out).item() == pytest.approx(2 / 3 - 1, abs=1e-5)
+    assert policy.mode(BetaOut(tensor([[1.0]]), tensor([[1.0]]))).item() == 0
 
 
 @pytest.mark.parametrize("policy", [Gaussian, Beta])
@@ -260,7 +261,10 @@ def test_modes():
     assert (Gaussian(BOX).mode(gaussian()) == gaussian().mean.numpy()).all()
     assert_close(torch.from_numpy(SquashedGaussian(BOX).mode(gaussian())), gaussian().mean.tanh())
     out = beta()
-    assert_close(torch.from_numpy(Beta(BOX).mode(out)), 2 * out.alpha / (out.alpha + out.beta) - 1)
+    best = Beta(BOX).mode(out)
+    likeliest = Beta(BOX).log_prob(out, torch.from_numpy(best))
+    for step in (-0.01, 0.01):
+        assert (Beta(BOX).log_prob(out, torch.from_numpy(best + step).clamp(-1 + 1e-6, 1 - 1e-6)) < likeliest).all()
     assert (NoisyDeterministic(OUNoise(BOX)).mode(DeterministicOut(torch.ones(2, 3) / 3)) == np.float32(1 / 3)).all()
 
 

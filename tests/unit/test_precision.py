@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +108,12 @@ def test_auto_is_decided_from_the_updates(monkeypatch: pytest.MonkeyPatch) -> No
     mode, why = choose(agent, 10**6)
     assert mode == "eager"
     assert "no C++ compiler" in why
+
+
+def test_auto_records_on_a_gpu_what_is_long_enough() -> None:
+    agent = SimpleNamespace(device=torch.device("cuda"))
+    assert [choose(agent, updates)[0] for updates in (9_999, 10_000)] == ["eager", "cudagraphs"]
+    assert choose(SimpleNamespace(device=torch.device("mps")), 10**6) == ("eager", "nothing faster is known for mps")
 
 
 def test_updates_expected_are_updates_made() -> None:

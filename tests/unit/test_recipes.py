@@ -13,7 +13,7 @@ import pytest
 
 import protorl as prl
 from protorl.logging import read_metrics
-from protorl.recipes import RECIPES, presets, running
+from protorl.recipes import RECIPES, measure, presets, running
 from protorl.recipes.fields import parse_settings, table
 from protorl.recipes.presets import preset
 from protorl.types import ActionSpec, ArraySpec, EnvSpec
@@ -471,3 +471,52 @@ def test_initial_weights_follow_the_seed_alone() -> None:
 
     assert weights(1).equal(weights(1))
     assert not weights(1).equal(weights(2))
+
+
+# Where networks live, on a machine with a GPU (which is only pretended here: nothing is built on it)
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings", "gpu", "device", "why"),
+    [
+        ("sac", {"env": "Pendulum-v1"}, 4.0, "cuda", "4.00 ms a step on the processor, 1.00 on the GPU"),
+        ("sac", {"env": "Pendulum-v1"}, 1.1, "cpu", "1.10 ms a step on the processor, 1.00 on the GPU"),
+        ("dqn", {"env": "ALE/Pong-v5"}, None, "cuda", "images"),
+        ("dqn", {"accelerate": "aot"}, None, "cpu", "where accelerate=aot works"),
+        ("dqn", {"accelerate": "cudagraphs"}, None, "cuda", "where accelerate=cudagraphs works"),
+    ],
+)
+def test_the_device_is_chosen_said_and_kept(
+    cls: str,
+    settings: dict[str, Any],
+    gpu: float | None,
+    device: str,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def speed(recipe: Any, mode: str, precision: str, window: float) -> dict[str, Any]:
+        assert gpu is not None
+        rate = 2_000 / (gpu if recipe.device == "cpu" else 1)
+        return {"updates_per_step": 1.0, "updates_per_second": rate, "acts_per_second": rate}
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(measure, "learning_speed", speed)
+    monkeypatch.setattr(running, "hardware", dict)
+    with caplog.at_level("INFO", logger="protorl"):
+        recipe = running.placed(RECIPES[cls](**settings), tmp_path)
+    assert recipe.device == device
+    assert f"device: {device} (" in caplog.text
+    assert why in caplog.text
+    assert running.read_recipe(tmp_path) == recipe
+    assert running.placed(recipe, tmp_path) is recipe  # once is enough
+
+
+def test_what_was_trained_on_a_gpu_can_be_evaluated_without_one(tmp_path: Path) -> None:
+    recipe = prl.recipes.DQN(env="CartPole-v1", steps=200, eval_every=0)
+    running.start(recipe, tmp_path / "run", progress=False)
+    running.write_config(dataclasses.replace(recipe, device="cuda"), tmp_path / "run")
+    trained = running.load(tmp_path / "run", "last")
+    assert trained.agent.device.type == "cpu"
+    trained.env.close()

@@ -9,9 +9,8 @@ import json
 import os
 import platform
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ import numpy as np
 import psutil
 import torch
 
-from protorl.accelerate import MODES, accelerate
 from protorl.envs.make import BACKENDS
+from protorl.recipes.measure import Row, kept_threads, learning_speed, per_second, seconds_per_step
 from protorl.recipes.running import find_recipe
 from protorl.types import Array, EnvSpec, ProtoRLError
 
@@ -37,14 +36,11 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """What each optional part of the installation is for, and its packages."""
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
-COMPILING = ("aot", "compiled")
-GPU_ONLY = ("cudagraphs", "compiled")
+COMPILING = ("aot", "compiled", "cudagraphs")
 FEW, MANY = 1, 8  # environments
 QUICK = "left out by --quick"
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 CLEARLY = 1.1  # times as fast, to be recommended for it
-
-Row = dict[str, Any]
 
 
 def doctor(recipe: str, env: str | None, *, quick: bool = False, as_json: bool = False, window: float = 0.5) -> int:
@@ -169,92 +165,38 @@ def random_actions(spec: EnvSpec) -> Iterator[Array]:
 
 
 def measure_learning(recipe: Any, window: float, quick: bool, say: Callable[[str], None]) -> list[Row]:
-    """Updates and acting calls per second in each mode: eager with one thread and with all, the others as the recipe has it.
+    """Updates and acting calls per second in each mode: eager with one thread, with all, and on the GPU if there is one, the
+    others as the recipe has it.
 
     `setup_seconds` is the first update's time, which compiles or loads what was compiled.
     """
     rows: list[Row] = []
-    cores = torch.get_num_threads()
-    rounds = not BFLOAT16.isdisjoint(machine()["features"])
-    for mode in MODES:
-        if mode == "auto":  # one of the others
+    for mode, device, threads, precision in ways_to_learn(recipe.threads):
+        row: Row = {"mode": mode, "device": device, "precision": precision, "threads": threads}
+        rows.append(row)
+        if mode in COMPILING and quick:
+            row["note"] = QUICK
             continue
-        variants = [(threads, "float32") for threads in (sorted({1, cores}) if mode == "eager" else [recipe.threads])]
-        for threads, precision in variants + ([(recipe.threads, "bf16")] if mode == "aot" and rounds else []):
-            row: Row = {"mode": mode, "precision": precision, "threads": threads}
-            rows.append(row)
-            if mode in COMPILING and quick:
-                row["note"] = QUICK
-                continue
-            if mode in GPU_ONLY and not torch.cuda.is_available():
-                row["note"] = "of use on a GPU only"
-                continue
-            say(
-                f"learning, {mode}"
-                + (" (compiling takes half a minute, once)" if mode in COMPILING else f", {threads} threads")
-            )
-            try:
-                row |= measure_mode(dataclasses.replace(recipe, threads=threads), mode, precision, window)
-            except ProtoRLError as error:
-                row["note"] = str(error)
+        if device == "cuda" and not torch.cuda.is_available():
+            row["note"] = "of use on a GPU only"
+            continue
+        say(f"learning, {mode}, {device}" + (" (compiling takes half a minute, once)" if mode in COMPILING else ""))
+        try:
+            row |= learning_speed(dataclasses.replace(recipe, device=device, threads=threads), mode, precision, window)
+        except ProtoRLError as error:
+            row["note"] = str(error)
     return rows
 
 
-def measure_mode(recipe: Any, mode: str, precision: str, window: float) -> Row:
-    """One agent, in one mode."""
-    recipe = smaller(recipe)
-    with closing(recipe.make_env()) as env:
-        agent, memory, actors = recipe.assemble(env)
-        accelerate(agent, mode, precision)
-        while not memory.due():
-            for step in actors.poll():
-                agent.observe(step)
-                memory.add(step)
-        batch = memory.sample()
-        begin = time.perf_counter()
-        agent.update(batch)
-        setup = time.perf_counter() - begin
-        return {
-            "device": agent.device.type,
-            "threads": torch.get_num_threads(),
-            "setup_seconds": round(setup, 2),
-            "updates_per_second": per_second(lambda: agent.update(batch), window),
-            "acts_per_second": per_second(lambda: agent.act(env.obs, actors.carry, explore=True), window / 2),
-            "updates_per_step": memory.rate.updates / memory.rate.every,
-        }
-
-
-def smaller(recipe: Any) -> Any:
-    """The recipe with the least memory and the shortest wait that its batch allows; an update costs the same."""
-    size = getattr(recipe, "batch_size", 1)
-    short = {"capacity": 10 * size + 1_000, "warmup_steps": 2 * size, "rollout_steps": -(-size // recipe.num_envs)}
-    known = {field.name for field in dataclasses.fields(recipe)}
-    return dataclasses.replace(
-        recipe, **{name: min(value, getattr(recipe, name)) for name, value in short.items() if name in known}
-    )
-
-
-def per_second(call: Callable[[], Any], window: float) -> float:
-    """Calls per second, over at least `window` seconds, after one that does not count."""
-    wait: Callable[[], None] = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    call()
-    wait()
-    count, begin = 0, time.perf_counter()
-    while count == 0 or time.perf_counter() - begin < window:
-        call()
-        count += 1
-    wait()
-    return count / (time.perf_counter() - begin)
-
-
-@contextmanager
-def kept_threads() -> Iterator[None]:
-    """Building an agent sets torch's threads; afterwards they are as they were."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def ways_to_learn(threads: int) -> list[tuple[str, str, int, str]]:
+    """Mode, device, threads and precision of what is measured, on this machine."""
+    gpu = torch.cuda.is_available()
+    ways = [("eager", "cpu", n, "float32") for n in sorted({1, torch.get_num_threads()})]
+    ways += [("eager", "cuda", threads, "float32")] if gpu else []
+    ways += [("compiled", "cuda", threads, "float32"), ("aot", "cpu", threads, "float32")]
+    ways += [("aot", "cpu", threads, "bf16")] if not BFLOAT16.isdisjoint(machine()["features"]) else []
+    ways += [("cudagraphs", "cuda", threads, "float32")]
+    return ways + ([("cudagraphs", "cuda", threads, "bf16")] if gpu else [])
 
 
 # What follows
@@ -269,8 +211,8 @@ def recommend(recipe: Any, environments: list[Row], modes: list[Row]) -> Row:
     of the time and eight environments together step twice as fast as one.
     """
 
-    def learning(row: Row) -> float:  # seconds per agent step
-        return float(row["updates_per_step"] / row["updates_per_second"] + 1 / (row["acts_per_second"] * recipe.num_envs))
+    def learning(row: Row) -> float:
+        return seconds_per_step(row, recipe.num_envs)
 
     def fastest(num_envs: int) -> tuple[str, float]:
         speeds = {r["backend"]: r["steps_per_second"] for r in environments if r["num_envs"] == num_envs and "note" not in r}
@@ -283,6 +225,8 @@ def recommend(recipe: Any, environments: list[Row], modes: list[Row]) -> Row:
     )
     backend, speed = fastest(recipe.num_envs)
     settings: Row = {"accelerate": mode["mode"], "threads": mode["threads"], "backend": backend}
+    if any(row.get("device") == "cuda" and "note" not in row for row in modes):
+        settings["device"] = mode["device"]
     if mode.get("precision") == "bf16":
         settings["precision"] = "bf16"
     if any(row.get("note") == QUICK for row in modes):  # the best may be among those
@@ -336,10 +280,11 @@ def show(report: Row) -> None:
     )
     table(
         f"{report['recipe']}: learning",
-        ["accelerate", "threads", "updates/s", "acts/s", "first update, s", ""],
+        ["accelerate", "device", "threads", "updates/s", "acts/s", "first update, s", ""],
         [
             [
                 row["mode"] + (", bf16" if row["precision"] == "bf16" else ""),
+                row["device"],
                 str(row["threads"] or ""),
                 number(row, "updates_per_second"),
                 number(row, "acts_per_second"),

@@ -162,7 +162,8 @@ class Recipe:
         return one(spec.obs)
 
     def resolve_device(self, spec: EnvSpec) -> torch.device:
-        """`auto`: the GPU for images if there is one; small networks are faster on the CPU."""
+        """`auto`: the GPU for images if there is one, else the CPU. (A run with a folder measures where small networks are
+        faster.)"""
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ProtoRLError('device "cuda" was asked for, but torch sees no GPU: use device "auto" or "cpu"')
         if self.device == "auto":

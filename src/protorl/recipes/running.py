@@ -29,10 +29,13 @@ from protorl.checkpoint import Checkpoints, atomic_write
 from protorl.loops import Evaluation, Run, evaluate, train
 from protorl.memory import Replay
 from protorl.recipes import RECIPES
+from protorl.recipes.measure import faster_device
 from protorl.recipes.recipe import Recipe
 from protorl.types import ProtoRLError
 
 CONFIG_FORMAT = 1
+ONLY_ON = {"aot": "cpu", "cudagraphs": "cuda"}
+"""Ways of running updates that one device has."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ def resume(run_dir: str | Path, *, steps: int | None = None, progress: bool = Tr
 def execute(recipe: Recipe, folder: Path, *, progress: bool) -> Result:
     """Build everything, bring back what was saved, train, evaluate, save."""
     with narrated(progress):
+        recipe = placed(recipe, folder)
         torch.manual_seed(rng.integer(recipe.seed, "torch"))
         env = recipe.make_env()
         with closing_env(env):
@@ -142,6 +146,27 @@ def execute(recipe: Recipe, folder: Path, *, progress: bool) -> Result:
                     train(agent, memory, actors, steps=recipe.steps, monitor=run)
                 best = run.best if run.last_eval is not None else None
                 return Result(folder, agent, run.steps, run.last_eval, best)
+
+
+def placed(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with `device` decided where there is a choice, also in config.json, so that a resumed run computes as it
+    did: images go to the GPU, and small networks where they are measured to be faster."""
+    if recipe.device != "auto" or not torch.cuda.is_available():
+        return recipe
+    log = logging.getLogger("protorl")
+    with closing_env(recipe.make_env(1)) as env:
+        pixels = env.spec.pixels
+    if recipe.accelerate in ONLY_ON:
+        device, why = ONLY_ON[recipe.accelerate], f"where accelerate={recipe.accelerate} works"
+    elif pixels:
+        device, why = "cuda", "images"
+    else:
+        log.info("device: measuring the processor and the GPU")
+        device, why = faster_device(recipe)
+    log.info(f"device: {device} ({why})")
+    recipe = dataclasses.replace(recipe, device=device)  # type: ignore[type-var]
+    write_config(recipe, folder)
+    return recipe
 
 
 def settled(recipe: Recipe, agent: Agent, memory: Replay, folder: Path) -> Recipe:
@@ -188,6 +213,8 @@ def load(run_dir: str | Path, which: str = "best", num_envs: int = 1, render: bo
     checkpoint's."""
     folder = Path(run_dir)
     recipe = read_recipe(folder)
+    if recipe.device == "cuda" and not torch.cuda.is_available():  # it can be evaluated elsewhere than where it was trained
+        recipe = dataclasses.replace(recipe, device="cpu")  # type: ignore[type-var]
     checkpoints = Checkpoints(folder / "checkpoints")
     if which == "best" and not (folder / "checkpoints" / "best.pt").exists():
         which = "last"
@@ -312,9 +339,9 @@ def hardware() -> dict[str, Any]:
 
 
 @contextmanager
-def closing_env(env: Any) -> Iterator[None]:
+def closing_env(env: Any) -> Iterator[Any]:
     try:
-        yield
+        yield env
     finally:
         env.close()
 
