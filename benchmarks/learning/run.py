@@ -101,9 +101,11 @@ EXPERIMENTS = {
     "ddpg-pendulum": Experiment("ddpg", "Pendulum-v1", "none at this budget", None, "", 3, AOT),
     "ddpg-halfcheetah": Experiment("ddpg", "HalfCheetah-v5", "none at this budget", None, "", 3, {"steps": 100_000, **AOT}),
     "td3-per-halfcheetah": Experiment(
-        "td3", "HalfCheetah-v5", "none", None, "own control: TD3 above", 3, {"steps": 100_000, "per_alpha": 0.6, **AOT}),
+        "td3", "HalfCheetah-v5", "none", None, "own control: TD3 in bf16 above", 3,
+        {"steps": 100_000, "per_alpha": 0.6, "precision": "bf16", **AOT}),
     "sac-3step-halfcheetah": Experiment(
-        "sac", "HalfCheetah-v5", "none", None, "own control: SAC above", 3, {"steps": 100_000, "n_step": 3, **AOT}),
+        "sac", "HalfCheetah-v5", "none", None, "own control: SAC in bf16 above", 3,
+        {"steps": 100_000, "n_step": 3, "precision": "bf16", **AOT}),
     "minatar-breakout": Experiment(
         "dqn", "MinAtar/Breakout-v0", "9.2 (training)", 9.2, MINATAR, 5, {"steps": 1_000_000, **AOT}),
     "minatar-freeway": Experiment(
