@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.graph import Run, Traced, compiling, trace
 from protorl.accelerate.precision import BFloat16Products, Rounded
+from protorl.accelerate.subnormals import Flushed
 from protorl.networks import (
     ActorCritic,
     BetaHead,
@@ -119,8 +120,7 @@ def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run | None
     if not package.exists():
         log.info(f"{name} stays eager: {compiler()} did not compile it ({refused.read_text()}; to try again, delete {refused})")
         return None
-    run: Run = torch._inductor.aoti_load_package(str(package)).loader.run
-    return run
+    return Flushed(torch._inductor.aoti_load_package(str(package)).loader.run)
 
 
 def compiler() -> str | None:

@@ -13,7 +13,7 @@ import torch
 from typing_extensions import dataclass_transform
 
 from protorl import rng
-from protorl.accelerate import MODES, PRECISIONS
+from protorl.accelerate import MODES, PRECISIONS, start_threads
 from protorl.actors import LocalActors, OverlappedActors
 from protorl.agents import Agent
 from protorl.envs import make_vec_envs
@@ -143,6 +143,7 @@ class Recipe:
                 f"{spec.action.kind}: use {INSTEAD[spec.action.kind]}, or another environment"
             )
         torch.set_num_threads(self.resolve_threads(spec))
+        start_threads()
         with rng.torch_stream(self.seed, "networks"):
             return self.agent(spec)
 
