@@ -9,7 +9,6 @@ from protorl.accelerate.compiled import Compiled
 from protorl.accelerate.cuda_graphs import CudaGraph, CudaGraphInference
 from protorl.accelerate.inference import numpy_inference
 from protorl.accelerate.precision import Rounded
-from protorl.accelerate.subnormals import start_threads
 from protorl.types import ProtoRLError
 
 MODES = ("auto", "eager", "compiled", "aot", "cudagraphs")

@@ -13,7 +13,8 @@ import torch
 from typing_extensions import dataclass_transform
 
 from protorl import rng
-from protorl.accelerate import MODES, PRECISIONS, start_threads
+from protorl.accelerate import MODES, PRECISIONS
+from protorl.accelerate.subnormals import start_threads
 from protorl.actors import LocalActors, OverlappedActors
 from protorl.agents import Agent
 from protorl.envs import make_vec_envs
