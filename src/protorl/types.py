@@ -73,6 +73,22 @@ class ActionSpec:
     low: Array | None = field(default=None, compare=False, repr=False)
     high: Array | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers an action has."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def uniform(self, u: Array) -> Array:
+        """Uniformly random actions [N, *A] from uniform numbers in [0, 1): [N, `numbers`]."""
+        u = u.reshape(len(u), *self.shape)
+        if self.kind == "discrete":
+            u = u * self.n
+        elif self.kind == "multidiscrete":
+            u = u * np.array(self.nvec)
+        else:
+            u = 2 * u - 1
+        return u.astype(self.dtype)
+
 
 @dataclass(frozen=True)
 class EnvSpec:

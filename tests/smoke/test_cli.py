@@ -88,6 +88,12 @@ def test_evaluation_repeats_and_its_seed_matters(run_dir: Path) -> None:
     assert len(returns(0, "last")) == 12
 
 
+def test_random_actions_in_an_evaluation(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ok("eval", run_dir, "--episodes", 2, "--epsilon", 0.5)
+    assert "epsilon 0.5)" in capsys.readouterr().out
+    assert json.loads((run_dir / "eval.json").read_text())["epsilon"] == 0.5
+
+
 def test_the_checkpoints_are_left_alone_by_evaluation(run_dir: Path) -> None:
     files = {path: path.read_bytes() for path in (run_dir / "checkpoints").rglob("*") if path.is_file()}
     ok("eval", run_dir, "--episodes", 2)

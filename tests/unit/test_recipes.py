@@ -156,7 +156,11 @@ def test_a_protocol_has_numbers_of_its_own() -> None:
 
 def test_the_variants_of_dqn_differ_as_their_papers_do() -> None:
     nature, double, d3qn = (preset(table, "ALE/Pong-v5") for table in (presets.DQN, presets.DOUBLE_DQN, presets.D3QN))
-    assert {k: double[k] for k in double if double[k] != nature[k]} == {"target_every": 7_500, "epsilon_end": 0.01}
+    assert {k: double[k] for k in double if double[k] != nature[k]} == {
+        "target_every": 7_500,
+        "epsilon_end": 0.01,
+        "eval_epsilon": 0.01,
+    }
     assert {k: d3qn[k] for k in d3qn if d3qn[k] != double[k]} == {"max_grad_norm": 10.0}
     sticky = [preset(table, "ALE/Pong-v5", "machado") for table in (presets.DQN, presets.DOUBLE_DQN, presets.D3QN)]
     assert sticky[0] == sticky[1] == sticky[2] == presets.DOPAMINE_DQN

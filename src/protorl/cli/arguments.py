@@ -82,6 +82,8 @@ class Eval:
     """Seeds the environments of the evaluation."""
     checkpoint: Literal["best", "last"] = "best"
     """The weights with the best evaluation during training (the last ones where none was made), or the last checkpoint."""
+    epsilon: float | None = None
+    """Share of random actions; by default the run's `eval_epsilon`."""
     video: bool = False
     """Also film the first episode, as an mp4 or gif in the run folder."""
     normalise: Literal["human"] | None = None

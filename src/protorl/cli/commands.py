@@ -217,7 +217,7 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
 
     env = read_recipe(run_dir).env
     seed = rng.integer(arguments.seed, "evaluate")
-    trained = load(run_dir, arguments.checkpoint, num_envs=max(1, min(arguments.episodes, 10)))
+    trained = load(run_dir, arguments.checkpoint, num_envs=max(1, min(arguments.episodes, 10)), epsilon=arguments.epsilon)
     try:
         result = play(trained.agent, trained.env, arguments.episodes, seed=seed)
     finally:
@@ -231,13 +231,14 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
         "seed": arguments.seed,
         "checkpoint": trained.which,
         "steps": trained.step,
+        "epsilon": trained.epsilon,
     }
     if arguments.normalise is not None:
         report["human_normalised"] = human_normalised(env, result.mean)
     atomic_write(run_dir / "eval.json", json.dumps(report, indent=2).encode())
     print(
         f"{run_dir}: return {result.mean:.1f} ± {result.std:.1f} over {arguments.episodes} episodes "
-        f"({trained.which} weights, from step {trained.step:,})"
+        f"({trained.which} weights, from step {trained.step:,}{f', epsilon {trained.epsilon}' if trained.epsilon else ''})"
     )
     if arguments.normalise is not None:
         print(f"human-normalised: {report['human_normalised']:.1f} %")
@@ -253,7 +254,7 @@ def film(run_dir: Path, arguments: Eval, seed: int) -> Path:
     from protorl.recipes.running import load
 
     frames: list[Any] = []
-    trained = load(run_dir, arguments.checkpoint, render=True)
+    trained = load(run_dir, arguments.checkpoint, render=True, epsilon=arguments.epsilon)
     try:
         play(trained.agent, trained.env, 1, seed=seed, watch=lambda env: frames.append(picture(env.render())))
     finally:

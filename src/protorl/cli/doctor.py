@@ -158,10 +158,8 @@ def step_rate(recipe: Any, num_envs: int, window: float) -> float:
 
 def random_actions(spec: EnvSpec) -> Iterator[Array]:
     """Actions [N, *A] without end."""
-    draw, shape = np.random.default_rng(0), (64, spec.num_envs, *spec.action.shape)
-    if spec.action.kind == "box":
-        return itertools.cycle(draw.uniform(-1, 1, shape).astype(spec.action.dtype))
-    return itertools.cycle(draw.integers(0, spec.action.nvec or spec.action.n, shape))
+    draw = np.random.default_rng(0)
+    return itertools.cycle([spec.action.uniform(draw.random((spec.num_envs, spec.action.numbers))) for _ in range(64)])
 
 
 def measure_learning(recipe: Any, window: float, quick: bool, say: Callable[[str], None]) -> list[Row]:

@@ -6,6 +6,7 @@ from protorl.envs.atari import AtariGame, AtariProtocol
 from protorl.envs.compat import OldApi
 from protorl.envs.make import make_env, make_vec_envs
 from protorl.envs.normalize import NormalizeObservation, NormalizeReward
+from protorl.envs.random_actions import RandomActions
 from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import Episode, VecEnv, VecWrapper
 from protorl.envs.wrappers import Canonical, FrameStack, TimeAware
@@ -20,6 +21,7 @@ __all__ = [
     "NormalizeObservation",
     "NormalizeReward",
     "OldApi",
+    "RandomActions",
     "SyncEnv",
     "TimeAware",
     "VecEnv",

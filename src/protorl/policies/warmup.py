@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from protorl.policies.discrete import Policy
 from protorl.policies.draws import Draws
 from protorl.types import ActionSpec, Array, ProtoRLError, State
@@ -28,8 +26,7 @@ class Warmup:
         if action.kind not in ("discrete", "multidiscrete", "box"):
             raise ProtoRLError(f"Warmup cannot draw {action.kind!r} actions: it knows discrete, multidiscrete and box")
         self.policy, self.action, self.steps = policy, action, steps
-        self.numbers = int(np.prod(action.shape, dtype=np.int64))
-        self.draws = Draws(seed, "warm-up", rows, block=max(1024, self.numbers))
+        self.draws = Draws(seed, "warm-up", rows, block=max(1024, action.numbers))
         self.done = 0
 
     def __call__(self, out: Any) -> Array:
@@ -37,14 +34,7 @@ class Warmup:
             return self.policy(out)
         n = len(out[0])
         self.done += n
-        u = self.draws.take(n, self.numbers).reshape(n, *self.action.shape)
-        if self.action.kind == "discrete":
-            u = u * self.action.n
-        elif self.action.kind == "multidiscrete":
-            u = u * np.array(self.action.nvec)
-        else:
-            u = 2 * u - 1
-        return u.astype(self.action.dtype)
+        return self.action.uniform(self.draws.take(n, self.action.numbers))
 
     def mode(self, out: Any) -> Array:
         return self.policy.mode(out)

@@ -56,12 +56,12 @@ NATURE_DQN: dict[str, Any] = {
     "steps": 50_000_000, "optimizer": "rmsprop", "lr": 2.5e-4, "optimizer_eps": 0.01 / 32**2, "batch_size": 32,
     "capacity": 1_000_000, "warmup_steps": 50_000, "gamma": 0.99, "target_every": 2_500, "update_every": 4, "updates": 1,
     "epsilon_steps": 1_000_000, "epsilon_end": 0.1, "clip_reward": 1.0, "max_grad_norm": None, "eval_every": 250_000,
-    "checkpoint_every": 250_000, "protocol": "nature",
+    "checkpoint_every": 250_000, "protocol": "nature", "eval_epsilon": 0.05,
 }  # fmt: skip
 
 # van Hasselt et al. 2016, "tuned", as in the authors' dqn_zoo/double_q/run_atari.py: the target is copied every 30 000 steps
-# (120 000 frames), exploration ends lower. The shared bias of the last layer is not offered.
-NATURE_DOUBLE_DQN: dict[str, Any] = {**NATURE_DQN, "target_every": 7_500, "epsilon_end": 0.01}
+# (120 000 frames), exploration ends lower, also in evaluations. The shared bias of the last layer is not offered.
+NATURE_DOUBLE_DQN: dict[str, Any] = {**NATURE_DQN, "target_every": 7_500, "epsilon_end": 0.01, "eval_epsilon": 0.01}
 
 # Wang et al. 2016, section 4.2: Double DQN's numbers, gradients clipped to a norm of 10, and a learning rate "slightly lower"
 # that the paper does not give (it stays here). With prioritized replay it is 6.25e-5: `--set per_alpha=0.6 --set lr=6.25e-5`.
@@ -74,13 +74,13 @@ DOPAMINE_DQN: dict[str, Any] = {
     "steps": 50_000_000, "optimizer": "adam", "lr": 6.25e-5, "optimizer_eps": 1.5e-4 / 2, "kappa": math.inf, "batch_size": 32,
     "capacity": 1_000_000, "warmup_steps": 20_000, "gamma": 0.99, "target_every": 2_000, "update_every": 4, "updates": 1,
     "epsilon_steps": 250_000, "epsilon_end": 0.01, "clip_reward": 1.0, "max_grad_norm": None, "eval_every": 250_000,
-    "checkpoint_every": 250_000, "protocol": "machado",
+    "checkpoint_every": 250_000, "protocol": "machado", "eval_epsilon": 0.001,
 }  # fmt: skip
 
 # The authors' code, munchausen_rl/configs/atari.gin; beside DQN's own numbers it changes these.
 MUNCHAUSEN_ATARI: dict[str, Any] = {
     **NATURE_DQN, "optimizer": "adam", "lr": 5e-5, "optimizer_eps": 3.125e-4, "target_every": 2_000, "warmup_steps": 20_000,
-    "epsilon_steps": 250_000, "epsilon_end": 0.01, "protocol": "machado",
+    "epsilon_steps": 250_000, "epsilon_end": 0.01, "protocol": "machado", "eval_epsilon": 0.001,
 }  # fmt: skip
 
 # PPO on classic control: CleanRL's ppo.py (documentation, "Proximal Policy Gradient"), whose published scores are at 500 000
@@ -211,7 +211,7 @@ QRDQN_ATARI: dict[str, Any] = {
     "steps": 50_000_000, "optimizer": "adam", "lr": 5e-5, "optimizer_eps": 0.01 / 32, "batch_size": 32, "capacity": 1_000_000,
     "warmup_steps": 50_000, "gamma": 0.99, "target_every": 2_500, "update_every": 4, "updates": 1, "epsilon_steps": 1_000_000,
     "epsilon_end": 0.01, "clip_reward": 1.0, "max_grad_norm": None, "quantiles": 200, "eval_every": 250_000,
-    "checkpoint_every": 250_000, "protocol": "nature",
+    "checkpoint_every": 250_000, "protocol": "nature", "eval_epsilon": 0.001,
 }  # fmt: skip
 
 # Dabney et al. 2018 (arXiv 1806.06923): as QR-DQN, with 64 + 64 levels to learn and 32 to act (the recipe's own).

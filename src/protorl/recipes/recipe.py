@@ -17,7 +17,7 @@ from protorl.accelerate import MODES, PRECISIONS
 from protorl.accelerate.subnormals import start_threads
 from protorl.actors import LocalActors, OverlappedActors
 from protorl.agents import Agent
-from protorl.envs import make_vec_envs
+from protorl.envs import RandomActions, make_vec_envs
 from protorl.memory import Replay
 from protorl.recipes.fields import check, hints, hp, unknown_field
 from protorl.recipes.presets import preset
@@ -81,6 +81,7 @@ class Recipe:
     log_every: int = hp(1_000, "between rows of metrics.csv", unit="agent steps", low=1)
     eval_every: int = hp(5_000, "between evaluations; 0: none", unit="agent steps", low=0)
     eval_episodes: int = hp(10, "episodes of an evaluation", low=1)
+    eval_epsilon: float = hp(0.0, "share of random actions in evaluations", paper="Atari: 0.05 to 0.001", low=0.0, high=1.0)
     checkpoint_every: int = hp(10_000, "between checkpoints; 0: none", unit="agent steps", low=0)
     keep: int = hp(2, "checkpoints kept, besides the best weights", low=1)
 
@@ -116,6 +117,11 @@ class Recipe:
             render_mode="rgb_array" if render else None,
             **self.env_kwargs,
         )
+
+    def make_eval_env(self, num_envs: int, *, render: bool = False) -> Any:
+        """The environments of an evaluation, which take a random action now and then if `eval_epsilon` says so."""
+        env = self.make_env(num_envs, name="eval", render=render)
+        return RandomActions(env, self.eval_epsilon) if self.eval_epsilon > 0 else env
 
     def agent(self, spec: EnvSpec) -> Agent:
         """The agent, its networks on `resolve_device(spec)`; called with torch's generator on a stream of its own."""

@@ -190,7 +190,7 @@ class Examiner:
     def __call__(self) -> Evaluation:
         episodes = self.recipe.eval_episodes
         if self.env is None:
-            self.env = self.recipe.make_env(min(episodes, 10), name="eval")
+            self.env = self.recipe.make_eval_env(min(episodes, 10))
         return evaluate(self.agent, self.env, episodes, seed=rng.integer(self.recipe.seed, "eval"))
 
     def close(self) -> None:
@@ -200,19 +200,24 @@ class Examiner:
 
 
 class Trained(NamedTuple):
-    """A trained agent and an environment to evaluate it in, which the caller closes."""
+    """A trained agent and an environment to evaluate it in, which the caller closes, with this share of random actions."""
 
     agent: Agent
     env: Any
     which: str  # "best" or "last"
     step: int  # agent steps it was trained for
+    epsilon: float
 
 
-def load(run_dir: str | Path, which: str = "best", num_envs: int = 1, render: bool = False) -> Trained:
+def load(
+    run_dir: str | Path, which: str = "best", num_envs: int = 1, render: bool = False, epsilon: float | None = None
+) -> Trained:
     """The agent of a run: the "best" weights by evaluation during training (the last where none was made), or the "last"
-    checkpoint's."""
+    checkpoint's. epsilon: share of random actions in its environment; None: the recipe's `eval_epsilon`."""
     folder = Path(run_dir)
     recipe = read_recipe(folder)
+    if epsilon is not None:
+        recipe = dataclasses.replace(recipe, eval_epsilon=epsilon)  # type: ignore[type-var]
     if recipe.device == "cuda" and not torch.cuda.is_available():  # it can be evaluated elsewhere than where it was trained
         recipe = dataclasses.replace(recipe, device="cpu")  # type: ignore[type-var]
     checkpoints = Checkpoints(folder / "checkpoints")
@@ -224,11 +229,11 @@ def load(run_dir: str | Path, which: str = "best", num_envs: int = 1, render: bo
     else:
         loaded = checkpoints.load()
         state, step = loaded.state["agent"], loaded.step
-    env = recipe.make_env(num_envs, name="eval", render=render)
+    env = recipe.make_eval_env(num_envs, render=render)
     agent = recipe.build_agent(dataclasses.replace(env.spec, num_envs=recipe.num_envs))
     agent.load_state_dict(state)
     accelerate(agent)
-    return Trained(agent, env, which, step)
+    return Trained(agent, env, which, step, recipe.eval_epsilon)
 
 
 # The folder
