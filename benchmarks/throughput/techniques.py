@@ -1,0 +1,196 @@
+"""What each technique for speed brings: the same work before and after it, in turns in one process, one thread.
+
+    python benchmarks/throughput/techniques.py                 # all: some minutes, and half a minute for each compilation
+    python benchmarks/throughput/techniques.py acting images   # only those whose name holds one of the words
+
+Microseconds per call; a ratio compares calls of the same turn. Writes results/techniques.json and results/techniques.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from run import RESULTS, machine, show, spread, table
+from settings import BENCHES, TD3, Settings
+from with_protorl import recipe
+
+import protorl as prl
+from protorl.accelerate import accelerate
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Technique:
+    """`before` and `after` make the calls to compare."""
+
+    name: str
+    before: Callable[[], Call]
+    after: Callable[[], Call]
+
+
+def trained(settings: Settings, mode: str, precision: str = "float32", steps: int | None = None) -> Any:
+    """Agent, memory and actors of a benchmark, past its warm-up."""
+    parts = recipe(settings, accelerate=mode, precision=precision).build()
+    torch.set_num_threads(1)
+    accelerate(parts.agent, mode, precision)
+    prl.train(*parts, steps=settings.warm_up if steps is None else steps)
+    return parts
+
+
+def update(bench: str, mode: str, precision: str = "float32") -> Call:
+    """An update of a batch that stays the same."""
+    parts = trained(BENCHES[bench](), mode, precision)
+    while not parts.memory.due():
+        parts.memory.add(parts.actors.poll()[0])
+    batch = parts.memory.sample()
+    return lambda: parts.agent.update(batch)
+
+
+def act(bench: str, mode: str, num_envs: int = 1, precision: str = "float32") -> Call:
+    """Choosing actions, observations as they come."""
+    parts = recipe(replace(BENCHES[bench](), num_envs=num_envs), accelerate=mode, precision=precision).build()
+    torch.set_num_threads(1)
+    agent, obs = accelerate(parts.agent, mode, precision), parts.actors.env.obs
+    return lambda: agent.act(obs, explore=True)
+
+
+def step(env_id: str, num_envs: int, backend: str) -> Call:
+    """A step of all environments, random actions."""
+    env = prl.make_vec_envs(env_id, num_envs, seed=0, backend=backend)
+    env.reset(0)
+    draw = np.random.default_rng(0)
+    actions = [env.spec.action.uniform(draw.random((num_envs, env.spec.action.numbers))) for _ in range(64)]
+
+    def call() -> None:
+        actions.append(actions.pop(0))
+        env.step(actions[0])
+        env.episodes()
+
+    return call
+
+
+def training(flushed: bool) -> Call:
+    """Whole steps of TD3 on Pendulum, 20 a call."""
+
+    def run() -> None:
+        with flushing(flushed):
+            prl.train(*parts, steps=20)
+
+    with flushing(flushed):
+        parts = trained(TD3(env="Pendulum-v1"), "aot", "bf16", steps=2_500)
+    return run
+
+
+@contextmanager
+def flushing(yes: bool) -> Iterator[None]:
+    """Inside, compiled updates treat subnormal numbers as zero, or not."""
+    kept = torch.set_flush_denormal
+    torch.set_flush_denormal = kept if yes else lambda on: False
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal = kept
+
+
+def pair(make: Callable[..., Call], before: tuple[Any, ...], after: tuple[Any, ...]) -> tuple[Callable[[], Call], ...]:
+    return partial(make, *before), partial(make, *after)
+
+
+TECHNIQUES = [
+    *(Technique(f"update compiled ahead of time: {b}", *pair(update, (b, "eager"), (b, "aot"))) for b in BENCHES),
+    *(
+        Technique(f"products in bf16 besides: {b}", *pair(update, (b, "aot"), (b, "aot", "bf16")))
+        for b in ("td3", "sac", "pong-dqn", "pong-ppo")
+    ),
+    *(
+        Technique(f"acting on images compiled, {n} rows", *pair(act, ("pong-ppo", "eager", n), ("pong-ppo", "aot", n)))
+        for n in (1, 8)
+    ),
+    Technique(
+        "acting on images compiled, bf16 besides, 8 rows", *pair(act, ("pong-ppo", "aot", 8), ("pong-ppo", "aot", 8, "bf16"))
+    ),
+    Technique("acting on NumPy views: dqn", *pair(act, ("dqn", "eager"), ("dqn", "aot"))),
+    Technique("acting on NumPy views: ppo, 8 rows", *pair(act, ("ppo", "eager", 8), ("ppo", "aot", 8))),
+    Technique("CartPole compiled, 8 rows", *pair(step, ("CartPole-v1", 8, "sync"), ("CartPole-v1", 8, "native"))),
+    Technique("one Atari game in this process", *pair(step, ("ALE/Pong-v5", 1, "native"), ("ALE/Pong-v5", 1, "sync"))),
+    Technique("subnormal numbers as zero: 20 training steps of td3, Pendulum", *pair(training, (False,), (True,))),
+]
+
+
+def microseconds(call: Call, seconds: float) -> float:
+    """Of one call, the mean over a window."""
+    count, begin = 0, time.perf_counter()
+    while count == 0 or time.perf_counter() - begin < seconds:
+        call()
+        count += 1
+    return (time.perf_counter() - begin) / count * 1e6
+
+
+def measure(technique: Technique, turns: int, seconds: float) -> dict[str, Any]:
+    """Before and after, in turns."""
+    calls = [technique.before(), technique.after()]
+    for call in calls:
+        microseconds(call, 0.2)
+    windows = [[microseconds(call, seconds) for call in calls] for _ in range(turns)]
+    before, after = zip(*windows)
+    return {
+        "technique": technique.name,
+        "before": spread(before),
+        "after": spread(after),
+        "times": spread([a / b for a, b in windows]),
+        "median": statistics.median(before) / statistics.median(after),
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The table, as Markdown."""
+    m = result["machine"]
+    versions = ", ".join(
+        f"{name} {m['versions'][name]}" for name in ("protorl", "torch", "numpy", "numba", "gymnasium", "ale-py")
+    )
+    text = (
+        f"# What each technique brings\n\nMicroseconds per call, median [least, largest] of {result['turns']} turns, one thread. "
+        f"Measured {result['date']} with `{result['command']}`; {m['cpu']}, {m['cores']} cores; {versions}; load before "
+        f"{m['load_before']}.\n\n"
+    )
+    rows = [[r["technique"], *(show(r[key]) for key in ("before", "after")), show(r["times"], 2)] for r in result["rows"]]
+    return text + table(["technique", "before, µs", "after, µs", "times as fast"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="some of the names' words; none: all")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of a window (0.5)")
+    args = parser.parse_args()
+    before, rows = machine(), []
+    for technique in TECHNIQUES:
+        if args.words and not any(word in technique.name for word in args.words):
+            continue
+        rows.append(measure(technique, args.turns, args.seconds))
+        print(rows[-1], flush=True)
+    result = {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "command": " ".join(["python", "benchmarks/throughput/techniques.py", *args.words]),
+        "turns": args.turns,
+        "machine": before,
+        "rows": rows,
+    }
+    (RESULTS / "techniques.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "techniques.md").write_text(render(result))
+
+
+if __name__ == "__main__":
+    main()
