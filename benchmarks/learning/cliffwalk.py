@@ -110,7 +110,8 @@ def updates_needed(n: int, sampler: str, seed: int, limit: int = 10_000_000) -> 
         memory.add(step)
     assert len(memory) == 2 ** (n + 1) - 2
     # One read of everything instead of one per update: row i of the memory is entry i of these lists.
-    examples = memory.view.examples(memory.storage, memory.window, memory.window.all())
+    rows = memory.window.all()
+    examples = memory.view.examples(memory.storage, memory.window, rows, np.ones(len(rows), np.float32))
     states, successors = (examples[name][:, 0].int().tolist() for name in ("obs", "next_obs"))
     actions, rewards, discounts = (examples[name].tolist() for name in ("action", "reward", "discount"))
 
