@@ -161,8 +161,8 @@ def render(result: dict[str, Any]) -> str:
         f"{name} {m['versions'][name]}" for name in ("protorl", "torch", "numpy", "numba", "gymnasium", "ale-py")
     )
     text = (
-        "# What each technique brings\n\nWritten by `benchmarks/throughput/techniques.py`. Microseconds per call, median [least, "
-        f"largest] of {result['turns']} turns, one thread.\nMeasured {result['date']} with `{result['command']}`; {m['cpu']}, "
+        "# What each technique brings\n\nWritten by `benchmarks/throughput/techniques.py`. Microseconds per call, median "
+        f"[least, largest] of {result['turns']} turns, one thread.\nMeasured {result['date']} with `{result['command']}`; {m['cpu']}, "
         f"{m['cores']} cores; {versions}; load before {m['load_before']}.\n\n"
     )
     rows = [[r["technique"], *(show(r[key]) for key in ("before", "after")), show(r["times"], 2)] for r in result["rows"]]
