@@ -162,8 +162,8 @@ def render(result: dict[str, Any]) -> str:
     )
     text = (
         "# What each technique brings\n\nWritten by `benchmarks/throughput/techniques.py`. Microseconds per call, median "
-        f"[least, largest] of {result['turns']} turns, one thread.\nMeasured {result['date']} with `{result['command']}`; {m['cpu']}, "
-        f"{m['cores']} cores; {versions}; load before {m['load_before']}.\n\n"
+        f"[least, largest] of {result['turns']} turns, one thread.\nMeasured {result['date']} with "
+        f"`{result['command']}`; {m['cpu']}, {m['cores']} cores; {versions}; load before {m['load_before']}.\n\n"
     )
     rows = [[r["technique"], *(show(r[key]) for key in ("before", "after")), show(r["times"], 2)] for r in result["rows"]]
     return text + table(["technique", "before, µs", "after, µs", "times as fast"], rows)

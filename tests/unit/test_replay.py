@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory, storage, transfer
+from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory, storage, tables, transfer
 from protorl.types import ArraySpec, Columns, Field, ProtoRLError, tree_map
 from tests.streams import ACTION, TAG, ListMemory, Stream, columns
 
@@ -39,11 +39,12 @@ def test_every_sampleable_row_equals_the_oracle(
     num_envs: int, n: int, stack: tuple[int, str], table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if table == "big":  # rows of bytes and of whole words, gathered by the compiled loop
-        monkeypatch.setattr(storage, "SMALL_ROW", 0)
+        monkeypatch.setattr(tables, "SMALL_ROW", 0)
     if table == "device":  # as on a GPU: rows wait until somebody reads, or until a few kilobytes do
         monkeypatch.setattr(storage, "in_main_memory", lambda device: False)
-        monkeypatch.setattr(storage, "send", lambda arrays, device: transfer.together(arrays, device, pin=False))
-        monkeypatch.setattr(storage, "WAITING", 300)
+        for module in (storage, tables):
+            monkeypatch.setattr(module, "send", lambda arrays, device: transfer.together(arrays, device, pin=False))
+        monkeypatch.setattr(tables, "WAITING", 300)
     k, padding = stack
     shape, dtype = ((2,), np.float32) if k == 1 else ((k, 2, 2), np.uint8)
     spec = columns(num_envs, shape, dtype, TAG, frame_stack=k, stack_padding=padding)
@@ -404,7 +405,7 @@ def test_the_state_between_episodes_holds_no_uninitialised_memory() -> None:
 
 
 def test_an_array_is_read_into_again_only_when_nobody_holds_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "SMALL_ROW", 0)
+    monkeypatch.setattr(tables, "SMALL_ROW", 0)
     memory = Replay(columns(1, (4, 2, 2), np.uint8, frame_stack=4), 64, batch_size=16)
     stream = Stream(1, seed=0, stack=4)
     for _ in range(60):

@@ -1,0 +1,169 @@
+"""Tables: one column of rows each, in main memory or on a GPU."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from protorl.memory.kernels import gather_pairs
+from protorl.memory.transfer import NAMES, TORCH_DTYPES, send
+from protorl.types import Array, Field, ProtoRLError
+
+SMALL_ROW = 256
+"""Bytes up to which NumPy gathers rows faster than torch (1 against 2.3 microseconds for 128 rows of 4 floats)."""
+WAITING = 1 << 23
+"""Bytes that a table on a GPU lets wait in main memory."""
+
+
+def row_bytes(field: Field) -> int:
+    return int(np.prod(field.shape, dtype=np.int64)) * field.dtype.itemsize
+
+
+def in_main_memory(device: torch.device) -> bool:
+    """Whether NumPy can write there."""
+    return device.type == "cpu"
+
+
+class Buffers:
+    """Arrays to read into, each used again once nobody holds what was read: writing to fresh pages takes several times as long
+    as the copy itself. Where all are held, a new array is given."""
+
+    def __init__(self, count: int = 4) -> None:  # two observations of this batch, and of the one before
+        self.count = count
+        self.pool: list[tuple[Array, Any]] = []  # an array, and a weak reference to the view of it that was lent
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array, not zeroed."""
+        self.pool = [(whole, lent) for whole, lent in self.pool if lent() is not None or whole.shape == shape]
+        for i, (whole, lent) in enumerate(self.pool):
+            if lent() is None:
+                view = whole[...]
+                self.pool[i] = whole, weakref.ref(view)
+                return view
+        whole = np.empty(shape, dtype)
+        view = whole[...]
+        if len(self.pool) < self.count:
+            self.pool.append((whole, weakref.ref(view)))
+        return view
+
+
+class Table:
+    """One column of rows in main memory, written through NumPy, which is cheaper for few rows."""
+
+    waiting: Sequence[Any] = ()  # nothing written here has still to travel
+
+    def __init__(self, field: Field, rows: int, device: torch.device) -> None:
+        if field.dtype not in TORCH_DTYPES:
+            raise ProtoRLError(f"a column of dtype {field.dtype} cannot be stored; use one of {', '.join(NAMES)}")
+        self.field, self.device = field, device
+        self.small = row_bytes(field) <= SMALL_ROW
+        self.buffers = Buffers()
+        self.allocate(rows)
+
+    def allocate(self, rows: int) -> None:
+        """Not zeroed: pages that are never written take no memory. NumPy asks for huge pages where torch does not, which
+        makes reading rows from all over a big table faster by a third."""
+        self.array = np.empty((rows, *self.field.shape), self.field.dtype)
+        self.data = torch.from_numpy(self.array)
+
+    def write(self, rows: Array, values: Array) -> None:
+        self.array[rows] = values
+
+    def read(self, rows: Any) -> torch.Tensor:
+        """Rows, as `Storage.place` gives them."""
+        if self.small:
+            return torch.from_numpy(self.array.take(rows, 0))
+        return self.data.index_select(0, torch.from_numpy(rows))
+
+    def span(self, rows: slice) -> torch.Tensor:
+        """Neighbouring rows, on the CPU; big ones are not copied."""
+        return self.data[rows].clone() if self.small else self.data[rows]
+
+    def read_pair(self, rows: Any, successors: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows [B] and successors [B]; [B, k] where k rows make one item: two tensors [B, *shape]."""
+        shape = (rows.shape[0], *shape)
+        if self.small:
+            return self.read(rows.reshape(-1)).reshape(shape), self.read(successors.reshape(-1)).reshape(shape)
+        word = np.int64 if row_bytes(self.field) % 8 == 0 else np.uint8
+        table = self.array.reshape(self.array.shape[0], -1).view(word)
+        pair = [places.reshape(len(places), -1) for places in (rows, successors)]
+        outs = [self.buffers.take((*pair[0].shape, table.shape[1]), word) for _ in range(2)]
+        gather_pairs(table, *pair, *outs)
+        # The tensors hold the arrays that were lent, however they are viewed: NumPy's own views would not.
+        obs, next_obs = (torch.from_numpy(out).view(self.data.dtype).reshape(shape) for out in outs)
+        return obs, next_obs
+
+    def copy(self, source: Array, target: Array) -> None:
+        self.array[target] = self.array[source]
+
+    def grow(self, rows: int) -> None:
+        old = self.data
+        self.allocate(rows)
+        self.data[: old.shape[0]] = old
+
+    def clear(self, row: int) -> None:
+        """Zeros in one row."""
+        self.data[row] = 0
+
+
+class DeviceTable(Table):
+    """One column of rows on a GPU. Rows that are written wait in main memory until somebody reads; then all travel together
+    (`Storage.place`)."""
+
+    def allocate(self, rows: int) -> None:
+        self.waiting: list[tuple[Array, Array]] = []
+        self.held = 0  # bytes that wait
+        self.small = False
+        self.data = torch.empty((rows, *self.field.shape), dtype=TORCH_DTYPES[self.field.dtype], device=self.device)
+
+    def write(self, rows: Array, values: Array) -> None:
+        values = np.array(values, self.field.dtype)
+        self.waiting.append((np.array(rows, np.int64), values))
+        self.held += values.nbytes
+        if self.held > WAITING:
+            self.settle()
+
+    def unsent(self) -> tuple[Array, Array]:
+        """Rows and values that wait, the last written of each row; they wait no longer."""
+        waiting, self.waiting, self.held = self.waiting, [], 0
+        if len(waiting) == 1:  # rows written together are different ones
+            return waiting[0]
+        rows, values = (np.concatenate(parts) for parts in zip(*waiting))
+        last = len(rows) - 1 - np.unique(rows[::-1], return_index=True)[1]
+        return (rows, values) if len(last) == len(rows) else (rows[last], values[last])
+
+    def settle(self) -> None:
+        """Nothing waits any more."""
+        if self.waiting:
+            rows, values = send(self.unsent(), self.device)
+            self.data.index_copy_(0, rows, values)
+
+    def read(self, rows: Any) -> torch.Tensor:
+        if not isinstance(rows, torch.Tensor):  # not as `Storage.place` gave them
+            self.settle()
+            (rows,) = send([rows], self.device)
+        return self.data.index_select(0, rows)
+
+    def span(self, rows: slice) -> torch.Tensor:
+        self.settle()
+        return self.data[rows].cpu()
+
+    def read_pair(self, rows: Any, successors: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (rows.shape[0], *shape)
+        return self.read(rows.reshape(-1)).reshape(shape), self.read(successors.reshape(-1)).reshape(shape)
+
+    def copy(self, source: Array, target: Array) -> None:
+        values = self.read(source)
+        self.data.index_copy_(0, send([target], self.device)[0], values)
+
+    def grow(self, rows: int) -> None:
+        self.settle()
+        super().grow(rows)
+
+    def clear(self, row: int) -> None:
+        self.settle()
+        super().clear(row)
