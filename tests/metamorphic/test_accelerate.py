@@ -93,6 +93,19 @@ def test_fast_answers_are_the_eager_ones_and_follow_the_weights(kind: str) -> No
     assert_same(fast, other, obs())
 
 
+def test_many_rows_go_layer_by_layer_and_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_loop = accelerate(agent(FAST["relu"]))
+    monkeypatch.setattr("protorl.accelerate.inference.WORTH", 0)
+    layers = accelerate(agent(FAST["relu"]))
+    assert_same(one_loop, layers, obs())
+
+
+def test_a_parameter_that_is_no_number_is_seen() -> None:
+    fast = accelerate(agent(FAST["relu"]))
+    next(fast.network.parameters()).data[0] = float("nan")
+    assert np.isnan(fast.infer(obs(), False).q).all()
+
+
 def test_inputs_are_left_alone_and_outputs_are_new() -> None:
     fast = accelerate(agent(FAST["dueling on the observation"]))
     x = obs()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from protorl.accelerate.kernels import WORTH, relu_layers
 from protorl.networks import (
     MLP,
     ActorCritic,
@@ -53,7 +54,11 @@ def numpy_inference(network: nn.Module) -> Callable[[Obs, bool], Any] | None:
         return None
     if max(p.numel() for p in network.parameters()) > 300_000:  # arithmetic dominates, torch is as fast
         return None
-    body, head = chain(base.layers), numpy_head(network.head)
+    head: Callable[[Array], Any] | None = QOut  # type: ignore[assignment]
+    if isinstance(network.head, QHead):  # one chain from the observation to the values
+        body = chain([*base.layers, *network.head.layers])
+    else:
+        body, head = chain(base.layers), numpy_head(network.head)
     if body is None or head is None:
         return None
 
@@ -67,10 +72,7 @@ def numpy_inference(network: nn.Module) -> Callable[[Obs, bool], Any] | None:
 
 
 def numpy_head(head: nn.Module) -> Callable[[Array], Any] | None:
-    """What a head does, in NumPy; None for others than those of Q functions and policies."""
-    if isinstance(head, QHead):
-        q = chain(head.layers)
-        return None if q is None else lambda x: QOut(q(x))  # type: ignore[arg-type]
+    """What a head does, in NumPy; None for others than those of distributions, duels and policies."""
     if isinstance(head, ValueHead):
         value = affine(head.layer)
         return lambda x: ValueOut(value(x)[:, 0])  # type: ignore[arg-type]
@@ -133,8 +135,9 @@ def scaler(layer: ObsScaler) -> Callable[[Array], Array]:
     return forward
 
 
-def chain(layers: nn.Sequential) -> Callable[[Array], Array] | None:
+def chain(layers: Iterable[nn.Module]) -> Callable[[Array], Array] | None:
     """The layers one after the other in NumPy; None if one is unknown."""
+    layers = list(layers)
     steps: list[Callable[[Array], Array]] = []
     for layer in layers:
         if type(layer) is nn.Linear:
@@ -150,6 +153,22 @@ def chain(layers: nn.Sequential) -> Callable[[Array], Array] | None:
         for step in steps:
             x = step(x)
         return x
+
+    return one_loop(layers, forward)
+
+
+def one_loop(layers: list[nn.Module], one_by_one: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Linear layers with ReLU after each but perhaps the last, for few rows as one compiled loop; others, and more rows, one
+    by one."""
+    linear = layers[::2]
+    if len(linear) < 2 or {type(layer) for layer in linear} != {nn.Linear} or {type(x) for x in layers[1::2]} != {nn.ReLU}:
+        return one_by_one
+    weights, biases = (tuple(getattr(layer, name).detach().numpy() for layer in linear) for name in ("weight", "bias"))
+    rectified, most = len(layers) % 2 == 0, WORTH // sum(weight.size for weight in weights)
+
+    def forward(x: Array) -> Array:
+        y: Array = relu_layers(x, weights, biases, rectified) if len(x) <= most else one_by_one(x)
+        return y
 
     return forward
 
