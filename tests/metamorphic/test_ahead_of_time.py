@@ -85,8 +85,9 @@ def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_distributions_compile_too() -> None:
-    parts = make("iqn", per_alpha=0.6, anneal=True, eval_every=0).build()
+@pytest.mark.parametrize("name", ["iqn", "rainbow"])  # the second draws its layers' noise in `learn`
+def test_distributions_compile_too(name: str) -> None:
+    parts = make(name, per_alpha=0.6, anneal=True, eval_every=0).build()
     for _ in range(60):
         parts.memory.add(parts.actors.poll()[0])
     agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "aot")
@@ -113,15 +114,40 @@ def test_schedules_and_buffers_are_read_anew() -> None:
     )
 
 
-def test_random_numbers_stay_eager(caplog: pytest.LogCaptureFixture) -> None:
-    parts = make("dqn", noisy=True).build()
+def test_random_numbers_are_drawn_outside_and_resuming_repeats_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = make("dqn", noisy=True, eval_every=0, accelerate="aot")
+    with caplog.at_level("INFO", logger="protorl"):
+        running.start(recipe, tmp_path / "whole", progress=False)
+    assert "stays eager" not in caplog.text
+    train_with_kills(recipe, tmp_path / "killed", [300, 217], monkeypatch)
+    assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
+
+
+def test_other_randomness_stays_eager_and_tracing_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
+    parts = make("dqn").build()
     for _ in range(40):
         parts.memory.add(parts.actors.poll()[0])
-    accelerate(parts.agent, "aot")
+    agent: Any = parts.agent
+    plain = agent.loss_and_priority
+
+    def chance(batch: prl.Batch) -> Any:
+        losses, priority = plain(batch)
+        return losses * torch.bernoulli(torch.full_like(losses, 0.5)), priority
+
+    agent.loss_and_priority = chance
+    accelerate(agent, "aot")
+    batch = parts.memory.sample()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    agent.learn.prepare(batch)
+    assert torch.equal(state, torch.get_rng_state())
     with caplog.at_level("INFO", logger="protorl"):
-        parts.agent.update(parts.memory.sample())
-    assert isinstance(parts.agent.learn, AheadOfTime)
-    assert parts.agent.learn.run is None
+        agent.learn.size = None
+        agent.update(batch)
+    assert isinstance(agent.learn, AheadOfTime)
+    assert agent.learn.run is None
     assert "draws random numbers" in caplog.text
 
 

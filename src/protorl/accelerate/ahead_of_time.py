@@ -99,8 +99,8 @@ class AheadOfTimeInference:
 
         with torch.no_grad():
             example = (*[tensor.detach().clone() for tensor in self.state], obs)
-            graph = trace(pure, example, "acting")
-            if graph is not None:
+            graph, draws = trace(pure, example, "acting")
+            if graph is not None and not draws:
                 self.run = package_of(graph, example, "acting")
 
 

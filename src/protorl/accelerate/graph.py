@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,20 +16,30 @@ from protorl.networks import FlatParameters, Optimizer
 from protorl.types import Batch, Update
 
 Run = Callable[[list[Tensor]], list[Tensor]]
+Draw = Callable[[], Tensor]
+DRAWN: dict[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.randn.default: torch.randn,
+    torch.ops.aten.randn_like.default: torch.randn,
+    torch.ops.aten.rand.default: torch.rand,
+    torch.ops.aten.rand_like.default: torch.rand,
+}
+"""Random numbers that a graph can be given instead of drawing them, and what draws the same ones."""
 
 
 class Traced:
     """One of an agent's pure methods (`learn`, say), traced once as it stands and handed to a compiler.
 
     The graph is a pure function of everything the method may read or write (flat parameters, optimizers' state, buffers,
-    schedules: `Tensors`) and of the batch; it updates the former in place. A subclass says in `compile` what runs it. A
-    batch of another size, and a method that draws random numbers or reads dicts, stay eager.
+    schedules: `Tensors`) and of the batch; it updates the former in place. A subclass says in `compile` what runs it. Random
+    numbers that it draws are drawn before each call instead, the same ones. A batch of another size, a method that reads
+    dicts, and other kinds of randomness than `DRAWN`, stay eager.
     """
 
     def __init__(self, agent: Any, method: str = "learn") -> None:
         self.agent, self.method, self.eager = agent, method, getattr(agent, method)
         self.size: int | None = None
         self.run: Run | None = None
+        self.draws: list[Draw] = []
 
     def __call__(self, batch: Batch) -> Update:
         if self.size is None:
@@ -36,7 +47,8 @@ class Traced:
             self.prepare(batch)
         if self.run is None or len(batch) != self.size:
             return self.eager(batch)
-        priority, *metrics = self.run([*self.state, *[batch.columns[name] for name in self.columns]])
+        drawn = [draw() for draw in self.draws]
+        priority, *metrics = self.run([*self.state, *[batch.columns[name] for name in self.columns], *drawn])
         return Update(priority, dict(zip(self.metrics, metrics)))
 
     def prepare(self, batch: Batch) -> None:
@@ -56,27 +68,50 @@ class Traced:
             return update.priority, *update.metrics.values()
 
         example = (*[tensor.detach().clone() for tensor in self.state], *[column.clone() for column in columns])
-        graph = trace(pure, example, self.method)
+        graph, self.draws = trace(pure, example, self.method)
         if graph is not None:
-            self.run = self.compile(graph, example)
+            with kept_randomness(self.agent.device):
+                drawn = [draw() for draw in self.draws]
+            self.run = self.compile(graph, (*example, *drawn))
 
     def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run | None:
         """What runs the graph; None: it stays eager."""
         raise NotImplementedError
 
 
-def trace(pure: Callable[..., Any], example: tuple[Tensor, ...], name: str) -> Any:
-    """The graph of a function of tensors; None, and a sentence in the log, where it draws random numbers."""
+def trace(pure: Callable[..., Any], example: tuple[Tensor, ...], name: str) -> tuple[Any, list[Draw]]:
+    """The graph of a function of tensors, its random numbers among the arguments, last, and what draws them in the order in
+    which it would have; no graph, and a sentence in the log, where it draws others than `DRAWN`."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    graph = make_fx(pure, tracing_mode="real")(*example)
-    for node in graph.graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
+    with kept_randomness(example[0].device):
+        graph = make_fx(pure, tracing_mode="real")(*example)
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    draws: list[Draw] = []
+    for node in list(graph.graph.nodes):
+        if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+            continue
+        made = node.meta.get("val")
+        if node.target not in DRAWN or made is None or not made.is_contiguous():
             logging.getLogger("protorl").info(
                 f"{name} stays eager: {node.target} draws random numbers, a compiled graph would draw others"
             )
-            return None
-    return graph
+            return None, []
+        with graph.graph.inserting_after(last):
+            last = graph.graph.placeholder(f"drawn_{len(draws)}")
+        last.meta.update(node.meta)
+        node.replace_all_uses_with(last)
+        graph.graph.erase_node(node)
+        draws.append(partial(DRAWN[node.target], tuple(made.shape), dtype=made.dtype, device=made.device))
+    graph.recompile()
+    return graph, draws
+
+
+@contextmanager
+def kept_randomness(device: torch.device) -> Iterator[None]:
+    """Inside, draws leave no trace: afterwards the next number is what it would have been."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
 
 
 @contextmanager
