@@ -172,11 +172,11 @@ def measure_learning(recipe: Any, window: float, quick: bool, say: Callable[[str
     for mode, device, threads, precision in ways_to_learn(recipe.threads):
         row: Row = {"mode": mode, "device": device, "precision": precision, "threads": threads}
         rows.append(row)
-        if mode in COMPILING and quick:
-            row["note"] = QUICK
-            continue
         if device == "cuda" and not torch.cuda.is_available():
             row["note"] = "of use on a GPU only"
+            continue
+        if mode in COMPILING and quick:
+            row["note"] = QUICK
             continue
         say(f"learning, {mode}, {device}" + (" (compiling takes half a minute, once)" if mode in COMPILING else ""))
         try:
