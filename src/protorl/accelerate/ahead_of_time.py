@@ -106,7 +106,7 @@ class AheadOfTimeInference:
 
 def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run | None:
     """The compiled graph, from the cache or made now; None, and a sentence in the log, where the machine's compiler does not
-    make one that runs, which is kept in the cache too. Raises: ProtoRLError without a C++ compiler."""
+    make one that runs, which is kept in the cache too, or the disk refuses. Raises: ProtoRLError without a C++ compiler."""
     package = cache_folder() / f"{graph_key(graph, example)}.pt2"
     refused = package.with_suffix(".refused")
     log = logging.getLogger("protorl")
@@ -115,6 +115,9 @@ def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run | None
         log.info(f"compiling {name} ahead of time (half a minute, once for this algorithm and these sizes)")
         try:
             compile_package(graph, example, package)
+        except OSError as error:  # a full disk, say: next time it may go
+            log.info(f"{name} stays eager: the compiled package cannot be kept ({error})")
+            return None
         except Exception as error:
             refused.write_text(str(error).strip().partition("\n")[0][:300])
     if not package.exists():
