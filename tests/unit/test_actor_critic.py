@@ -219,6 +219,13 @@ def test_an_ensemble_is_its_members_one_by_one(k, base, activation, action):
     assert critic.layers[0].weight.shape == (k, (base[0] if base else 6) + 3 * (2 if action is MATRIX else 1), 12)
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_first_member_can_judge_alone(layer_norm):
+    critic = QEnsemble(MLP(OBS, []), BOX, (8, 8), k=3, layer_norm=layer_norm)
+    obs, act = some(9), torch.rand(9, *BOX.shape)
+    assert_close(critic(obs, act, members=1), critic(obs, act)[:1])
+
+
 def test_members_start_apart_and_as_layers_of_their_own_would():
     critic = QEnsemble(MLP(OBS, []), BOX, (64, 64), k=3)
     q = critic(some(20), torch.zeros(20, 3))

@@ -21,9 +21,9 @@ from protorl.types import Batch, ProtoRLError, Step, Update
 class DDPG(Agent):
     """A deterministic actor that climbs its critic, with targets that follow both.
 
-    network: actor with `.action` in [-1, 1], critic `q(obs, action)` [K, B]. policy: NoisyDeterministic, maybe after a
-    Warmup. actor_optimizer, critic_optimizer: of `network.actor` and `network.critic`. tau: how far the targets follow,
-    in (0, 1]. delay: updates of the critic per update of the actor and the targets.
+    network: actor with `.action` in [-1, 1], critic `q(obs, action)` [K, B] (a `QEnsemble`). policy: NoisyDeterministic,
+    maybe after a Warmup. actor_optimizer, critic_optimizer: of `network.actor` and `network.critic`. tau: how far the targets
+    follow, in (0, 1]. delay: updates of the critic per update of the actor and the targets.
 
     Metrics: loss (of the critic), q (mean value of the batch's actions), actor_loss (at each actor update).
 
@@ -66,7 +66,7 @@ class DDPG(Agent):
     @torch.no_grad()
     def bootstrap(self, batch: Batch) -> Tensor:
         """Q'(s', μ'(s')) [B]."""
-        return self.target.critic(batch.next_obs, self.target.actor(batch.next_obs).action)[0]
+        return self.target.critic(batch.next_obs, self.target.actor(batch.next_obs).action, members=1)[0]
 
     def learn(self, batch: Batch) -> Update:
         """The critic's step."""
@@ -78,7 +78,7 @@ class DDPG(Agent):
 
     def improve(self, batch: Batch) -> Update:
         """The actor's step, then the targets follow."""
-        q = self.critic(batch.obs, self.actor(batch.obs).action)[0]
+        q = self.critic(batch.obs, self.actor(batch.obs).action, members=1)[0]
         loss = -(batch.weight * q).mean()
         self.actor_optimizer.step(loss)
         for target, online in zip(self.target_parameters, self.online_parameters):

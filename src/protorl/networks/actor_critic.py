@@ -47,7 +47,8 @@ class ActorCritic(nn.Module):
 
 
 class EnsembleLinear(nn.Module):
-    """K linear layers at once: [K, B, inputs] (or [B, inputs], seen by all) -> [K, B, outputs], one batched product."""
+    """K linear layers at once: [K, B, inputs] (or [B, inputs], seen by all) -> [K, B, outputs], one batched product. Of the
+    first `members` alone, if asked."""
 
     def __init__(self, k: int, inputs: int, outputs: int, bound: float | None = None) -> None:
         super().__init__()
@@ -55,25 +56,27 @@ class EnsembleLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(k, inputs, outputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(k, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
+        weight, bias = (self.weight, self.bias) if members is None else (self.weight[:members], self.bias[:members])
         if x.dim() == 2:
-            x = x.expand(len(self.weight), *x.shape)
-        return torch.baddbmm(self.bias, x, self.weight)
+            x = x.expand(len(weight), *x.shape)
+        return torch.baddbmm(bias, x, weight)
 
 
 class EnsembleNorm(nn.Module):
-    """K layer normalisations at once: [K, B, width] -> [K, B, width]."""
+    """K layer normalisations at once: [K, B, width] -> [K, B, width]; of the first `members` alone, if asked."""
 
     def __init__(self, k: int, width: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(k, 1, width)), nn.Parameter(torch.zeros(k, 1, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
+        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight[:members] + self.bias[:members]
 
 
 class QEnsemble(nn.Module):
-    """K critics of observation and action, as one batch of matrix products: `critic(obs, action)` -> q [K, B].
+    """K critics of observation and action, as one batch of matrix products: `critic(obs, action)` -> q [K, B], and
+    `critic(obs, action, members=1)` -> [1, B] of the first alone.
 
     The action joins the features of `base` (an `MLP(obs, [])` passes the observation on, so that both enter the first
     layer; an `MLP(obs, [400])` lets the action enter at the second, as in DDPG), then come dense `widths`. Each member
@@ -107,8 +110,8 @@ class QEnsemble(nn.Module):
             inputs = width
         self.layers = nn.Sequential(*layers, EnsembleLinear(k, inputs, 1, bound))
 
-    def forward(self, obs: TensorObs, action: Tensor) -> Tensor:
+    def forward(self, obs: TensorObs, action: Tensor, members: int | None = None) -> Tensor:
         x = torch.cat([self.base.forward(obs), action.flatten(1)], -1)
         for layer in self.layers:
-            x = layer.forward(x)
+            x = layer.forward(x, members) if isinstance(layer, EnsembleLinear | EnsembleNorm) else layer.forward(x)
         return x.squeeze(-1)
