@@ -27,7 +27,7 @@ from tests.contract.test_resume import assert_equal, final_state
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in RECIPES},
     "dqn-per-nstep-dueling": ("dqn", {"per_alpha": 0.6, "n_step": 3, "head": "dueling"}),
-    "dqn-momentum-rmsprop": ("dqn", {"optimizer": "momentum-rmsprop", "optimizer_eps": 0.01, "max_grad_norm": None}),
+    "dqn-torch-rmsprop": ("dqn", {"optimizer": "torch-rmsprop", "optimizer_eps": 0.01, "max_grad_norm": None}),
     "dqn-noisy-rmsprop": ("dqn", {"noisy": True, "optimizer": "rmsprop", "optimizer_eps": 0.01, "max_grad_norm": None}),
     "rainbow-plain": ("rainbow", {"noisy": False, "head": "q", "n_step": 1, "per_alpha": 0.0}),
     "iqn-dueling-noisy-per-nstep": ("iqn", {"head": "dueling", "noisy": True, "per_alpha": 0.6, "n_step": 3}),

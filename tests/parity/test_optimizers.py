@@ -1,4 +1,4 @@
-"""Adam and RMSProp with momentum against torch's; RMSProp against its closed form."""
+"""Adam and RMSProp against torch's; DeepMind's RMSProp against its closed form."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from protorl.networks import Adam, MomentumRMSProp, RMSProp
+from protorl.networks import Adam, RMSProp, TorchRMSProp
 
 
 def problem():
@@ -38,11 +38,11 @@ def test_adam_follows_torch(fused, max_grad_norm, weight_decay):
         assert_close(p, q, atol=2e-6, rtol=1e-5)
 
 
-def test_momentum_rmsprop_follows_torch():
+def test_rmsprop_follows_torch():
     network, loss = problem()
     theirs = copy.deepcopy(network)
-    reference = torch.optim.RMSprop(theirs.parameters(), 2e-3, alpha=0.95, eps=0.01, momentum=0.95, centered=True)
-    ours = MomentumRMSProp(network, 2e-3, eps=0.01)
+    reference = torch.optim.RMSprop(theirs.parameters(), 2e-3, alpha=0.95, eps=0.01, centered=True)
+    ours = TorchRMSProp(network, 2e-3, eps=0.01)
     for step in range(50):
         ours.step(loss(network, step))
         reference.zero_grad()

@@ -6,7 +6,7 @@ from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
 from protorl.networks.layers import NoisyLinear
 from protorl.networks.network import Network
-from protorl.networks.optimizer import Adam, FlatParameters, MomentumRMSProp, Optimizer, RMSProp, clone
+from protorl.networks.optimizer import Adam, FlatParameters, Optimizer, RMSProp, TorchRMSProp, clone
 from protorl.networks.policy_heads import (
     BetaHead,
     BetaOut,
@@ -43,7 +43,6 @@ __all__ = [
     "Head",
     "IQNHead",
     "ImpalaResNet",
-    "MomentumRMSProp",
     "NatureCNN",
     "Network",
     "NoisyLinear",
@@ -57,6 +56,7 @@ __all__ = [
     "RMSProp",
     "ReturnScaler",
     "ScaledBase",
+    "TorchRMSProp",
     "ValueHead",
     "ValueOut",
     "build_base",

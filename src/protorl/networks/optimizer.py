@@ -228,30 +228,13 @@ class RMSProp(Optimizer):
         return {"m": self.m, "v": self.v, "lr": self.lr}
 
 
-class MomentumRMSProp(RMSProp):
-    """`d <- μ d + g / (sqrt(v - m²) + eps); θ <- θ - lr d`, v and m as in RMSProp: `eps` is outside the root.
+class TorchRMSProp(RMSProp):
+    """`θ <- θ - lr g / (sqrt(v - m²) + eps)`, v and m as in RMSProp: `eps` is outside the root.
 
     Same arithmetic as `torch.optim.RMSprop(centered=True)`, with which MinAtar's DQN learns (Young and Tian 2019).
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        lr: float | Tensor,
-        decay: float = 0.95,
-        eps: float = 0.01,
-        momentum: float = 0.95,
-        max_grad_norm: float | None = None,
-    ) -> None:
-        super().__init__(module, lr, decay, eps, max_grad_norm=max_grad_norm)
-        self.momentum = momentum
-        self.direction = torch.zeros_like(self.flat.buffer)
-
     def update(self, gradient: Tensor) -> None:
         # The root of a subnormal number takes a hundred times as long; below 1e-24 it is lost beside eps anyway.
         deviation = self.variance(gradient).clamp(min=1e-24).sqrt_()
-        self.direction.mul_(self.momentum).add_(gradient.div_(deviation.add_(self.eps)))
-        self.flat.buffer.sub_(self.direction * self.lr)
-
-    def moments(self) -> dict[str, Tensor]:
-        return {**super().moments(), "direction": self.direction}
+        self.flat.buffer.sub_(gradient.div_(deviation.add_(self.eps)).mul_(self.lr))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
-from protorl.networks import Adam, MomentumRMSProp, Network, Optimizer, RMSProp, build_network
+from protorl.networks import Adam, Network, Optimizer, RMSProp, TorchRMSProp, build_network
 from protorl.policies import EpsilonGreedy
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
@@ -25,7 +25,7 @@ class DQN(OffPolicy):
 
     lr: float = hp(6.3e-4, "learning rate", paper="2.5e-4", low=0.0)
     anneal: bool = hp(False, "the learning rate falls to 0 with the training", paper="no")
-    optimizer: str = hp("adam", "gradient descent", paper="centred RMSProp", choices=("adam", "rmsprop", "momentum-rmsprop"))
+    optimizer: str = hp("adam", "gradient descent", paper="centred RMSProp", choices=("adam", "rmsprop", "torch-rmsprop"))
     optimizer_eps: float = hp(1e-8, "the optimizer's epsilon; rmsprop's is inside the root", paper="0.01 / 32^2", low=0.0)
     max_grad_norm: float | None = hp(10.0, "clips the gradient's norm; none: not", paper="none", low=0.0)
     kappa: float = hp(1.0, "Huber loss: linear beyond this error; inf: squared error", paper="1", low=0.0)
@@ -75,8 +75,8 @@ class DQN(OffPolicy):
         return Linear(self.lr, 0.0, max(updates, 1)) if self.anneal else None
 
     def make_optimizer(self, network: Network) -> Optimizer:
-        """Adam, DeepMind's RMSProp, or torch's with momentum."""
-        kind = {"adam": Adam, "rmsprop": RMSProp, "momentum-rmsprop": MomentumRMSProp}[self.optimizer]
+        """Adam, DeepMind's RMSProp, or torch's."""
+        kind = {"adam": Adam, "rmsprop": RMSProp, "torch-rmsprop": TorchRMSProp}[self.optimizer]
         return kind(network, self.lr, eps=self.optimizer_eps, max_grad_norm=self.max_grad_norm)
 
 
