@@ -166,8 +166,8 @@ SAC_BIPEDAL: dict[str, Any] = {
 }  # fmt: skip
 
 # Young and Tian 2019, arXiv 1903.03176, and the authors' examples/dqn.py; the step sizes are the best of their sweep, per game.
-# A version of that file adds a momentum of 0.95 to RMSProp, with which Breakout stays at 2 to 3 points. Their epsilon stays 1 for
-# 5 000 steps and falls over 100 000; here it falls from the start, to end at the same step.
+# A version of that file adds a momentum of 0.95 to RMSProp, with which Breakout stays at 2 to 3 points. Their epsilon stays 1
+# for 5 000 steps and falls over 100 000; here it falls from the start, to end at the same step.
 MINATAR_DQN: dict[str, Any] = {
     "steps": 5_000_000, "base": "minatar", "optimizer": "torch-rmsprop", "lr": 2**-12, "optimizer_eps": 0.01,
     "max_grad_norm": None, "batch_size": 32, "capacity": 100_000, "warmup_steps": 5_000, "gamma": 0.99, "target_every": 1_000,
