@@ -443,6 +443,8 @@ def main() -> None:
     results = RESULTS if args.device == "cpu" else RESULTS / args.device
     results.mkdir(exist_ok=True)
     benches = args.bench if args.bench else [*CASES] if args.device == "cuda" else [*BENCHES]
+    if args.device == "cuda" and not set(benches) <= set(CASES):
+        parser.error(f"only training runs on a GPU here: choose from {', '.join(CASES)}")
     if args.device == "cuda":  # all start together, since each compiles for long, and wait until all are warm
         tables = [(bench, i, case) for bench in benches for i, case in enumerate(CASES[bench][: args.cases])]
         args.started = {(bench, i): start(bench, case, args) for bench, i, case in tables}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,6 +104,7 @@ def flushing(yes: bool) -> Iterator[None]:
 
 
 def pair(make: Callable[..., Call], before: tuple[Any, ...], after: tuple[Any, ...]) -> tuple[Callable[[], Call], ...]:
+    """One maker with the arguments of before, and with those of after."""
     return partial(make, *before), partial(make, *after)
 
 
@@ -150,7 +150,6 @@ def measure(technique: Technique, turns: int, seconds: float) -> dict[str, Any]:
         "before": spread(before),
         "after": spread(after),
         "times": spread([a / b for a, b in windows]),
-        "median": statistics.median(before) / statistics.median(after),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from protorl.memory.kernels import gather_pairs
-from protorl.memory.transfer import NAMES, TORCH_DTYPES, send
+from protorl.memory.transfer import TORCH_DTYPES, send
 from protorl.types import Array, Field, ProtoRLError
 
 SMALL_ROW = 256
@@ -58,7 +58,8 @@ class Table:
 
     def __init__(self, field: Field, rows: int, device: torch.device) -> None:
         if field.dtype not in TORCH_DTYPES:
-            raise ProtoRLError(f"a column of dtype {field.dtype} cannot be stored; use one of {', '.join(NAMES)}")
+            known = ", ".join(map(str, TORCH_DTYPES))
+            raise ProtoRLError(f"a column of dtype {field.dtype} cannot be stored; use one of {known}")
         self.field, self.device = field, device
         self.small = row_bytes(field) <= SMALL_ROW
         self.buffers = Buffers()
@@ -134,7 +135,7 @@ class DeviceTable(Table):
             return waiting[0]
         rows, values = (np.concatenate(parts) for parts in zip(*waiting))
         last = len(rows) - 1 - np.unique(rows[::-1], return_index=True)[1]
-        return (rows, values) if len(last) == len(rows) else (rows[last], values[last])
+        return rows[last], values[last]
 
     def settle(self) -> None:
         """Nothing waits any more."""

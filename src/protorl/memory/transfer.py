@@ -12,8 +12,10 @@ from protorl.types import Array
 
 ALIGN = 16
 """Bytes: where numbers of another type may begin."""
-NAMES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
-TORCH_DTYPES: dict[np.dtype[Any], torch.dtype] = {np.dtype(name): getattr(torch, name) for name in NAMES}
+TORCH_DTYPES: dict[np.dtype[Any], torch.dtype] = {
+    np.dtype(name): getattr(torch, name)
+    for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+}
 
 
 def send(arrays: Sequence[Array], device: torch.device) -> list[torch.Tensor]:
