@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from protorl.accelerate.small import SmallProducts
 from protorl.networks import FlatParameters, Optimizer
 from protorl.types import Batch, Update
 
@@ -81,11 +82,16 @@ class Traced:
 
 def trace(pure: Callable[..., Any], example: tuple[Tensor, ...], name: str) -> tuple[Any, list[Draw]]:
     """The graph of a function of tensors, its random numbers among the arguments, last, and what draws them in the order in
-    which it would have; no graph, and a sentence in the log, where it draws others than `DRAWN`."""
+    which it would have; no graph, and a sentence in the log, where it draws others than `DRAWN`. On a CPU, with
+    `SmallProducts`."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    def written(*tensors: Tensor) -> Any:
+        with SmallProducts() if example[0].device.type == "cpu" else nullcontext():  # type: ignore[no-untyped-call]
+            return pure(*tensors)
+
     with kept_randomness(example[0].device):
-        graph = make_fx(pure, tracing_mode="real")(*example)
+        graph = make_fx(written, tracing_mode="real")(*example)
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
     draws: list[Draw] = []
     for node in list(graph.graph.nodes):
