@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU"),
 ]
-NAMES = ["dqn", "double-dqn", "qr-dqn", "iqn", "ddpg", "td3", "sac"]
+NAMES = ["dqn", "double-dqn", "rainbow", "qr-dqn", "iqn", "ddpg", "td3", "sac"]
 
 
 def filled(name: str, **settings: Any) -> Any:
