@@ -98,6 +98,9 @@ EXPERIMENTS = {
         "td3", "HalfCheetah-v5", "5514 ± 584", 5514, AUTHORS, 10, {"steps": 100_000, "precision": "bf16", **AOT}),
     "sac-halfcheetah-bf16": Experiment(
         "sac", "HalfCheetah-v5", "5470 ± 548", 5470, DOPAMINE_SAC, 5, {"steps": 100_000, "precision": "bf16", **AOT}),
+    "sac-halfcheetah-dopamine": Experiment(
+        "sac", "HalfCheetah-v5", "5470 ± 548", 5470, DOPAMINE_SAC, 5,
+        {"steps": 100_000, "reward_scale": 0.1, "target_entropy": -3.0, "precision": "bf16", **AOT}),
     "ddpg-pendulum": Experiment("ddpg", "Pendulum-v1", "none at this budget", None, "", 3, AOT),
     "ddpg-halfcheetah": Experiment("ddpg", "HalfCheetah-v5", "none at this budget", None, "", 3, {"steps": 100_000, **AOT}),
     "td3-per-halfcheetah": Experiment(

@@ -94,8 +94,9 @@ def test_traps_n_step_tails_of_a_terminal_and_a_truncated_chain() -> None:
         np.testing.assert_allclose([found[0, t]["discount"] for t in range(5)], discounts, rtol=1e-6)
 
 
-def test_rewards_are_clipped_one_by_one_before_they_are_summed() -> None:
-    memory = Replay(columns(), 10, batch_size=1, view=NStep(2, 1.0, clip_reward=1.0))
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_rewards_are_clipped_one_by_one_before_they_are_scaled_and_summed(scale: float) -> None:
+    memory = Replay(columns(), 10, batch_size=1, view=NStep(2, 1.0, clip_reward=1.0, reward_scale=scale))
     stream = Stream(1, 1)
     for t, reward in enumerate((5.0, -0.5, -7.0)):
         step = stream.step()
@@ -107,7 +108,7 @@ def test_rewards_are_clipped_one_by_one_before_they_are_summed() -> None:
             )
         )  # fmt: skip
     found = everything(memory)
-    assert [float(found[0, t]["reward"]) for t in range(2)] == [0.5, -1.5]
+    np.testing.assert_allclose([found[0, t]["reward"] for t in range(2)], [0.5 * scale, -1.5 * scale], rtol=1e-6)
 
 
 def test_dict_observations_are_stored_key_by_key() -> None:
@@ -248,6 +249,7 @@ def test_contradictory_sizes_get_one_sentence(arguments: dict[str, int], message
         (lambda: NStep(0), "n_step 0"),
         (lambda: NStep(1, 1.5), "gamma 1.5"),
         (lambda: NStep(1, 0.9, 0.0), "clip_reward 0.0"),
+        (lambda: NStep(1, 0.9, reward_scale=0.0), "reward_scale 0.0"),
         (lambda: Prioritized(-1), "per_alpha -1"),
         (lambda: Prioritized(0.6, 2.0), "per_beta 2.0"),
         (lambda: Prioritized(normalise="all"), "normalise 'all'"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.compiled import Compiled
-from protorl.accelerate.graph import Tensors
+from protorl.accelerate.graph import Tensors, kept_randomness
 from protorl.accelerate.precision import BFloat16Products, Rounded
 from protorl.types import Array, Batch, Obs, Update
 
@@ -25,8 +25,8 @@ class CudaGraph:
     """A method's kernels, recorded at its first call and replayed from then on, on inputs that keep their place.
 
     With Triton the kernels are those of `Compiled`, else the eager ones. Before the recording the method runs a few times
-    (libraries choose kernels and workspaces then); what that changed is put back. A batch of another size, and dict
-    observations, stay eager.
+    (libraries choose kernels and workspaces then); what that changed is put back, random generators too. A batch of another
+    size, and dict observations, stay eager.
     """
 
     def __init__(self, agent: Any, method: str = "learn") -> None:
@@ -57,14 +57,15 @@ class CudaGraph:
         run = Compiled(self.agent, self.method) if importlib.util.find_spec("triton") else self.eager
         state = Tensors(self.agent).tensors()
         before = [tensor.detach().clone() for tensor in state]
-        warm_up(lambda: run(given))
-        for tensor, value in zip(state, before, strict=True):
-            tensor.detach().copy_(value)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            update = run(given)
-            self.metrics = list(update.metrics)
-            self.numbers = torch.cat([*(metric.reshape(1) for metric in update.metrics.values()), update.priority])
+        with kept_randomness(self.agent.device):
+            warm_up(lambda: run(given))
+            for tensor, value in zip(state, before, strict=True):
+                tensor.detach().copy_(value)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                update = run(given)
+                self.metrics = list(update.metrics)
+                self.numbers = torch.cat([*(metric.reshape(1) for metric in update.metrics.values()), update.priority])
         self.graph = graph
 
 

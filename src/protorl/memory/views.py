@@ -40,7 +40,13 @@ def check_rewards(gamma: float, clip_reward: float | None) -> None:
 
 
 def read(
-    storage: Storage, slots: Array, n: int, gamma: float, clip_reward: float | None, columns: Mapping[str, Array]
+    storage: Storage,
+    slots: Array,
+    n: int,
+    gamma: float,
+    clip_reward: float | None,
+    columns: Mapping[str, Array],
+    reward_scale: float = 1.0,
 ) -> dict[str, Any]:
     """Columns of n-step transitions from `slots` [B] int64, and further `columns`: tensors on the storage's device."""
     size = slots.shape[0]
@@ -48,6 +54,7 @@ def read(
     successors = np.empty(size, np.int64)
     clip = np.inf if clip_reward is None else clip_reward
     nstep_window(slots, storage.ring, n, gamma, clip, storage.book, returns, discounts, successors)
+    returns *= reward_scale
     return storage.examples(slots, successors, {"reward": returns, "discount": discounts, **columns})
 
 
@@ -62,17 +69,20 @@ class NStep:
     so a tail is as long as it is, a truncation bootstraps and a termination does not. A lost life (d = 0) ends the sum.
 
     n: steps. gamma: discount per step, in [0, 1]. clip_reward: rewards are clipped to [-c, c] each, before they are summed
-    (None: raw). Source: Sutton 1988; for replay, Hessel et al. 2018, arXiv 1710.02298. Differs from the papers: tails at
-    truncations are kept, and bootstrap from the final observation.
+    (None: raw). reward_scale: multiplies them, after the clip. Source: Sutton 1988; for replay, Hessel et al. 2018, arXiv
+    1710.02298. Differs from the papers: tails at truncations are kept, and bootstrap from the final observation.
     """
 
     n: int = 1
     gamma: float = 0.99
     clip_reward: float | None = None
+    reward_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ProtoRLError(f"n_step {self.n} is not a number of steps: use 1 or more")
+        if not 0 < self.reward_scale < np.inf:
+            raise ProtoRLError(f"reward_scale {self.reward_scale} must be a positive number")
         check_rewards(self.gamma, self.clip_reward)
 
     @property
@@ -88,7 +98,7 @@ class NStep:
     def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, Any]:
         """Columns for the examples that start at `rows` [B] (row identities), of `weight` [B]: tensors on the storage's
         device."""
-        return read(storage, window.slots(rows), self.n, self.gamma, self.clip_reward, {"weight": weight})
+        return read(storage, window.slots(rows), self.n, self.gamma, self.clip_reward, {"weight": weight}, self.reward_scale)
 
 
 def OneStep(gamma: float = 0.99, clip_reward: float | None = None) -> NStep:  # noqa: N802 - it names a view

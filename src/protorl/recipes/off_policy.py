@@ -20,6 +20,7 @@ class OffPolicy(Recipe):
     updates: int = hp(1, "updates per burst", low=1)
     n_step: int = hp(1, "steps of the return", unit="agent steps", paper="1", low=1)
     clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", paper="DQN: 1", low=0.0)
+    reward_scale: float = hp(1.0, "multiplies each reward for learning, after the clip", paper="1 (first SAC: 5)", low=0.0)
     per_alpha: float = hp(0.0, "prioritization exponent; 0: uniform replay", paper="0 (PER: 0.6)", low=0.0)
     per_beta: float = hp(
         0.4, "importance exponent at the start; it ends at 1 with the training", paper="PER: 0.4", low=0.0, high=1.0
@@ -33,7 +34,7 @@ class OffPolicy(Recipe):
             columns,
             self.capacity,
             batch_size=self.batch_size,
-            view=NStep(self.n_step, self.gamma, self.clip_reward),
+            view=NStep(self.n_step, self.gamma, self.clip_reward, self.reward_scale),
             sampler=sampler,
             rate=Rate(self.warmup_steps, self.update_every, self.updates),
             device=home_of(columns, self.capacity, agent.device),
