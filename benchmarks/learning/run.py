@@ -55,6 +55,9 @@ AUTHORS = "the authors' learning curves at 100k, 10 seeds (v1 there, v5 here)"
 DOPAMINE_SAC = "Dopamine, 5 seeds: training return (v2 there, v5 here)"
 SB3_ZOO = "rl-baselines3-zoo, benchmark.md, one run (v2 there; the interval is over episodes)"
 MINATAR = "Young and Tian 2019, figure (digitised), 30 seeds: training return, mean of 100 episodes, at 1M"
+DOPAMINE_PONG = "Dopamine, 5 seeds: training return of an iteration (one game at a time there)"
+CLEANRL_PONG = "CleanRL documentation, 3 seeds: training return at 10M"
+GPU = {"device": "cuda"}
 ZOO = "SB3-contrib documentation, qrdqn.md: DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 ZOO_QR = "SB3-contrib documentation, qrdqn.md: QR-DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 EXPERIMENTS = {
@@ -86,7 +89,7 @@ EXPERIMENTS = {
     "ppo-lunarlander-beta-no-entropy": Experiment(
         "ppo", "LunarLanderContinuous-v3", "271 ± 32 (Gaussian)", 271, SB3_ZOO, 3,
         {**AOT, "policy": "beta", "entropy_coef": 0.0}),
-    "ppo-bipedalwalker": Experiment("ppo", "BipedalWalker-v3", "288 ± 2 at 5M", None, SB3_ZOO, 3, AOT),
+    "ppo-bipedalwalker": Experiment("ppo", "BipedalWalker-v3", "288 ± 2", 288, SB3_ZOO.replace("v2 there; the", "the"), 3, AOT),
     "ppo-halfcheetah": Experiment("ppo", "HalfCheetah-v5", "1443 ± 46", 1443, CLEANRL_V4, 3, AOT),
     "ppo-hopper": Experiment("ppo", "Hopper-v5", "2383 ± 272", 2383, CLEANRL_V4, 3, AOT),
     "ppo-walker2d": Experiment("ppo", "Walker2d-v5", "2288 ± 572", 2288, CLEANRL_V4, 3, AOT),
@@ -117,6 +120,10 @@ EXPERIMENTS = {
         "dqn", "MinAtar/Freeway-v0", "47.8 (training)", 47.8, MINATAR, 5, {"steps": 1_000_000, **AOT}),
     "minatar-space-invaders": Experiment(
         "dqn", "MinAtar/SpaceInvaders-v0", "32.6 (training)", 32.6, MINATAR, 5, {"steps": 1_000_000, **AOT}),
+    "pong-dqn": Experiment(
+        "dqn", "ALE/Pong-v5", "−10.7 ± 7.2 at 1.25M, 6.3 ± 6.5 at 2.5M (training)", None, DOPAMINE_PONG, 1,
+        {"protocol": "machado", "num_envs": 8, "steps": 2_500_000, **GPU}),
+    "pong-ppo": Experiment("ppo", "ALE/Pong-v5", "20.4 ± 0.2 at 10M (training)", None, CLEANRL_PONG, 1, GPU),
 }  # fmt: skip
 
 
@@ -191,7 +198,7 @@ def table_row(name: str, published: str, source: str, bootstrap_interval: Any) -
     rows = result["rows"]
     good = [row for row in rows if "failed" not in row]
     curves = [training_return(HERE / "curves" / name / f"seed-{row['seed']}" / "metrics.csv") for row in good]
-    columns = [[row[which]["mean"] for row in good] for which in ("last", "best")]
+    columns = [[row[which]["mean"] for row in good if which in row] for which in ("last", "best")]
     cells = []
     for values in [*columns, [value for value in curves if value is not None]]:
         if len(values) < 3:  # too few for an interval: the values themselves

@@ -102,11 +102,11 @@ ZOO_PPO_LUNARLANDER: dict[str, Any] = {
     "gamma": 0.999, "entropy_coef": 0.01, "eval_every": 50_000, "checkpoint_every": 200_000,
 }  # fmt: skip
 
-# rl-baselines3-zoo, hyperparams/ppo.yml, BipedalWalker-v3 (5 million steps there).
+# rl-baselines3-zoo, hyperparams/ppo.yml, BipedalWalker-v3.
 ZOO_PPO_BIPEDAL: dict[str, Any] = {
-    "steps": 1_000_000, "num_envs": 32, "rollout_steps": 2_048, "epochs": 10, "batch_size": 64, "gae_lambda": 0.95,
-    "gamma": 0.999, "clip": 0.18, "normalise_obs": True, "normalise_reward": True, "eval_every": 65_536,
-    "checkpoint_every": 262_144,
+    "steps": 5_000_000, "num_envs": 32, "rollout_steps": 2_048, "epochs": 10, "batch_size": 64, "gae_lambda": 0.95,
+    "gamma": 0.999, "clip": 0.18, "normalise_obs": True, "normalise_reward": True, "eval_every": 131_072,
+    "checkpoint_every": 524_288,
 }  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/ppo.yml, Pendulum-v1, without its state-dependent exploration.
