@@ -1,10 +1,15 @@
 """Small convolutions as products over patches, and flat products from the side of the weights: the numbers of torch's own."""
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import protorl as prl
+from protorl.accelerate.graph import Run, Traced
 from protorl.accelerate.small import SmallProducts
 
 
@@ -57,3 +62,26 @@ def test_it_takes_small_convolutions_only() -> None:
     assert operations(nn.Conv2d(4, 16, 3, groups=2), torch.rand(2, 4, 10, 10)) == {forward, backward}
     two = nn.Sequential(nn.Conv2d(4, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3))
     assert operations(two, torch.rand(2, 4, 10, 10)) == {backward}  # the second one's input has a gradient
+
+
+def test_an_update_on_small_images_is_the_same() -> None:
+    """MinAtar's whole update, traced and run as it stands, moves the parameters as the eager one does."""
+
+    class AsItStands(Traced):
+        def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run:
+            assert "convolution" not in graph.code
+            return lambda tensors: list(graph(*tensors))
+
+    parts = prl.recipes.DQN(env="MinAtar/Breakout-v0", warmup_steps=64, capacity=500, seed=3).build()
+    while not parts.memory.due():
+        parts.memory.add(parts.actors.poll()[0])
+    eager, other = parts.agent, copy.deepcopy(parts.agent)
+    other.learn = AsItStands(other)
+    for _ in range(3):
+        batch = parts.memory.sample()
+        one, two = eager.update(batch), other.update(batch)
+        torch.testing.assert_close(two.priority, one.priority, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two.metrics, one.metrics, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        dict(other.network.named_parameters()), dict(eager.network.named_parameters()), rtol=1e-4, atol=1e-5
+    )
