@@ -57,7 +57,6 @@ SB3_ZOO = "rl-baselines3-zoo, benchmark.md, one run (v2 there; the interval is o
 MINATAR = "Young and Tian 2019, figure (digitised), 30 seeds: training return, mean of 100 episodes, at 1M"
 DOPAMINE_PONG = "Dopamine, 5 seeds: training return of an iteration (one game at a time there)"
 CLEANRL_PONG = "CleanRL documentation, 3 seeds: training return at 10M"
-GPU = {"device": "cuda"}
 ZOO = "SB3-contrib documentation, qrdqn.md: DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 ZOO_QR = "SB3-contrib documentation, qrdqn.md: QR-DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 EXPERIMENTS = {
@@ -122,8 +121,8 @@ EXPERIMENTS = {
         "dqn", "MinAtar/SpaceInvaders-v0", "32.6 (training)", 32.6, MINATAR, 5, {"steps": 1_000_000, **AOT}),
     "pong-dqn": Experiment(
         "dqn", "ALE/Pong-v5", "−10.7 ± 7.2 at 1.25M, 6.3 ± 6.5 at 2.5M (training)", None, DOPAMINE_PONG, 1,
-        {"protocol": "machado", "num_envs": 8, "steps": 2_500_000, **GPU}),
-    "pong-ppo": Experiment("ppo", "ALE/Pong-v5", "20.4 ± 0.2 at 10M (training)", None, CLEANRL_PONG, 1, GPU),
+        {"protocol": "machado", "num_envs": 8, "steps": 2_500_000}),
+    "pong-ppo": Experiment("ppo", "ALE/Pong-v5", "20.4 ± 0.2 at 10M (training)", None, CLEANRL_PONG, 1),
 }  # fmt: skip
 
 
