@@ -207,7 +207,7 @@ def test_a_crashing_environment_loses_nothing(tmp_path: Path, monkeypatch: pytes
         return plain(self, action)
 
     monkeypatch.setattr(CartPoleEnv, "step", step)
-    recipe = make("dqn", eval_every=0)
+    recipe = make("dqn", eval_every=0, backend="sync")
     with pytest.raises(prl.ProtoRLError, match=r"the pole broke.*saved at step 320: once it is mended, `protorl resume"):
         running.start(recipe, tmp_path / "run", progress=False)
     assert running.resume(tmp_path / "run", progress=False).steps == 900
@@ -226,7 +226,7 @@ def test_a_reward_that_is_not_a_number_names_itself_and_the_last_good_checkpoint
         return obs, float("nan") if turns[0] == 321 else reward, *rest
 
     monkeypatch.setattr(CartPoleEnv, "step", step)
-    recipe = make("dqn", eval_every=0, capacity=100)
+    recipe = make("dqn", eval_every=0, capacity=100, backend="sync")
     with pytest.raises(prl.ProtoRLError, match=r"the first bad tensor is batch\.reward; the last good checkpoint is step 300"):
         running.start(recipe, tmp_path / "run", progress=False)
     assert final_state(tmp_path / "run")["run"]["steps"] == 300

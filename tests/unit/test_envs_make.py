@@ -21,10 +21,10 @@ from protorl.types import ProtoRLError
 
 
 def test_auto_takes_the_fast_one():
-    assert isinstance(make_vec_envs("CartPole-v1", 3), SyncEnv)
-    many = make_vec_envs("CartPole-v1", 4)
-    assert isinstance(many, AdaptedEnv)
-    assert isinstance(many._vector, CartPoleRows)
+    for rows in (1, 4):
+        compiled = make_vec_envs("CartPole-v1", rows, sutton_barto_reward=True)
+        assert isinstance(compiled, AdaptedEnv)
+        assert isinstance(compiled._vector, CartPoleRows)
     assert isinstance(make_vec_envs("CartPole-v1", 16, wrappers=(gymnasium.wrappers.NormalizeReward,)), SyncEnv)
     assert isinstance(make_vec_envs("Pendulum-v1", 32), SyncEnv)
 

@@ -241,6 +241,14 @@ def test_a_state_of_another_shape_is_refused():
         two.load_state_dict(one.state_dict())
 
 
+def test_a_state_of_another_backend_is_refused():
+    compiled, loop = (make_vec_envs("CartPole-v1", 1, seed=1, backend=b) for b in ("native", "sync"))
+    loop.reset()
+    state = loop.state_dict()
+    with pytest.raises(ProtoRLError, match="is of SyncEnv and these environments of CartPoleRows: use the same backend"):
+        compiled.load_state_dict(state)
+
+
 def test_freeze_keeps_every_type():
     from collections import deque
 

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from protorl.envs import snapshot
+from protorl.envs.kernels import settle
 from protorl.envs.spec import ActionEdge, canonical, obs_spec
 from protorl.envs.vector import Episode, HostedEnvs
 from protorl.types import Array, EnvSpec, ObsSpec, ProtoRLError, State, Step, tree_leaves, tree_map
@@ -51,6 +52,7 @@ class AdaptedEnv(HostedEnvs):
         space, self._convert = canonical(vector.single_observation_space)
         self._leaves: Any = obs_spec(space) if obs is None else obs
         self._edge = ActionEdge(vector.single_action_space, vector.num_envs)
+        self._numbers, self._flags = np.zeros(vector.num_envs, np.float32), np.zeros(vector.num_envs, np.bool_)
         spec = EnvSpec(id, self._leaves, self._edge.spec, vector.num_envs, time_limit)
         offers = hasattr(type(vector), "state_dict") and hasattr(type(vector), "load_state_dict")
         exact = offers and getattr(vector, "exact", True)
@@ -65,21 +67,22 @@ class AdaptedEnv(HostedEnvs):
             raise
         except Exception as error:
             raise self._vector_failed("step", error) from error
-        valid = ~self._pending
         next_obs = self._fresh(seen)
-        gain = np.where(valid, gain, 0.0)
-        terminated, truncated = np.array(over, np.bool_) & valid, np.array(cut, np.bool_) & valid
-        ended = terminated | truncated
-        discount = self._announced(info, ended)
-        discount[~valid] = 1.0
-        discount[terminated] = 0.0
-        self._returns += gain
-        self._lengths += valid
+        # Copies of templates: cheaper than np.empty, and this is the hot path.
+        reward, discount = self._numbers.copy(), self._numbers.copy()
+        valid, terminated = self._flags.copy(), self._flags.copy()
+        truncated, ended = self._flags.copy(), self._flags.copy()
+        some = settle(
+            np.asarray(gain, np.float64), np.asarray(over, np.bool_), np.asarray(cut, np.bool_), self._pending,
+            self._returns, self._lengths, reward, discount, valid, terminated, truncated, ended,
+        )  # fmt: skip
+        if "discount" in info or "final_info" in info:
+            np.copyto(discount, self._announced(info, ended), where=valid & ~terminated)
         first, self._first = self._first, ended
         self._obs = next_obs
         if self._mode is AutoresetMode.NEXT_STEP:
             self._first, self._pending = self._pending, ended
-        if ended.any():
+        if some:
             for i in np.flatnonzero(ended).tolist():
                 self._finished.append(Episode(float(self._returns[i]), int(self._lengths[i]), i))
             self._returns[ended], self._lengths[ended] = 0.0, 0
@@ -87,7 +90,6 @@ class AdaptedEnv(HostedEnvs):
                 next_obs = self._with_final(next_obs, info, ended)
             elif self._mode is AutoresetMode.DISABLED:
                 self._obs = self._fresh(self._reset_vector(options={"reset_mask": ended.copy()}))
-        reward = gain.astype(np.float32)
         return Step(obs, action, reward, discount, terminated, truncated, next_obs, first, valid)
 
     def close(self) -> None:
@@ -135,6 +137,10 @@ class AdaptedEnv(HostedEnvs):
     def _vector_failed(self, doing: str, error: Exception) -> ProtoRLError:
         last = self.first_row + self.num_envs - 1
         return ProtoRLError(f"{self.spec.id} failed in {doing}() of rows {self.first_row}..{last}: {error!r}")
+
+    @property
+    def _host(self) -> str:
+        return type(self._vector.unwrapped).__name__
 
     def _construct(self) -> None:
         fresh = self._make()

@@ -42,3 +42,38 @@ def cartpole_step(
         steps[i] += 1
         terminated[i] = x < -2.4 or x > 2.4 or theta < -theta_limit or theta > theta_limit
         truncated[i] = steps[i] >= limit
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def settle(
+    gain: Array,
+    over: Array,
+    cut: Array,
+    pending: Array,
+    returns: Array,
+    lengths: Array,
+    reward: Array,
+    discount: Array,
+    valid: Array,
+    terminated: Array,
+    truncated: Array,
+    ended: Array,
+) -> bool:
+    """What N rewards (float64) and ends mean for a step, as `Step` has it; all arrays [N]. Rows that are `pending` spend it on
+    their reset: nothing happened there.
+
+    Adds to returns (float64) and lengths; writes reward and discount (float32), valid, terminated, truncated and ended. Returns
+    whether an episode ended.
+    """
+    some = False
+    for i in range(gain.shape[0]):
+        valid[i] = not pending[i]
+        terminated[i], truncated[i] = over[i] and valid[i], cut[i] and valid[i]
+        ended[i] = terminated[i] or truncated[i]
+        some = some or ended[i]
+        reward[i] = gain[i] if valid[i] else 0.0
+        discount[i] = 0.0 if terminated[i] else 1.0
+        if valid[i]:
+            returns[i] += gain[i]
+            lengths[i] += 1
+    return some

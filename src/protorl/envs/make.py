@@ -27,7 +27,7 @@ EnvLike = str | Callable[..., Any]
 Wrap = Callable[[AnyEnv], AnyEnv]
 BACKENDS = ("auto", "sync", "async", "native", "envpool")
 CARTPOLES = {"CartPole-v0": 200, "CartPole-v1": 500}
-NATIVE_FROM = {"CartPole": 4, "Atari": 2}  # rows; with fewer, the light loop is faster (see docs of make_vec_envs)
+ATARI_NATIVE_FROM = 2  # games; one alone is faster in the light loop (see docs of make_vec_envs)
 EXTRAS = {"box2d": "box2d", "Box2D": "box2d", "mujoco": "mujoco", "ale_py": "atari", "cv2": "atari", "minigrid": "minigrid"}
 
 
@@ -96,10 +96,10 @@ def make_vec_envs(
 
     backend: "sync" steps them in a loop in this process; "async" gives each a worker process; "native" uses a fast vector
     implementation (ALE's C++ threads, a compiled CartPole); "envpool" uses EnvPool. "auto" takes ALE's C++ from two
-    games on, the compiled CartPole from 4 rows on, and the loop for everything else: measured on two cores, one game takes
-    0.32 ms a step in the loop and 0.41 in ALE's threads (eight: 2.6 and 1.4), compiled CartPoles break even with the loop at
-    2 to 4 rows, and worker processes lose to the loop twice over for eight HalfCheetahs, ten times for eight CartPoles; they
-    pay where one step of one environment takes milliseconds and there are cores to spare.
+    games on, the compiled CartPole always, and the loop for everything else: measured on two cores, one game takes 0.32 ms a
+    step in the loop and 0.41 in ALE's threads (eight: 2.6 and 1.4), a CartPole 12 us in the loop and 10 compiled (eight: 69
+    and 15), and worker processes lose to the loop twice over for eight HalfCheetahs, ten times for eight CartPoles; they pay
+    where one step of one environment takes milliseconds and there are cores to spare.
     Row i is seeded by the stream (seed, name, first_row + i).
 
     Raises:
@@ -134,7 +134,7 @@ def _vector(maker: EnvMaker, num_envs: int, backend: str, rows: dict[str, Any]) 
     if backend == "envpool":
         return _envpool(maker, num_envs, rows)
     native = None if backend in ("sync", "async") else _native(maker, num_envs, rows)
-    enough = num_envs >= NATIVE_FROM["CartPole" if id in CARTPOLES else "Atari"]
+    enough = id in CARTPOLES or num_envs >= ATARI_NATIVE_FROM
     if native is not None and (backend == "native" or enough):
         return native()
     if backend == "native":
@@ -313,10 +313,10 @@ def _native(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> Callable[[]
         game = maker.registered().kwargs["game"]
         obs, limit = protocol.obs_spec("zero"), protocol.time_limit
         return lambda: AdaptedEnv(lambda: AtariVector(game, num_envs, protocol), obs=obs, time_limit=limit, **rows)
-    if maker.env not in CARTPOLES or maker.frame_stack not in (None, 1):
+    options = maker.env_kwargs
+    if maker.env not in CARTPOLES or maker.frame_stack not in (None, 1) or not options.keys() <= {"sutton_barto_reward"}:
         return None
     limit = CARTPOLES[maker.env] if maker.time_limit is None else maker.time_limit
-    options = maker.env_kwargs
     return lambda: AdaptedEnv(lambda: CartPoleRows(num_envs, limit, **options), time_limit=limit, **rows)
 
 

@@ -92,6 +92,8 @@ class CartPoleRows(CartPoleVectorEnv):
     def __init__(self, num_envs: int, max_episode_steps: int, **options: Any) -> None:
         super().__init__(num_envs, max_episode_steps, **options)
         self.rows = [seeding.np_random(None)[0] for _ in range(num_envs)]
+        self.blank, self.ones = np.zeros((num_envs, 4), np.float32), np.ones(num_envs, np.float32)
+        self.flags = np.zeros(num_envs, np.bool_)
         self._np_random: Any = self  # it draws the initial states
 
     def uniform(self, low: float, high: float, size: tuple[int, int]) -> Array:
@@ -100,11 +102,10 @@ class CartPoleRows(CartPoleVectorEnv):
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         state: Any = self.state
-        obs = np.empty((self.num_envs, 4), np.float32)
-        terminated, truncated = np.empty((2, self.num_envs), np.bool_)
+        obs, terminated, truncated = self.blank.copy(), self.flags.copy(), self.flags.copy()
         cos, sin = np.cos(state[2]), np.sin(state[2])
         cartpole_step(state, cos, sin, action, self.steps, self.max_episode_steps, obs, terminated, truncated)
-        reward = -terminated.astype(np.float32) if self._sutton_barto_reward else np.ones(self.num_envs, np.float32)
+        reward = -terminated.astype(np.float32) if self._sutton_barto_reward else self.ones.copy()
         return obs, reward, terminated, truncated, {}
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

@@ -149,7 +149,7 @@ class HostedEnvs(VecEnv):
         }
         if self.exact and self._obs is not None:
             # In this order: reading `obs` first would begin episodes that nobody asked for.
-            state["simulators"] = self._save()
+            state["simulators"], state["host"] = self._save(), self._host
             state["obs"] = snapshot.freeze(self._obs)
             state["progress"] = self._progress()
         return state
@@ -158,6 +158,7 @@ class HostedEnvs(VecEnv):
         self.seed = state["seed"]
         self._boundary = state["boundary"]
         if "simulators" in state:
+            self._check_host(state)
             self._reset(self.row_seeds())
             self._load(state["simulators"])
             self._obs = snapshot.thaw(state["obs"])
@@ -169,6 +170,20 @@ class HostedEnvs(VecEnv):
             self._obs = None
             self._begin()
         self._finished = [Episode(float(ret), int(length), int(env)) for ret, length, env in state["finished"]]
+
+    @property
+    def _host(self) -> str:
+        """What steps the simulators: only the same kind can read their state."""
+        return type(self).__name__
+
+    def _check_host(self, state: State) -> None:
+        saved = len(state["progress"]["first"])
+        # Checkpoints of before did not name it.
+        host = state.get("host", "SyncEnv" if isinstance(state["simulators"], list) else self._host)
+        if saved != self.num_envs:
+            raise ProtoRLError(f"the saved state has {saved} environments and this one {self.num_envs}: use as many")
+        if host != self._host:
+            raise ProtoRLError(f"the saved state is of {host} and these environments of {self._host}: use the same backend")
 
     def render(self) -> Array:
         frame = self._render()

@@ -32,7 +32,8 @@ def append_rows(
     free_count: int,
     step_reward: Array,  # [N]
     step_discount: Array,
-    step_ended: Array,
+    step_terminated: Array,
+    step_truncated: Array,
     step_first: Array,
     step_valid: Array,
     slots: Array,  # out [N]: where each row went, -1 where the row is not valid
@@ -67,7 +68,8 @@ def append_rows(
         book[slot].reward = step_reward[i]
         book[slot].discount = step_discount[i]
         slots[i] = slot
-        if step_ended[i]:
+        ended = step_terminated[i] or step_truncated[i]
+        if ended:
             free_count -= 1
             book[slot].side = free[free_count]
             side_row[free[free_count]] = slot
@@ -75,7 +77,7 @@ def append_rows(
         else:
             book[slot].side = -1
             successors[i] = i * ring + (t + 1) % ring
-        live[i] = not step_ended[i]
+        live[i] = not ended
         counts[i] = t + 1
     return free_count, valid, firsts
 
@@ -87,13 +89,14 @@ def nstep_window(
     n: int,
     gamma: float,
     clip: float,
+    scale: float,
     book: Array,  # [S] records reward, discount, side, age
     returns: Array,  # out [B] float32
     discounts: Array,  # out [B] float32
     successors: Array,  # out [B] int64: slot, or number of slots + side slot
 ) -> None:
-    """R = sum_{k<m} gamma^k r_{t+k} and the discount gamma^m * prod d, where m <= n stops at the episode's end and at a zero
-    discount."""
+    """R = scale * sum_{k<m} gamma^k r_{t+k} and the discount gamma^m * prod d, where m <= n stops at the episode's end and at a
+    zero discount."""
     total = book.shape[0]
     for b in range(slots.shape[0]):
         start = slots[b] // ring * ring
@@ -111,7 +114,7 @@ def nstep_window(
             side = row.side
             if side >= 0 or g == 0.0:
                 break
-        returns[b] = ret
+        returns[b] = scale * ret
         discounts[b] = g
         successors[b] = total + side if side >= 0 else start + position
 

@@ -88,7 +88,7 @@ class Replay:
 
     def due(self) -> int:
         """How many updates to make now."""
-        due = self.rate.take() if len(self) >= self.batch_size else 0
+        due = self.rate.take() if self.rate.credit and len(self) >= self.batch_size else 0
         self.spent = self.spent or (due > 0 and self.view.once)
         return due
 

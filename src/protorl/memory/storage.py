@@ -166,7 +166,7 @@ class Storage:
     def append(self, step: Step, slots: Array, successors: Array) -> tuple[int, int, int]:
         return append_rows(
             self.ring, self.counts, self.live, self.book, self.side_row, self.free, self.free_count, step.reward,
-            step.discount, step.ended, step.first, step.valid, slots, successors,
+            step.discount, step.terminated, step.truncated, step.first, step.valid, slots, successors,
         )  # fmt: skip
 
     def write_first(self, step: Step, rows: Array, slots: Array) -> None:
@@ -229,7 +229,7 @@ class Storage:
             given = iter(leaves)
             read[name] = tree_map(lambda _, given=given: next(given), self.columns.obs)
         for name, values in zip(columns, there[2 * len(specs) :]):
-            read[name] = torch.as_tensor(values)
+            read[name] = torch.from_numpy(values) if self.here else values
         return read
 
     def places(self, spec: ArraySpec, slots: Array, successors: Array) -> tuple[Array, Array]:

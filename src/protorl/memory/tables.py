@@ -86,6 +86,8 @@ class Table:
 
     def read_pair(self, rows: Any, successors: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows [B] and successors [B]; [B, k] where k rows make one item: two tensors [B, *shape]."""
+        if self.small and rows.ndim == 1:
+            return self.read(rows), self.read(successors)
         shape = (rows.shape[0], *shape)
         if self.small:
             return self.read(rows.reshape(-1)).reshape(shape), self.read(successors.reshape(-1)).reshape(shape)

@@ -53,8 +53,7 @@ def read(
     returns, discounts = np.empty(size, np.float32), np.empty(size, np.float32)
     successors = np.empty(size, np.int64)
     clip = np.inf if clip_reward is None else clip_reward
-    nstep_window(slots, storage.ring, n, gamma, clip, storage.book, returns, discounts, successors)
-    returns *= reward_scale
+    nstep_window(slots, storage.ring, n, gamma, clip, reward_scale, storage.book, returns, discounts, successors)
     return storage.examples(slots, successors, {"reward": returns, "discount": discounts, **columns})
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from protorl.functional import pick
 from protorl.policies.draws import Draws, as_numpy, discrete
+from protorl.policies.kernels import toss
 from protorl.types import ActionSpec, Array, Constant, Linear, ProtoRLError, Schedule, State, as_schedule
 
 
@@ -89,9 +90,7 @@ class EpsilonGreedy:
 
     def __call__(self, out: Any) -> Array:
         action = self.mode(out)
-        coin = self.draws.take(len(action), 2)
-        explore = coin[:, 0] < self.schedule(self.steps)
-        np.copyto(action, coin[:, 1] * self.actions, where=explore, casting="unsafe")  # the cast rounds down
+        toss(action, self.draws.take(len(action), 2), self.schedule(self.steps), self.actions)
         self.steps += len(action)
         return action
 
