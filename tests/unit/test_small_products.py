@@ -45,6 +45,21 @@ def test_few_rows_times_long_rows_of_weights_are_the_same(rows: int) -> None:
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 128, 129])
+def test_narrow_layers_are_the_same_with_columns_side_by_side(rows: int) -> None:
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Linear(4, 120), nn.ReLU(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 2))
+    x = torch.rand(rows, 4)
+    for plain, ours in zip(gradients(net, x), inside(net, x)):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
+    with SmallProducts():
+        assert (net(x).stride(0) == 1) == (rows <= 128)
+        torch.manual_seed(3)
+        noise = torch.randn_like(net(x))
+    torch.manual_seed(3)
+    assert torch.equal(noise, torch.randn_like(net(x)))
+
+
 def test_it_takes_small_convolutions_only() -> None:
     """MinAtar's convolution is replaced, in both directions; large, padded and grouped ones stay the library's."""
 

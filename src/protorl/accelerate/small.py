@@ -1,4 +1,4 @@
-"""Small convolutions and flat products in the form in which a CPU computes them fastest."""
+"""Small convolutions and products in the form in which a CPU computes them fastest."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ SMALL = 2**18
 """Multiplications per image up to which a convolution costs more in the library's preparations than in arithmetic."""
 FEW, DEEP = 64, 512
 """Rows up to which, and inputs from which, a layer's product is faster taken from the side of its weights."""
+ROWS, NARROW = 128, 128
+"""Rows and width up to which it is too, if what follows goes on as it comes out, with its columns side by side."""
+LIKE = {aten.randn_like.default, aten.rand_like.default}
 
 
 class SmallProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, a convolution of small images is one product over their patches, and few rows times the transpose of a wide
-    layer's weights the transpose of the weights times the rows. The same sums, in another order.
+    """Inside, a convolution of small images is one product over their patches; few rows times a wide or a narrow layer's
+    transposed weights are the transpose of the weights times the transposed rows, and what comes out has its columns side by
+    side, up to the gradient by the layer's input. The same sums, in another order.
 
     For tracing: alone, without a compiler that fuses the patches' copy, it is no gain.
     """
@@ -27,7 +31,7 @@ class SmallProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = {} if kwargs is None else kwargs
         if func is aten.convolution.default and small(*args[:2], *args[3:]):
             image, weight, bias, stride = args[:4]
-            out = flat_product(patches(image, weight, stride), weight.flatten(1).t())  # [N*H*W, channels]
+            out = patches(image, weight, stride) @ weight.flatten(1).t()  # [N*H*W, channels]
             out = out if bias is None else out + bias
             return out.unflatten(0, positions(image, weight, stride)).permute(0, 3, 1, 2)
         if func is aten.convolution_backward.default and small(*args[1:3], *args[4:10]) and not args[10][0]:
@@ -35,10 +39,12 @@ class SmallProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
             rows = gradient.permute(0, 2, 3, 1).flatten(0, 2)  # [N*H*W, channels]
             by_weight = (rows.t() @ patches(image, weight, stride)).view(weight.shape) if args[10][1] else None
             return None, by_weight, rows.sum(0) if args[10][2] else None
-        if func is aten.mm.default:
-            return flat_product(*args)
-        if func is aten.addmm.default and not kwargs and flat(*args[1:]):
-            return flat_product(*args[1:]) + args[0]
+        if func is aten.mm.default and (flat(*args) or (narrow(*args) and columns(args[0]))):  # a gradient by a layer's input
+            return from_the_right(*args)
+        if func is aten.addmm.default and not kwargs and (flat(*args[1:]) or (narrow(*args[1:]) and columns(args[2]))):
+            return from_the_right(*args[1:]) + args[0]
+        if func in LIKE:  # of a product whose columns lie side by side: drawn row by row, as beside the plain product
+            return func(torch.empty(args[0].shape, dtype=args[0].dtype, device=args[0].device), *args[1:], **kwargs)
         return func(*args, **kwargs)
 
 
@@ -66,12 +72,21 @@ def patches(image: Tensor, weight: Tensor, stride: Any) -> Tensor:
     return seen.permute(0, 2, 3, 1, 4, 5).reshape(-1, weight[0].numel())
 
 
+def columns(matrix: Tensor) -> bool:
+    """Whether a matrix's columns, not its rows, lie side by side."""
+    return matrix.stride(0) == 1 and matrix.stride(1) >= matrix.shape[0]
+
+
 def flat(left: Tensor, right: Tensor) -> bool:
     """Whether a product in float32 is of few rows and the transpose of a matrix with long rows."""
-    transposed = right.stride(0) == 1 and right.stride(1) >= right.shape[0]
-    return left.dtype == torch.float32 and len(left) <= FEW and right.shape[0] >= DEEP and transposed
+    return left.dtype == torch.float32 and len(left) <= FEW and right.shape[0] >= DEEP and columns(right)
 
 
-def flat_product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right, from the side of the weights where that is faster."""
-    return (right.t() @ left.t()).t() if flat(left, right) else left @ right
+def narrow(left: Tensor, right: Tensor) -> bool:
+    """Whether a product in float32 is of not too many rows, and a narrow layer's weights or their transpose."""
+    return left.dtype == torch.float32 and len(left) <= ROWS and max(right.shape) <= NARROW
+
+
+def from_the_right(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, from the side of `right`; its columns lie side by side."""
+    return (right.t() @ left.t()).t()

@@ -7,6 +7,7 @@ The parameters of a module live in one contiguous buffer, each of them a view of
 from __future__ import annotations
 
 import copy
+import math
 from typing import TypeVar
 
 import torch
@@ -182,9 +183,9 @@ class Adam(Optimizer):
             gradient.add_(self.flat.buffer, alpha=self.weight_decay)
         self.m.lerp_(gradient, 1 - beta1)
         self.v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        m_hat = self.m / (1 - beta1**self.updates)
-        v_hat = self.v / (1 - beta2**self.updates)
-        self.flat.buffer.sub_(self.lr * m_hat / (v_hat.sqrt_().add_(self.eps)))
+        # 1 - β^t; stacked, so that a compiler that fuses the last line does not compute them again for every few parameters.
+        start1, start2 = -torch.stack([torch.expm1(self.updates * math.log(beta)) for beta in (beta1, beta2)])
+        self.flat.buffer.sub_((self.lr / start1) * self.m / (self.v.sqrt() / start2.sqrt() + self.eps))
 
     def moments(self) -> dict[str, Tensor]:
         return {"m": self.m, "v": self.v, "updates": self.updates, "lr": self.lr}
