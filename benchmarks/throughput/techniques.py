@@ -107,9 +107,10 @@ def flushing(yes: bool) -> Iterator[None]:
         torch.set_flush_denormal = kept
 
 
-def minatar(small: bool) -> Call:
-    """An update of DQN on MinAtar's images, compiled, its small products in the form for a CPU or as they are."""
-    parts = prl.recipes.DQN(env="MinAtar/Breakout-v0", warmup_steps=100, accelerate="aot").build()
+def products(images: bool, small: bool) -> Call:
+    """An update of DQN, compiled, its small products in the form for a CPU or as they are: on MinAtar's images or CartPole."""
+    minatar = prl.recipes.DQN(env="MinAtar/Breakout-v0", warmup_steps=100, accelerate="aot")
+    parts = (minatar if images else recipe(BENCHES["dqn"]())).build()
     torch.set_num_threads(1)
     accelerate(parts.agent, "aot")
     while not parts.memory.due():
@@ -142,9 +143,15 @@ TECHNIQUES = [
     ),
     Technique("acting on NumPy views: dqn", *pair(act, ("dqn", "eager"), ("dqn", "aot"))),
     Technique("acting on NumPy views: ppo, 8 rows", *pair(act, ("ppo", "eager", 8), ("ppo", "aot", 8))),
-    Technique("CartPole compiled, 8 rows", *pair(step, ("CartPole-v1", 8, "sync"), ("CartPole-v1", 8, "native"))),
+    *(
+        Technique(f"CartPole compiled, {n} rows", *pair(step, ("CartPole-v1", n, "sync"), ("CartPole-v1", n, "native")))
+        for n in (1, 8)
+    ),
     Technique("one Atari game in this process", *pair(step, ("ALE/Pong-v5", 1, "native"), ("ALE/Pong-v5", 1, "sync"))),
-    Technique("small convolutions and flat products rewritten: update of dqn, MinAtar", *pair(minatar, (False,), (True,))),
+    Technique(
+        "small convolutions and products rewritten: update of dqn, MinAtar", *pair(products, (True, False), (True, True))
+    ),
+    Technique("products of narrow layers rewritten: update of dqn", *pair(products, (False, False), (False, True))),
     Technique("subnormal numbers as zero: 20 training steps of td3, Pendulum", *pair(training, (False,), (True,))),
 ]
 
