@@ -46,6 +46,29 @@ def test_the_report_is_plain_data_with_every_backend_and_mode(report: dict[str, 
     assert any("backend native" in line for line in said)
 
 
+@pytest.mark.parametrize(("seconds", "bf16"), [(20.0, False), (0.5, True)])  # compiled, or found on disk
+def test_modes_wait_for_the_next_run_when_the_minute_is_nearly_over(
+    seconds: float, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But one is compiled in every run, so that all have their turn."""
+    tried = []
+
+    def learning_speed(recipe: Any, mode: str, precision: str, window: float) -> dict[str, Any]:
+        tried.append((mode, precision))
+        return {"updates_per_second": 80, "acts_per_second": 1_000, "updates_per_step": 1, "setup_seconds": seconds}
+
+    monkeypatch.setattr("protorl.cli.doctor.measure_environments", lambda *_: ENVIRONMENTS)
+    monkeypatch.setattr("protorl.cli.doctor.learning_speed", learning_speed)
+    monkeypatch.setattr("protorl.cli.doctor.machine", lambda: {"features": ["amx_bf16"]})
+    monkeypatch.setattr("protorl.cli.doctor.torch.cuda.is_available", lambda: False)
+    report = examine("dqn", None, quick=False, window=0.01, say=lambda text: None, compile_before=-1)
+    assert ("aot", "float32") in tried
+    assert (("aot", "bf16") in tried) == bf16
+    notes = [row.get("note", "") for row in report["learning"] if row["precision"] == "bf16"]
+    assert all(("run it again" in note) != bf16 for note in notes)
+    assert ("accelerate" in report["settings"]) == bf16
+
+
 def test_the_recommended_command_is_one_that_can_be_typed(report: dict[str, Any]) -> None:
     start, *settings = report["command"].split(" --set ")
     assert start == "protorl train dqn --env CartPole-v1"

@@ -6,9 +6,11 @@ import dataclasses
 import importlib.metadata
 import itertools
 import json
+import math
 import os
 import platform
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -39,6 +41,9 @@ FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 COMPILING = ("aot", "compiled", "cudagraphs")
 FEW, MANY = 1, 8  # environments
 QUICK = "left out by --quick"
+LATE = "left out, the minute is nearly over: run it again, what was compiled is kept"
+COMPILE_BEFORE = 30.0
+"""Seconds after which not more than one mode is compiled, which takes up to half a minute."""
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 CLEARLY = 1.1  # times as fast, to be recommended for it
 
@@ -48,7 +53,7 @@ def doctor(recipe: str, env: str | None, *, quick: bool = False, as_json: bool =
     from rich.console import Console
 
     with Console(stderr=True).status("looking around") as status:
-        report = examine(recipe, env, quick=quick, window=window, say=status.update)
+        report = examine(recipe, env, quick=quick, window=window, say=status.update, compile_before=COMPILE_BEFORE)
     if as_json:
         print(json.dumps(report, indent=2))
     else:
@@ -56,16 +61,26 @@ def doctor(recipe: str, env: str | None, *, quick: bool = False, as_json: bool =
     return 0
 
 
-def examine(name: str, env: str | None, *, quick: bool, window: float, say: Callable[[str], None]) -> Row:
-    """The whole report. window: seconds of each measurement; quick: leave out what must be compiled or started first.
+def examine(
+    name: str,
+    env: str | None,
+    *,
+    quick: bool,
+    window: float,
+    say: Callable[[str], None],
+    compile_before: float = math.inf,
+) -> Row:
+    """The whole report. window: seconds of each measurement; quick: leave out what must be compiled or started first;
+    compile_before: seconds from now, after which no second mode is compiled.
 
     Raises: ProtoRLError where the recipe or the environment cannot be built.
     """
+    deadline = time.monotonic() + compile_before
     recipe: Any = find_recipe(name)(**({} if env is None else {"env": env}))
     recipe.make_env(FEW).close()  # a mistake in its name or a missing package is the whole answer
     with kept_threads():
         environments = measure_environments(recipe, window, quick, say)
-        learning = measure_learning(recipe, window, quick, say)
+        learning = measure_learning(recipe, window, quick, say, deadline)
     settings = recommend(recipe, environments, learning)
     words = " ".join(f"--set {key}={value}" for key, value in settings.items())
     return {
@@ -162,9 +177,12 @@ def random_actions(spec: EnvSpec) -> Iterator[Array]:
     return itertools.cycle([spec.action.uniform(draw.random((spec.num_envs, spec.action.numbers))) for _ in range(64)])
 
 
-def measure_learning(recipe: Any, window: float, quick: bool, say: Callable[[str], None]) -> list[Row]:
+def measure_learning(
+    recipe: Any, window: float, quick: bool, say: Callable[[str], None], deadline: float = math.inf
+) -> list[Row]:
     """Updates and acting calls per second in each mode: eager with one thread, with all, and on the GPU if there is one, the
-    others as the recipe has it.
+    others as the recipe has it. After `deadline` (of `time.monotonic`) no more than one is compiled: the next ones have their
+    turn when this one is on disk.
 
     `setup_seconds` is the first update's time, which compiles or loads what was compiled.
     """
@@ -178,6 +196,9 @@ def measure_learning(recipe: Any, window: float, quick: bool, say: Callable[[str
         if mode in COMPILING and quick:
             row["note"] = QUICK
             continue
+        if mode in COMPILING and time.monotonic() > deadline and any(compiled_now(other) for other in rows):
+            row["note"] = LATE
+            continue
         say(f"learning, {mode}, {device}" + (" (compiling takes half a minute, once)" if mode in COMPILING else ""))
         try:
             row |= learning_speed(dataclasses.replace(recipe, device=device, threads=threads), mode, precision, window)
@@ -186,15 +207,21 @@ def measure_learning(recipe: Any, window: float, quick: bool, say: Callable[[str
     return rows
 
 
+def compiled_now(row: Row) -> bool:
+    """Whether a mode was compiled for this measurement, not found on disk."""
+    return row["mode"] in COMPILING and row.get("setup_seconds", 0.0) > 5
+
+
 def ways_to_learn(threads: int) -> list[tuple[str, str, int, str]]:
     """Mode, device, threads and precision of what is measured, on this machine."""
     gpu = torch.cuda.is_available()
     ways = [("eager", "cpu", n, "float32") for n in sorted({1, torch.get_num_threads()})]
     ways += [("eager", "cuda", threads, "float32")] if gpu else []
-    ways += [("compiled", "cuda", threads, "float32"), ("aot", "cpu", threads, "float32")]
-    ways += [("aot", "cpu", threads, "bf16")] if not BFLOAT16.isdisjoint(machine()["features"]) else []
-    ways += [("cudagraphs", "cuda", threads, "float32")]
-    return ways + ([("cudagraphs", "cuda", threads, "bf16")] if gpu else [])
+    recorded = [("cudagraphs", "cuda", threads, "float32")] + ([("cudagraphs", "cuda", threads, "bf16")] if gpu else [])
+    ahead = [("aot", "cpu", threads, "float32")]
+    ahead += [("aot", "cpu", threads, "bf16")] if not BFLOAT16.isdisjoint(machine()["features"]) else []
+    # What is likely to be recommended first: time may run out.
+    return ways + (recorded + ahead if gpu else ahead + recorded) + [("compiled", "cuda", threads, "float32")]
 
 
 # What follows
@@ -227,7 +254,7 @@ def recommend(recipe: Any, environments: list[Row], modes: list[Row]) -> Row:
         settings["device"] = mode["device"]
     if mode.get("precision") == "bf16":
         settings["precision"] = "bf16"
-    if any(row.get("note") == QUICK for row in modes):  # the best may be among those
+    if any(row.get("note") in (QUICK, LATE) for row in modes):  # the best may be among those
         del settings["accelerate"]
     if recipe.num_envs == FEW and hasattr(recipe, "update_every"):
         more, faster = fastest(MANY)
