@@ -355,6 +355,17 @@ def test_a_failing_environment_is_named(where, words):
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+def test_rewards_of_another_shape_are_refused():
+    class Odd(SyncVectorEnv):
+        def step(self, actions):
+            obs, reward, *rest = super().step(actions)
+            return obs, reward[:, None], *rest
+
+    env = from_vector(Odd([Counter, Counter]), id="Odd-v0")
+    with pytest.raises(ProtoRLError, match=r"Odd-v0 gave rewards, .* of shapes \(2, 1\), \(2,\) and \(2,\): each must be"):
+        env.step(np.zeros(2, np.int64))
+
+
 def test_a_failing_vector_environment_is_named():
     env = from_vector(SyncVectorEnv([Counter, Breaks]), id="Broken-v0")
     with pytest.raises(ProtoRLError, match=r"Broken-v0 failed in step\(\) of rows 0..1: ValueError") as caught:

@@ -68,14 +68,19 @@ class AdaptedEnv(HostedEnvs):
         except Exception as error:
             raise self._vector_failed("step", error) from error
         next_obs = self._fresh(seen)
+        gain, over, cut = np.asarray(gain, np.float64), np.asarray(over, np.bool_), np.asarray(cut, np.bool_)
+        if not gain.shape == over.shape == cut.shape == self._flags.shape:
+            raise ProtoRLError(
+                f"{self.spec.id} gave rewards, terminations and truncations of shapes {gain.shape}, {over.shape} and "
+                f"{cut.shape}: each must be {self._flags.shape}, one per environment"
+            )
         # Copies of templates: cheaper than np.empty, and this is the hot path.
         reward, discount = self._numbers.copy(), self._numbers.copy()
         valid, terminated = self._flags.copy(), self._flags.copy()
         truncated, ended = self._flags.copy(), self._flags.copy()
         some = settle(
-            np.asarray(gain, np.float64), np.asarray(over, np.bool_), np.asarray(cut, np.bool_), self._pending,
-            self._returns, self._lengths, reward, discount, valid, terminated, truncated, ended,
-        )  # fmt: skip
+            gain, over, cut, self._pending, self._returns, self._lengths, reward, discount, valid, terminated, truncated, ended
+        )
         if "discount" in info or "final_info" in info:
             np.copyto(discount, self._announced(info, ended), where=valid & ~terminated)
         first, self._first = self._first, ended
