@@ -113,8 +113,6 @@ EXPERIMENTS = {
         {"steps": 100_000, "n_step": 3, "precision": "bf16", **AOT}),
     "minatar-breakout": Experiment(
         "dqn", "MinAtar/Breakout-v0", "9.2 (training)", 9.2, MINATAR, 5, {"steps": 1_000_000, **AOT}),
-    "minatar-breakout-500k": Experiment(
-        "dqn", "MinAtar/Breakout-v0", "8.3 (training)", 8.3, MINATAR.replace("1M", "500k"), 2, {"steps": 500_000, **AOT}),
     "minatar-freeway": Experiment(
         "dqn", "MinAtar/Freeway-v0", "47.8 (training)", 47.8, MINATAR, 5, {"steps": 1_000_000, **AOT}),
     "minatar-space-invaders": Experiment(
