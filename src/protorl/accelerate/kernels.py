@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from protorl.jit import compiled
 from protorl.types import Array
 
 WORTH = 100_000
 """Multiplications up to which this loop is faster than a library's products, one layer after the other."""
 
 
-@njit(cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+@compiled(fastmath={"reassoc", "contract"})
 def relu_layers(x: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], last: bool) -> Array:
     """`x W^T + b` [N, out] layer by layer, with ReLU between, and after the last one if asked: float32 throughout."""
     for k in range(len(weights)):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from protorl.jit import compiled
 from protorl.types import Array
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled()
 def cartpole_step(
     state: Array,
     cos: Array,
@@ -44,7 +44,7 @@ def cartpole_step(
         truncated[i] = steps[i] >= limit
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled()
 def settle(
     gain: Array,
     over: Array,

@@ -5,23 +5,13 @@ Rows are numbered per lane by a serial 0, 1, 2, ... that never repeats; row t of
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 
+from protorl.jit import compiled
 from protorl.types import Array
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def compiled(function: F) -> F:
-    """`numba.njit`, cached on disk so that only the first process on a machine pays for it."""
-    return cast(F, numba.njit(cache=True)(function))
-
-
-@compiled
+@compiled()
 def append_rows(
     ring: int,
     counts: Array,  # [N] rows written per lane
@@ -82,7 +72,7 @@ def append_rows(
     return free_count, valid, firsts
 
 
-@compiled
+@compiled()
 def nstep_window(
     slots: Array,  # [B]
     ring: int,
@@ -119,7 +109,7 @@ def nstep_window(
         successors[b] = total + side if side >= 0 else start + position
 
 
-@compiled
+@compiled()
 def stack_rows(rows: Array, ring: int, counts: Array, live: Array, book: Array, side_row: Array, zero: int, out: Array) -> None:
     """The k rows whose frames make each stack [B, k], oldest first, for observations at `rows` [B].
 
@@ -151,7 +141,7 @@ def stack_rows(rows: Array, ring: int, counts: Array, live: Array, book: Array, 
                 out[b, k - 1 - j] = out[b, k - j]
 
 
-@compiled
+@compiled()
 def gather_pairs(table: Array, rows: Array, successors: Array, obs: Array, next_obs: Array) -> None:
     """Copy rows [B, k] and successors [B, k] of `table` [R, W] to `obs` and `next_obs` [B, k, W], example by example: the
     frames that an example's two stacks share come from memory once, and from the cache the second time."""
@@ -166,7 +156,7 @@ def gather_pairs(table: Array, rows: Array, successors: Array, obs: Array, next_
                 next_obs[b, j, w] = table[row, w]
 
 
-@compiled
+@compiled()
 def turnover(
     ring: int, length: int, pending: int, counts: Array, live: Array, book: Array, lows: Array, highs: Array, out: Array
 ) -> tuple[int, int]:
@@ -192,7 +182,7 @@ def turnover(
     return left, entered
 
 
-@compiled
+@compiled()
 def tree_set(tree: Array, leaves: int, index: Array, value: Array) -> None:
     """Write leaves of a sum tree; parents are recomputed from their children, so errors never accumulate."""
     for b in range(index.shape[0]):
@@ -207,7 +197,7 @@ def tree_set(tree: Array, leaves: int, index: Array, value: Array) -> None:
         shift += 1
 
 
-@compiled
+@compiled()
 def min_tree_set(tree: Array, leaves: int, index: Array, value: Array) -> None:
     """The same for a tree of minima; a zero priority does not count."""
     for b in range(index.shape[0]):
@@ -219,7 +209,7 @@ def min_tree_set(tree: Array, leaves: int, index: Array, value: Array) -> None:
             node >>= 1
 
 
-@compiled
+@compiled()
 def tree_find(tree: Array, leaves: int, target: Array, index: Array) -> None:
     """The leaf under each target in [0, root): left where target < left sum, never into a subtree that sums to zero.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from protorl.jit import compiled
 from protorl.types import Array
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled()
 def toss(action: Array, coin: Array, epsilon: Any, actions: int) -> None:
     """Where a row's first coin is below `epsilon` (a number, or [N]), its second one chooses the action, in place.
 
