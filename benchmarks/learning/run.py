@@ -60,7 +60,7 @@ DOPAMINE_PONG = DOPAMINE_ATARI + " (one game at a time there)"
 CLEANRL_PONG = "CleanRL documentation, 3 seeds: training return at 10M"
 ZOO = "SB3-contrib documentation, qrdqn.md: DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 ZOO_QR = "SB3-contrib documentation, qrdqn.md: QR-DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
-ATARI_750K = {"protocol": "machado", "steps": 750_000, "eval_episodes": 5, "precision": "bf16", "threads": 1, **AOT}
+ATARI_500K = {"protocol": "machado", "steps": 500_000, "eval_episodes": 5, "precision": "bf16", "threads": 1, **AOT}
 EXPERIMENTS = {
     "dqn-cartpole": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO),
     "dqn-cartpole-zoo": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO, settings={"n_step": 1, "eval_every": 5000}),
@@ -123,9 +123,9 @@ EXPERIMENTS = {
         "dqn", "ALE/Pong-v5", "−10.7 ± 7.2 at 1.25M, 6.3 ± 6.5 at 2.5M (training)", None, DOPAMINE_PONG, 1,
         {"protocol": "machado", "num_envs": 8, "steps": 2_500_000}),
     "breakout-dqn": Experiment(
-        "dqn", "ALE/Breakout-v5", "6.5 ± 0.1 at 500k, 15.2 ± 0.4 at 750k (training)", None, DOPAMINE_ATARI, 1, ATARI_750K),
+        "dqn", "ALE/Breakout-v5", "6.5 ± 0.1 at 500k, 15.2 ± 0.4 at 750k (training)", None, DOPAMINE_ATARI, 1, ATARI_500K),
     "freeway-qr-dqn": Experiment(
-        "qr-dqn", "ALE/Freeway-v5", "26.0 ± 0.9 at 500k, 31.2 ± 0.1 at 750k (training)", None, DOPAMINE_ATARI, 1, ATARI_750K),
+        "qr-dqn", "ALE/Freeway-v5", "26.0 ± 0.9 at 500k, 31.2 ± 0.1 at 750k (training)", None, DOPAMINE_ATARI, 1, ATARI_500K),
     "pong-ppo": Experiment("ppo", "ALE/Pong-v5", "20.4 ± 0.2 at 10M (training)", None, CLEANRL_PONG, 1),
 }  # fmt: skip
 
