@@ -123,9 +123,9 @@ EXPERIMENTS = {
         "dqn", "ALE/Pong-v5", "−10.7 ± 7.2 at 1.25M, 6.3 ± 6.5 at 2.5M (training)", None, DOPAMINE_PONG, 1,
         {"protocol": "machado", "num_envs": 8, "steps": 2_500_000}),
     "breakout-dqn": Experiment(
-        "dqn", "ALE/Breakout-v5", "6.5 ± 0.1 at 500k, 15.2 ± 0.4 at 750k (training)", None, DOPAMINE_ATARI, 1, ATARI_500K),
+        "dqn", "ALE/Breakout-v5", "6.5 ± 0.1 (training, 250k to 500k)", None, DOPAMINE_ATARI, 1, ATARI_500K),
     "freeway-qr-dqn": Experiment(
-        "qr-dqn", "ALE/Freeway-v5", "26.0 ± 0.9 at 500k, 31.2 ± 0.1 at 750k (training)", None, DOPAMINE_ATARI, 1, ATARI_500K),
+        "qr-dqn", "ALE/Freeway-v5", "26.0 ± 0.9 (training, 250k to 500k)", None, DOPAMINE_ATARI, 1, ATARI_500K),
     "pong-ppo": Experiment("ppo", "ALE/Pong-v5", "20.4 ± 0.2 at 10M (training)", None, CLEANRL_PONG, 1),
 }  # fmt: skip
 
