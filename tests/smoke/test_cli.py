@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from protorl.cli import main
+from protorl.cli.arguments import Train, fields_as_settings, parse
 from protorl.logging import read_metrics
 from protorl.recipes import RECIPES
 from tests.contract import cases
@@ -141,6 +142,17 @@ def test_wrong_usage_is_exit_status_two(words: list[str], capsys: pytest.Capture
     assert capsys.readouterr().err
 
 
+def test_any_field_may_be_typed_by_its_name() -> None:
+    words = ["dqn", "--env", "CartPole-v1", "--learning", "--batch-size", "8", "--noisy", "--lr=1e-3", "--set", "gamma=0.9"]
+    assert fields_as_settings(["train", *words]) == [
+        "train", "dqn", "--env", "CartPole-v1", "--learning", "--set", "batch_size=8", "--set", "noisy=true",
+        "--set", "lr=1e-3", "--set", "gamma=0.9",
+    ]  # fmt: skip
+    typed = parse(["train", "sac", "--precision", "bf16", "--target-entropy", "-3", "--widths", "64,64", "--seeds", "2"])
+    assert isinstance(typed, Train)
+    assert (typed.set, typed.seeds) == (("precision=bf16", "target_entropy=-3", "widths=64,64"), 2)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -153,6 +165,8 @@ def test_wrong_usage_is_exit_status_two(words: list[str], capsys: pytest.Capture
         (["train", "dqn", "--set", "bach_size=3"], "did you mean 'batch_size'"),
         (["train", "dqn", "--set", "gamma=2"], "gamma 2.0 is out of range"),
         (["train", "dqn", "--set", "lr"], "key=value"),
+        (["train", "dqn", "--lr", "0"], "lr 0.0"),
+        (["train", "dqm", "--lr", "1"], "recipe 'dqm' is unknown"),
         (["train", "dqn", "--set", "lr=0"], "lr 0.0"),
         (["train", "dqn", "--steps", "-5"], "steps -5 is out of range"),
         (["train", "dqn", "--seeds", "0"], "--seeds 0 is too few"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
@@ -43,7 +44,7 @@ class Train:
     jobs: int | None = None
     """How many of them at a time; by default one for each core."""
     set: Set = ()
-    """Any field of the recipe, as often as needed: --set lr=1e-3 --set widths=64,64."""
+    """Any field of the recipe, as often as needed: --set lr=1e-3 --set widths=64,64; --lr 1e-3 is the same."""
 
     def __post_init__(self) -> None:
         if self.protocol is not None:  # one --set among others, so that whatever hands those on hands it on too
@@ -153,8 +154,37 @@ COMMANDS: dict[str, Callable[..., Command]] = {
 }
 
 
+def fields_as_settings(argv: Sequence[str]) -> list[str]:
+    """`train RECIPE --lr 1e-3` as `train RECIPE --set lr=1e-3`, for every field of the recipe that is no option of `train`."""
+    options = {field.name for field in fields(Train)} | {"help"}
+    words = deque(argv)
+    spelled = [words.popleft() for _ in range(min(2, len(words)))]
+    known: set[str] | None = None
+    while words:
+        word = words.popleft()
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not word.startswith("--") or name in options:
+            spelled.append(word)
+            continue
+        if known is None:  # only now: it imports the recipes
+            from protorl.recipes.running import find_recipe
+
+            recipe: Any = find_recipe(spelled[1])
+            known = {field.name for field in fields(recipe)}
+        if name not in known:  # a mistake, for the parser to explain
+            spelled.append(word)
+            continue
+        if not equals:  # a flag alone means true
+            value = words.popleft() if words and not words[0].startswith("--") else "true"
+        spelled += ["--set", f"{name}={value}"]
+    return spelled
+
+
 def parse(argv: Sequence[str]) -> Command:
     """The command that `argv` describes; exits with usage where it describes none."""
+    if len(argv) > 2 and argv[0] == "train" and not argv[1].startswith("-"):
+        argv = fields_as_settings(argv)
     if len(argv) > 2 and argv[0] == "train" and not argv[1].startswith("-") and {"-h", "--help"} & set(argv):
         from protorl.cli.commands import describe
 
