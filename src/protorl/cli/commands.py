@@ -305,4 +305,4 @@ def describe(words: list[str]) -> str:
     tuned = f"Tuned for {tuned_for(cls.presets)}." if cls.presets else ""
     summary = (cls.__doc__ or "").split("\n")[0]
     head = f"{summary}\n\nPaper: {cls.paper or 'none named'}. {tuned}\n\n"
-    return f"{head}Fields for --set KEY=VALUE, with their values for {recipe.env}:\n\n" + "\n".join(lines)
+    return f"{head}Fields, for --KEY VALUE or --set KEY=VALUE, with their values for {recipe.env}:\n\n" + "\n".join(lines)
