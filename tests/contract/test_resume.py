@@ -111,6 +111,11 @@ CASES = {
         {"env": "ALE/Pong-v5", "per_alpha": 0.6, "n_step": 3, "steps": 220, "capacity": 120, "checkpoint_every": 60,
          "eval_every": 0, "update_every": 16, "base": "mlp", "widths": (4,), "num_envs": 2},
     ),
+    "dqn-frames-async": (
+        "dqn",
+        {"env": "ALE/Pong-v5", "backend": "async", "steps": 120, "capacity": 80, "checkpoint_every": 60, "eval_every": 0,
+         "update_every": 8, "base": "mlp", "widths": (4,), "num_envs": 2},
+    ),
 }  # fmt: skip
 
 
@@ -126,9 +131,10 @@ def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monk
     assert_equal(whole, killed)
 
 
-@pytest.mark.parametrize("case", ["ppo-gaussian-scaled-vector", "d3qn-per-nstep-vector"])
+@pytest.mark.parametrize("case", ["ppo-gaussian-scaled-vector", "d3qn-per-nstep-vector", "d3qn-per-frames"])
 def test_sigkill_at_any_moment(case: str, tmp_path: Path) -> None:
     name, fields = CASES[case]
+    fields = {**fields, "steps": 900}
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",

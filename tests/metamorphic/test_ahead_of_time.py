@@ -238,6 +238,28 @@ def test_acting_and_learning_of_networks_that_share_a_base(precision: str, monke
     torch.testing.assert_close(fast.policy.logits, out.policy.logits, rtol=0.02, atol=0.02)
 
 
+def test_learning_from_images_in_bf16_compiles_to_what_eager_gives() -> None:
+    recipe = make(
+        "d3qn", env="ALE/Pong-v5", backend="sync", num_envs=1, batch_size=32, capacity=100, optimizer="adam", lr=1e-4,
+        optimizer_eps=1e-4, eval_every=0,
+    )  # fmt: skip
+    parts = recipe.build()
+    for _ in range(60):
+        parts.memory.add(parts.actors.poll()[0])
+    exact, compiled = (copy.deepcopy(parts.agent) for _ in range(2))
+    agent = accelerate(parts.agent, "eager", "bf16")
+    accelerate(compiled, "aot", "bf16")
+    for one, two in both(agent, compiled, parts.memory):
+        torch.testing.assert_close(one.priority, two.priority, rtol=0.02, atol=2e-3)
+    assert compiled.learn.run is not None
+    batch = parts.memory.sample()
+    moved = [a.online_parameters.buffer - exact.online_parameters.buffer for a in (agent, compiled)]
+    assert torch.nn.functional.cosine_similarity(*moved, dim=0) > 0.98
+    assert not torch.equal(
+        exact.update(batch).priority, accelerate(copy.deepcopy(exact), "eager", "bf16").update(batch).priority
+    )
+
+
 def test_compiled_in_this_process_equals_eager() -> None:
     parts = make("dqn", widths=(8,), eval_every=0).build()
     for _ in range(60):

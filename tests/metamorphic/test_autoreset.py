@@ -55,13 +55,29 @@ def fns(**options):
     return [partial(Row, length, **options) for length in LENGTHS]
 
 
+class Dense(SyncVectorEnv):
+    """`final_obs` as environments in C++ give it: an array over all rows, of which only those that ended mean anything."""
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, info = super().step(actions)
+        if "final_obs" in info:
+            dense = tree_map(lambda array: np.full_like(array, 77), obs)
+            for i in np.flatnonzero(info["_final_obs"]).tolist():
+                last = info["final_obs"][i]
+                for key in last if isinstance(last, dict) else [...]:
+                    (dense[key] if isinstance(last, dict) else dense)[i] = last[key]
+            info["final_obs"] = dense
+        return obs, reward, terminated, truncated, info
+
+
 def backends(**options):
     envs = {"own": SyncEnv(Makers(**options), 2, id="rows", seed=4)}
     for mode in AutoresetMode:
         envs[mode.name] = from_vector(SyncVectorEnv(fns(**options), autoreset_mode=mode), id="rows", seed=4)
         shared = SyncVectorEnv(fns(**options), autoreset_mode=mode, copy=False)
         envs[f"{mode.name} shared array"] = from_vector(shared, id="rows", seed=4)
-    return envs
+    dense = Dense(fns(**options), autoreset_mode=AutoresetMode.SAME_STEP)
+    return {**envs, "dense final_obs": from_vector(dense, id="rows", seed=4)}
 
 
 def streams(env, steps=40):

@@ -149,6 +149,18 @@ def test_dueling_head_is_equation_nine():
     assert_close(head(x[:1]).q, head(x).q[:1])
 
 
+def test_dueling_head_scales_the_gradient_of_the_base_and_nothing_else():
+    plain, scaled = DuelingHead(ACTION, widths=[8]), DuelingHead(ACTION, widths=[8], base_gradient=0.25)
+    for head in (plain, scaled):
+        head.build(5)
+    scaled.load_state_dict(plain.state_dict())
+    x = torch.randn(6, 5, requires_grad=True)
+    assert torch.equal(scaled(x).q, plain(x).q)
+    grads = [torch.autograd.grad(head(x).q.square().sum(), [x, *head.parameters()]) for head in (plain, scaled)]
+    assert_close(grads[1][0], 0.25 * grads[0][0])
+    assert_close(grads[1][1:], grads[0][1:])
+
+
 @pytest.mark.parametrize("dueling", [False, True])
 def test_c51_head(dueling):
     network = Network(MLP(VECTOR, [8]), C51Head(ACTION, atoms=5, v_min=-2, v_max=2, dueling=dueling))

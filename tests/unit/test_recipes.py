@@ -166,6 +166,18 @@ def test_the_variants_of_dqn_differ_as_their_papers_do() -> None:
     assert sticky[0] == sticky[1] == sticky[2] == presets.DOPAMINE_DQN
 
 
+@pytest.mark.parametrize("base", ["auto", "mlp"])
+def test_on_images_dueling_streams_begin_after_the_convolutions(base: str) -> None:
+    head = prl.recipes.D3QN(env="ALE/Pong-v5", base=base).network(IMAGE).head
+    assert isinstance(head, prl.DuelingHead)
+    streams = [[tuple(p.shape) for p in stream.parameters() if p.ndim == 2] for stream in (head.value, head.advantage)]
+    if base == "auto":
+        assert streams == [[(512, 3136), (1, 512)], [(512, 3136), (6, 512)]]
+        assert head.base_gradient == pytest.approx(1 / 2**0.5)
+    else:
+        assert (streams, head.base_gradient) == ([[(1, 256)], [(6, 256)]], 1.0)
+
+
 def test_a_protocol_without_numbers_of_its_own_takes_the_plain_ones() -> None:
     table = {"A/*": {"lr": 1}, "A/*@x": {"lr": 2}, "A/b": {"lr": 3}}
     found = [preset(table, env, protocol)["lr"] for env in ("A/a", "A/b") for protocol in (None, "x", "y")]

@@ -94,14 +94,29 @@ class DuelingHead(ActionValueHead):
     """A state value plus mean-free advantages: `q(s, a) = v(s) + adv(s, a) - mean_a' adv(s, a')`, equation 9.
 
     [..., F] -> QOut. `widths` are the hidden layers of each of the two streams (the paper: 512 after the convolutions).
-    Source: Wang et al. 2016. Differs from the paper: the gradient entering the base is not multiplied by 1/sqrt(2).
+    The gradient that enters the base is multiplied by `base_gradient` (the paper: 1/sqrt(2)).
+    Source: Wang et al. 2016.
     """
+
+    def __init__(
+        self,
+        action: ActionSpec,
+        widths: Sequence[int] = (),
+        activation: str = "relu",
+        noisy: bool = False,
+        base_gradient: float = 1.0,
+    ) -> None:
+        super().__init__(action, widths, activation, noisy)
+        self.base_gradient = base_gradient
 
     def make(self, features: int) -> None:
         self.value = self.stream(features, 1)
         self.advantage = self.stream(features, self.actions)
 
     def forward(self, x: Tensor) -> QOut:
+        if self.base_gradient != 1.0:
+            still = x.detach()
+            x = still + self.base_gradient * (x - still)  # the same numbers: only the gradient is scaled
         adv = self.advantage.forward(x)
         return QOut(self.value.forward(x) + adv - adv.mean(-1, keepdim=True))
 

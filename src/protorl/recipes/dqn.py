@@ -60,9 +60,12 @@ class DQN(OffPolicy):
         return {}
 
     def network(self, spec: EnvSpec) -> Network:
-        """Base and head from the fields; "auto" is an MLP for vectors and the Nature network for images."""
-        head = {"type": self.head, "noisy": self.noisy}
-        return build_network(spec, {"base": self.base_config(spec), "head": head})
+        """Base and head from the fields; "auto" is an MLP for vectors and the Nature network for images, after whose
+        convolutions dueling streams part, each with a hidden layer of its own."""
+        base, head = self.base_config(spec), {"type": self.head, "noisy": self.noisy}
+        if self.head == "dueling" and base["type"] == "nature":  # section 4.2 of Wang et al. 2016
+            base, head = base | {"widths": ()}, head | {"widths": (512,), "base_gradient": 2**-0.5}
+        return build_network(spec, {"base": base, "head": head})
 
     def policy(self, spec: EnvSpec) -> EpsilonGreedy:
         """Epsilon-greedy, epsilon falling in a straight line over agent steps."""
