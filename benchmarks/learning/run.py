@@ -121,7 +121,7 @@ EXPERIMENTS = {
         "dqn", "MinAtar/SpaceInvaders-v0", "32.6 (training)", 32.6, MINATAR, 5, {"steps": 1_000_000, **AOT}),
     "pong-dqn": Experiment(
         "dqn", "ALE/Pong-v5", "−10.7 ± 7.2 at 1.25M, 6.3 ± 6.5 at 2.5M (training)", None, DOPAMINE_PONG, 1,
-        {"protocol": "machado", "num_envs": 8, "steps": 2_500_000}),
+        {"protocol": "machado", "num_envs": 8, "steps": 2_500_000, "eval_episodes": 5}),
     "breakout-dqn": Experiment(
         "dqn", "ALE/Breakout-v5", "6.5 ± 0.1 (training, 250k to 500k)", None, DOPAMINE_ATARI, 1, ATARI_500K),
     "freeway-qr-dqn": Experiment(
@@ -215,35 +215,54 @@ def table_row(name: str, published: str, source: str, bootstrap_interval: Any) -
     return [f"| {name} | {steps} | {count} | {' | '.join(cells)} | {published} | {source} | `{result['command']}` |"]
 
 
+def notes() -> list[str]:
+    """What a row's numbers do not say, such as another machine."""
+    found = []
+    for name in EXPERIMENTS:
+        if (path := RESULTS / f"{name}.json").exists():
+            for row in json.loads(path.read_text())["rows"]:
+                found += [f"- {name}, seed {row['seed']}: {row['note']}."] if "note" in row else []
+    return found
+
+
 def report() -> None:
     """results/README.md: mean and 95 % bootstrap interval over seeds, beside the published figure."""
     from protorl.cli.plot import bootstrap_interval
 
+    header = [
+        "| experiment | agent steps | seeds | last | best | training | published | source | command |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     lines = [
         "# Learning benchmarks",
         "",
-        "Mean return of 100 evaluation episodes without exploration, over seeds, with a 95 % percentile-bootstrap",
-        "interval. `last`: the weights at the end of the budget. `best`: the weights with the best evaluation during",
-        "training (10 episodes; 20 in dqn-cartpole), evaluated anew over 100 episodes. Every started seed counts.",
+        "Mean return of 100 evaluation episodes without exploration (on Atari with the recipe's `eval_epsilon`), over seeds,",
+        "with a 95 % percentile-bootstrap interval. `last`: the weights at the end of the budget. `best`: the weights with the",
+        "best evaluation during training (10 episodes; 20 in dqn-cartpole, 5 on Atari), evaluated anew over 100 episodes.",
+        "Every started seed counts.",
         "`training`: mean return of the last 100 episodes of the training (of its last tenth, if it has fewer than 1,000),",
         "exploration included.",
         "Curves of every seed are in `../curves`.",
         "",
-        "| experiment | agent steps | seeds | last | best | training | published | source | command |",
-        "|---|---|---|---|---|---|---|---|---|",
+        *header,
     ]
     for name, experiment in EXPERIMENTS.items():
         lines += table_row(name, experiment.published, experiment.source, bootstrap_interval)
+    lines += ["", "Of single seeds:", "", *notes()]
     lines += [
         "",
         "Controls: a public implementation with our preset, measured here by the same rule (`control.py`).",
         "",
-        *lines[8:10],
+        *header,
     ]
     for path in sorted(RESULTS.glob("control-*.json")):
         lines += table_row(path.stem, json.loads(path.read_text())["published"], "", bootstrap_interval)
     processor = platform.processor() or platform.machine()
-    lines += ["", f"Machine: {os.cpu_count()} cores, {processor}; one process and one thread per seed.", ""]
+    lines += [
+        "",
+        f"Machine: {os.cpu_count()} cores, {processor}; one process and thread per seed, unless said above.",
+        "",
+    ]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "README.md").write_text("\n".join(lines))
     print("\n".join(lines))

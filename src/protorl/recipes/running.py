@@ -310,10 +310,16 @@ def read_recipe(folder: Path) -> Recipe:
     return find_recipe(config["recipe"])(**config["recipe_config"])
 
 
+VERSIONED = (
+    "protorl", "torch", "numpy", "numba", "gymnasium", "ale-py", "opencv-python-headless", "envpool", "minatar", "mujoco",
+    "box2d",
+)  # fmt: skip
+
+
 def versions() -> dict[str, str]:
     """Installed versions of what a result depends on."""
     found = {"python": platform.python_version()}
-    for package in ("protorl", "torch", "numpy", "gymnasium", "ale-py", "mujoco", "box2d"):
+    for package in VERSIONED:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
