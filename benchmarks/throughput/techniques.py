@@ -23,10 +23,13 @@ import numpy as np
 import torch
 from run import RESULTS, machine, show, spread, table
 from settings import BENCHES, TD3, Settings
+from torch import nn
 from with_protorl import recipe
 
 import protorl as prl
 from protorl.accelerate import accelerate, graph
+from protorl.networks import FlatParameters
+from protorl.types import ActionSpec, ArraySpec
 
 Call = Callable[[], Any]
 
@@ -123,12 +126,63 @@ def products(images: bool, small: bool) -> Call:
     return lambda: parts.agent.update(batch)
 
 
+def dense() -> nn.Sequential:
+    """DQN's network on CartPole."""
+    return nn.Sequential(nn.Linear(4, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 2))
+
+
+def descend(flat: bool) -> Call:
+    """A step down a gradient, clipped, without compiling: its parameters in one buffer, or one by one."""
+    torch.set_num_threads(1)
+    net, x = dense(), torch.randn(128, 4)
+    if flat:
+        optimizer = prl.Adam(net, 1e-6, max_grad_norm=10.0)
+        return lambda: optimizer.step(net(x).square().mean())
+    adam = torch.optim.Adam(net.parameters(), 1e-6)
+
+    def call() -> None:
+        adam.zero_grad()
+        net(x).square().mean().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        adam.step()
+
+    return call
+
+
+def follow(flat: bool) -> Call:
+    """A soft update of a target network."""
+    torch.set_num_threads(1)
+    net, target = dense(), dense().requires_grad_(False)
+    if flat:
+        ours, theirs = FlatParameters(target), FlatParameters(net)
+        return lambda: ours.lerp_(theirs, 0.005)
+    pairs = list(zip(target.parameters(), [p.detach() for p in net.parameters()]))
+    return lambda: [one.lerp_(other, 0.005) for one, other in pairs]
+
+
+def judge(together: bool) -> Call:
+    """Two critics of HalfCheetah forward and backward, without compiling: as one batch of products, or one after the other."""
+    torch.set_num_threads(1)
+    obs, action = ArraySpec((17,), np.dtype(np.float32)), ActionSpec("box", (6,), np.dtype(np.float32))
+    critics = [prl.QEnsemble(prl.MLP(obs, []), action, k=k) for k in ((2,) if together else (1, 1))]
+    parameters = [p for critic in critics for p in critic.parameters()]
+    x, a = torch.randn(256, 17), torch.rand(256, 6)
+
+    def call() -> None:
+        torch.autograd.grad(torch.stack([critic(x, a).square().mean() for critic in critics]).sum(), parameters)
+
+    return call
+
+
 def pair(make: Callable[..., Call], before: tuple[Any, ...], after: tuple[Any, ...]) -> tuple[Callable[[], Call], ...]:
     """One maker with the arguments of before, and with those of after."""
     return partial(make, *before), partial(make, *after)
 
 
 TECHNIQUES = [
+    Technique("parameters in one buffer: gradient, clipping and Adam of dqn, eager", *pair(descend, (False,), (True,))),
+    Technique("parameters in one buffer: soft update of dqn's target", *pair(follow, (False,), (True,))),
+    Technique("critics as one batch: td3's two, forward and backward, eager", *pair(judge, (False,), (True,))),
     *(Technique(f"update compiled ahead of time: {b}", *pair(update, (b, "eager"), (b, "aot"))) for b in BENCHES),
     *(
         Technique(f"products in bf16 besides: {b}", *pair(update, (b, "aot"), (b, "aot", "bf16")))

@@ -18,6 +18,7 @@ import torch
 
 import protorl as prl
 from protorl.checkpoint import Checkpoints
+from protorl.logging import read_metrics
 from protorl.loops import Run
 from protorl.recipes import RECIPES, running
 from protorl.types import Batch
@@ -250,6 +251,34 @@ def test_a_reward_that_is_not_a_number_ends_training_in_one_sentence(case: str, 
     if looks_at_once:
         assert f"batch.{'advantage' if made.name == 'ppo' else 'reward'}" in sentence
         assert 150 < run.steps < 180
+
+
+def test_a_full_disk_costs_the_best_weights_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise prl.ProtoRLError("cannot write best.pt: No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "save_weights", full)
+    running.start(recipe("dqn"), tmp_path / "run", progress=False)
+    assert "No space left on device" in capsys.readouterr().out
+    assert final_state(tmp_path / "run")["run"]["steps"] == 300
+
+
+def test_a_run_without_a_checkpoint_begins_its_metrics_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plain = small("dqn", steps=300, log_every=100, eval_every=150, checkpoint_every=0), Run.tick
+
+    def tick(self: Run) -> None:
+        plain(self)
+        if self.steps == 250:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Run, "tick", tick)
+        with pytest.raises(KeyboardInterrupt):
+            running.start(made, tmp_path / "run", progress=False)
+    running.resume(tmp_path / "run", progress=False)
+    assert read_metrics(tmp_path / "run" / "metrics.csv")["step"].tolist() == [100, 150, 200, 300]
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_training(

@@ -143,6 +143,20 @@ def test_a_full_disk_stays_eager_for_now(
     assert list((tmp_path / "protorl").iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_stays_eager(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder can be made in here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    parts = make("dqn").build()
+    for _ in range(40):
+        parts.memory.add(parts.actors.poll()[0])
+    agent = accelerate(parts.agent, "aot")
+    with caplog.at_level("INFO", logger="protorl"):
+        assert torch.isfinite(agent.update(parts.memory.sample()).priority).all()
+    assert "learn stays eager: the compiled package cannot be kept" in caplog.text
+
+
 def test_other_randomness_stays_eager_and_tracing_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     parts = make("dqn").build()
     for _ in range(40):

@@ -110,7 +110,8 @@ def test_video(run_dir: Path) -> None:
 
 def test_plot_and_list(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "curve.png"
-    ok("plot", run_dir, "--out", picture)
+    ok("plot", run_dir, "--out", tmp_path / "curve")
+    assert str(picture) in capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
     ok("list")
@@ -170,6 +171,12 @@ def test_any_field_may_be_typed_by_its_name() -> None:
         (["train", "dqn", "--set", "lr=0"], "lr 0.0"),
         (["train", "dqn", "--steps", "-5"], "steps -5 is out of range"),
         (["train", "dqn", "--seeds", "0"], "--seeds 0 is too few"),
+        (["train", "dqn", "--seeds", "2", "--jobs", "0"], "--jobs 0 is too few"),
+        (["train", "dqn", "--seeds", "2", "--run-dir", "/proc/nothing"], "the run folder"),
+        (["train", "dqn", "--env", "ALE/Pong-v5", "--env-kwargs", "{{'frame_stack': 0}}"], "frame_stack 0 is out of range"),
+        (["train", "dqn", "--env", "ALE/Pong-v5", "--env-kwargs", "{{'sticky': 'x'}}"], "sticky 'x' has the wrong type"),
+        (["eval", "{run}", "--seed", "-1"], "--seed -1 is negative"),
+        (["plot", "{run}", "--out", "/proc/nothing/curve.png"], "cannot write /proc/nothing/curve.png"),
         (["train", "dqn", "--set", "batch_size=300", "--set", "capacity=200"], "batch_size 300 exceeds capacity 200"),
         (["train", "dqn", "--set", "capacity=1e13"], "capacity"),
         (["train", "nowhere.py:Mine"], "there is no file nowhere.py"),
@@ -310,6 +317,33 @@ def test_seeds_side_by_side(tmp_path: Path) -> None:
     assert (folder / "curve.png").exists()
     ok("eval", folder, "--episodes", 2)
     assert all((folder / f"seed-{seed}" / "eval.json").exists() for seed in (5, 6))
+
+
+def test_ctrl_c_of_a_terminal_saves_every_seed_once_and_resume_begins_those_that_waited(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    long = settings("steps=1000000000", "eval_every=0", "checkpoint_every=0", "backend=async")
+    words = protorl("train", "dqn", "--seeds", 2, "--jobs", 1, "--run-dir", folder, *long)
+    piped: dict[str, Any] = {"text": True, "env": ONE_THREAD, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(words, **piped, start_new_session=True)
+    try:
+        metrics = folder / "seed-0" / "metrics.csv"
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):  # until training has begun
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, error
+    assert f"stopped 1 runs, 1 had not begun: continue with `protorl resume {folder}`" in error
+    log = (folder / "seed-0.log").read_text()
+    assert "and saved: continue with" in log
+    assert "Traceback" not in log
+    (saved,) = (folder / "seed-0" / "checkpoints").glob("step-*")
+    steps = int(saved.name.removeprefix("step-")) + 50
+    done = subprocess.run(protorl("resume", folder, "--steps", steps), **piped, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for seed in (0, 1):
+        assert read_metrics(folder / f"seed-{seed}" / "metrics.csv")["step"][-1] == steps
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:

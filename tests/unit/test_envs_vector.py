@@ -388,6 +388,15 @@ def test_an_observation_that_belies_its_space_is_refused():
     with pytest.raises(ProtoRLError, match=r"shape \(2,\) where its space says \(1,\)"):
         SyncEnv(Liar, 1, id="liar").reset()
 
+    class Scalar(Counter):
+        def step(self, action):
+            return 0.5, *super().step(action)[1:]
+
+    env = SyncEnv(Scalar, 1, id="scalar")
+    env.reset()
+    with pytest.raises(ProtoRLError, match=r"scalar gives an observation of shape \(\) where its space says \(1,\) \(in step"):
+        env.step(np.array([0]))
+
 
 def test_a_vector_environment_must_say_how_it_resets():
     vector = SyncVectorEnv([Counter])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import protorl as prl
 from protorl.accelerate import MODES, accelerate, choose
 from protorl.accelerate.precision import BFloat16Products
+from protorl.networks import FlatParameters
 from tests.contract.test_resume import make
 
 
@@ -81,15 +82,29 @@ def test_a_weight_that_changes_is_rounded_anew() -> None:
     assert torch.equal(after, 2 * before)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_parameter_of_a_flat_buffer_is_rounded_anew(transposed: bool) -> None:
+    layer, x = nn.Linear(128, 128, bias=False), torch.randn(128, 128)
+    flat = FlatParameters(layer)
+    weight = layer.weight.T if transposed else layer.weight
+    with BFloat16Products(), torch.no_grad():
+        before = x @ weight
+        flat.buffer.mul_(2.0)
+        after = x @ weight
+    assert torch.equal(after, 2 * before)
+
+
 def test_an_update_in_bf16_is_near_the_exact_one() -> None:
-    def one(precision: str) -> Any:
-        parts = make("sac", widths=(256, 256), batch_size=256, capacity=1000, warmup_steps=10, eval_every=0).build()
+    def one(precision: str, lr: float = 3e-4) -> Any:
+        parts = make("sac", lr=lr, widths=(256, 256), batch_size=256, capacity=1000, warmup_steps=10, eval_every=0).build()
         for _ in range(300):
             parts.memory.add(parts.actors.poll()[0])
         agent = accelerate(parts.agent, "eager", precision)
         torch.manual_seed(0)
         return agent, agent.update(parts.memory.sample())
 
+    (_, a), (near, b) = one("float32", 0.1), one("bf16", 0.1)  # a critic that moves: the actor climbs the new one
+    torch.testing.assert_close(b.metrics["actor_loss"], a.metrics["actor_loss"], rtol=0.05, atol=0.05)
     (_, a), (near, b) = one("float32"), one("bf16")
     assert not torch.equal(a.priority, b.priority)
     torch.testing.assert_close(b.priority, a.priority, rtol=0.02, atol=0.02)

@@ -10,6 +10,7 @@ from typing import Any, Literal, Optional
 
 import numpy as np
 import pytest
+import torch
 
 import protorl as prl
 from protorl.logging import read_metrics
@@ -398,7 +399,45 @@ def test_the_config_brings_every_field_back(cls: Any, tmp_path: Path) -> None:
     assert config["recipe"] == cls.name
 
 
+def test_a_users_default_may_be_a_list_or_a_dict() -> None:
+    class Own(prl.recipes.DQN):
+        widths = [8, 4]
+        env_kwargs = {"sutton_barto_reward": True}
+
+    one, two = Own(), Own()
+    assert one.widths == (8, 4)
+    assert one.env_kwargs == {"sutton_barto_reward": True}
+    assert one.env_kwargs is not two.env_kwargs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"render_mode": "human"}, "env_kwargs may not have render_mode"),
+        ({"seed": 3}, "env_kwargs may not have seed"),
+    ],
+)
+def test_what_a_recipe_tells_its_environments_itself_is_no_env_kwarg(options: Any, message: str) -> None:
+    with pytest.raises(prl.ProtoRLError, match=message):
+        prl.recipes.DQN(env_kwargs=options)
+
+
 # What it builds
+
+
+def test_threads_of_one_recipe_do_not_stay_for_the_next() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        prl.recipes.DQN(env="ALE/Pong-v5", device="cpu").build_agent(IMAGE)
+        assert torch.get_num_threads() == 3
+        prl.recipes.DQN().build()
+        assert torch.get_num_threads() == 1
+        assert prl.recipes.DQN(env="ALE/Pong-v5").resolve_threads(IMAGE) == 3
+        torch.set_num_threads(2)
+        assert prl.recipes.DQN(env="ALE/Pong-v5").resolve_threads(IMAGE) == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_images_get_the_nature_network_and_its_optimizer() -> None:

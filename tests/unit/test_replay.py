@@ -255,6 +255,7 @@ def test_contradictory_sizes_get_one_sentence(arguments: dict[str, int], message
         (lambda: Prioritized(normalise="all"), "normalise 'all'"),
         (lambda: Rate(every=0), "update_every 0"),
         (lambda: Minibatches(0), "0 minibatches"),
+        (lambda: Replay(columns(8), 100, batch_size=97), "batch_size 97 exceeds the 96 examples that capacity 100 holds of 8"),
     ],
 )
 def test_impossible_settings_get_one_sentence(make, message: str) -> None:

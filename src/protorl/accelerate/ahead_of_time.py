@@ -107,21 +107,25 @@ class AheadOfTimeInference:
 def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run | None:
     """The compiled graph, from the cache or made now; None, and a sentence in the log, where the machine's compiler does not
     make one that runs, which is kept in the cache too, or the disk refuses. Raises: ProtoRLError without a C++ compiler."""
-    package = cache_folder() / f"{graph_key(graph, example)}.pt2"
-    refused = package.with_suffix(".refused")
     log = logging.getLogger("protorl")
-    if not (package.exists() or refused.exists()):
-        require_compiler()
-        log.info(f"compiling {name} ahead of time (half a minute, once for this algorithm and these sizes)")
-        try:
-            compile_package(graph, example, package)
-        except OSError as error:  # a full disk, say: next time it may go
-            log.info(f"{name} stays eager: the compiled package cannot be kept ({error})")
+    try:
+        package = cache_folder() / f"{graph_key(graph, example)}.pt2"
+        refused = package.with_suffix(".refused")
+        if not (package.exists() or refused.exists()):
+            require_compiler()
+            log.info(f"compiling {name} ahead of time (half a minute, once for this algorithm and these sizes)")
+            try:
+                compile_package(graph, example, package)
+            except OSError:
+                raise
+            except Exception as error:
+                refused.write_text(str(error).strip().partition("\n")[0][:300])
+        if not package.exists():
+            why = refused.read_text()
+            log.info(f"{name} stays eager: {compiler()} did not compile it ({why}; to try again, delete {refused})")
             return None
-        except Exception as error:
-            refused.write_text(str(error).strip().partition("\n")[0][:300])
-    if not package.exists():
-        log.info(f"{name} stays eager: {compiler()} did not compile it ({refused.read_text()}; to try again, delete {refused})")
+    except OSError as error:  # a full disk, or a folder that cannot be written: next time it may go
+        log.info(f"{name} stays eager: the compiled package cannot be kept ({error})")
         return None
     return Flushed(torch._inductor.aoti_load_package(str(package)).loader.run)
 
@@ -162,7 +166,7 @@ def compile_package(graph: Any, example: tuple[Tensor, ...], package: Path) -> N
 
     There are machines whose C++ compiler and torch do not go together, and loading ends the process: another one tries it.
     """
-    with tempfile.TemporaryDirectory(dir=package.parent) as folder, compiling():
+    with tempfile.TemporaryDirectory(dir=package.parent) as folder, compiling(compiler()):
         exported = torch.export.export(graph, example, strict=False)
         made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(folder) / "learn.pt2"))
         tried = subprocess.run([sys.executable, "-c", LOAD, made], capture_output=True, text=True)

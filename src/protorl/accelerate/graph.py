@@ -40,12 +40,18 @@ class Traced:
         self.agent, self.method, self.eager = agent, method, getattr(agent, method)
         self.size: int | None = None
         self.run: Run | None = None
+        self.warned = False
         self.draws: list[Draw] = []
 
     def __call__(self, batch: Batch) -> Update:
         if self.size is None:
             self.size = len(batch)
             self.prepare(batch)
+        if self.run is not None and len(batch) != self.size and not self.warned:
+            self.warned = True
+            logging.getLogger("protorl").info(
+                f"{self.method} stays eager for batches of {len(batch)}: it began with {self.size}"
+            )
         if self.run is None or len(batch) != self.size:
             return self.eager(batch)
         drawn = [draw() for draw in self.draws]
@@ -121,12 +127,13 @@ def kept_randomness(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
+def compiling(compiler: str | None = None) -> Iterator[None]:
     """Inside, torch's compiler works in this process alone (by itself it starts a process of half a gigabyte for each core,
-    however little there is to do) and keeps its advice to itself."""
+    however little there is to do), keeps its advice to itself, and uses this C++ compiler, if one is named."""
     import torch._inductor.config
 
-    with torch._inductor.config.patch(compile_threads=1), warnings.catch_warnings():
+    changes: dict[str, Any] = {"compile_threads": 1} | ({"cpp.cxx": (None, compiler)} if compiler else {})
+    with torch._inductor.config.patch(changes), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

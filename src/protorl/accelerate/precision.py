@@ -44,6 +44,8 @@ class BFloat16Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif func in CONVOLUTIONS and all(t.dtype == torch.float32 for t in args if isinstance(t, Tensor)):
             out = func(*(self.round(a) if isinstance(a, Tensor) else a for a in args), **kwargs)
             return tuple(o if o is None else o.float() for o in out) if isinstance(out, tuple) else out.float()
+        if func._schema.is_mutable:  # a buffer changes, and with it parameters that are views of it and do not know
+            self.rounded.clear()
         return func(*args, **kwargs)
 
     def round(self, tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -26,6 +27,8 @@ def train(arguments: Train) -> int:
     """`protorl train`."""
     if arguments.seeds < 1:
         raise ProtoRLError(f"--seeds {arguments.seeds} is too few: use 1 or more")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise ProtoRLError(f"--jobs {arguments.jobs} is too few: use 1 or more")
     recipe = build_recipe(arguments)
     if arguments.seeds > 1:
         if any(setting.partition("=")[0].strip() == "seed" for setting in arguments.set):
@@ -64,41 +67,35 @@ def finish(result: Any) -> None:
 
 def train_seeds(arguments: Train, recipe: Any) -> int:
     """Every seed in a process of its own, so many at a time."""
-    from protorl.recipes.running import recipe_name, refuse_used, unused_folder
+    from protorl.recipes.running import create_folder, recipe_name, refuse_used, unused_folder
 
     folder = arguments.run_dir
     if folder is None:
         folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}")
     refuse_used(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = []
-    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-        words = ["train", arguments.recipe, "--seed", str(seed), "--run-dir", str(folder / f"seed-{seed}")]
-        for name in ("env", "steps", "num_envs", "device"):
-            value = getattr(arguments, name)
-            words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
-        words += [word for setting in arguments.set for word in ("--set", setting)]
-        jobs.append((folder / f"seed-{seed}", words))
-    return side_by_side(folder, jobs, arguments.jobs)
+    runs = [folder / f"seed-{seed}" for seed in range(arguments.seed, arguments.seed + arguments.seeds)]
+    for seed, run_dir in enumerate(runs, arguments.seed):  # all of them now, so that `resume` finds those that never began
+        create_folder(dataclasses.replace(recipe, seed=seed), run_dir)
+    return side_by_side(folder, runs, [], arguments.jobs)
 
 
-def side_by_side(folder: Path, jobs: list[tuple[Path, list[str]]], at_once: int | None) -> int:
-    """Run command lines of ours, each in a process of one thread, and report as they end."""
+def side_by_side(folder: Path, runs: list[Path], options: list[str], at_once: int | None) -> int:
+    """`protorl resume` for each run, in a process of one thread and out of reach of the terminal's Ctrl-C, which is handed on;
+    reports as they end."""
     at_once = max(1, os.cpu_count() or 1) if at_once is None else at_once
-    print(f"{len(jobs)} runs in {folder}, {min(at_once, len(jobs))} at a time; their output is in *.log there", flush=True)
-    waiting = list(jobs)
+    print(f"{len(runs)} runs in {folder}, {min(at_once, len(runs))} at a time; their output is in *.log there", flush=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    waiting = list(runs)
     running: dict[Path, subprocess.Popen[bytes]] = {}
     failed: list[Path] = []
     stopped = 0
     with forwarded_signals(running) as received:
         while waiting or running:
             while waiting and len(running) < at_once and not received:
-                run_dir, words = waiting.pop(0)
+                run_dir = waiting.pop(0)
+                words = [sys.executable, "-m", "protorl", "resume", str(run_dir), *options]
                 with open(run_dir.with_suffix(".log"), "ab") as log:
-                    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-                    running[run_dir] = subprocess.Popen(
-                        [sys.executable, "-m", "protorl", *words], stdout=log, stderr=log, env=environment
-                    )
+                    running[run_dir] = subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
             time.sleep(0.2)
             for run_dir, process in list(running.items()):
                 code = process.poll()
@@ -115,11 +112,12 @@ def side_by_side(folder: Path, jobs: list[tuple[Path, list[str]]], at_once: int 
             if received and not running:
                 break
     if received:
-        print(f"stopped {stopped} runs, all saved: continue with `protorl resume {folder}`", file=sys.stderr)
+        left = f", {len(waiting)} had not begun" if waiting else ""
+        print(f"stopped {stopped} runs{left}: continue with `protorl resume {folder}`", file=sys.stderr)
         return 128 + received[0]
     if failed:
         raise ProtoRLError(
-            f"{len(failed)} of {len(jobs)} runs failed ({', '.join(run.name for run in failed)}): see their .log files"
+            f"{len(failed)} of {len(runs)} runs failed ({', '.join(run.name for run in failed)}): see their .log files"
         )
     from protorl.cli.plot import plot
 
@@ -130,16 +128,19 @@ def side_by_side(folder: Path, jobs: list[tuple[Path, list[str]]], at_once: int 
 
 @contextmanager
 def forwarded_signals(running: dict[Path, Any]) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM go to the runs, which save themselves; the numbers received are in the list."""
+    """Ctrl-C, SIGTERM and a terminal's end go to the runs, which save themselves; the numbers received are in the list."""
     received: list[int] = []
 
     def forward(number: int, frame: object) -> None:
         received.append(number)
         for process in list(running.values()):
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
+                process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield received
     finally:
@@ -179,7 +180,7 @@ def resume(arguments: Resume) -> int:
     runs = seed_folders(arguments.run_dir)
     if runs != [arguments.run_dir]:
         extra = ["--steps", str(arguments.steps)] if arguments.steps is not None else []
-        return side_by_side(arguments.run_dir, [(run, ["resume", str(run), *extra]) for run in runs], None)
+        return side_by_side(arguments.run_dir, runs, extra, None)
     from protorl.recipes.running import resume as carry_on
 
     finish(carry_on(arguments.run_dir, steps=arguments.steps))
@@ -216,6 +217,8 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
     from protorl.recipes.running import load, read_recipe
 
     env = read_recipe(run_dir).env
+    if arguments.seed < 0:
+        raise ProtoRLError(f"--seed {arguments.seed} is negative: use 0 or more")
     seed = rng.integer(arguments.seed, "evaluate")
     trained = load(run_dir, arguments.checkpoint, num_envs=max(1, min(arguments.episodes, 10)), epsilon=arguments.epsilon)
     try:

@@ -102,9 +102,12 @@ def plot(
     )
 
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = out if out.suffix else out.with_suffix(".png")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150)
+    except OSError as error:
+        raise ProtoRLError(f"cannot write {out}: {error.strerror or error}") from error
     except ValueError as error:
         known = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
         raise ProtoRLError(f"cannot draw into {out}: give it one of the suffixes {known}") from error

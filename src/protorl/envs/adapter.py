@@ -172,7 +172,12 @@ class AdaptedEnv(HostedEnvs):
         return None if frames is None else frames[0]
 
     def _save(self) -> Any:
-        return self._vector.state_dict()  # type: ignore[attr-defined]
+        try:
+            return self._vector.state_dict()  # type: ignore[attr-defined]
+        except ProtoRLError:
+            raise
+        except Exception as error:  # a worker that is gone, say
+            raise self._vector_failed("state_dict", error) from error
 
     def _load(self, state: Any) -> None:
         self._vector.load_state_dict(state)  # type: ignore[attr-defined]

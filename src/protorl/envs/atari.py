@@ -13,6 +13,7 @@ elsewhere.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 import gymnasium
@@ -48,6 +49,18 @@ class AtariProtocol:
     size: int = 84
     full_action_space: bool = False
     fire_reset: bool = False
+
+    def __post_init__(self) -> None:
+        numbers: dict[Any, Any] = {float: Real, int: Integral}
+        for field in fields(self):
+            value: Any = getattr(self, field.name)
+            kind: Any = type(field.default)
+            if isinstance(value, bool) != (kind is bool) or not isinstance(value, numbers.get(kind, kind)):
+                raise ProtoRLError(f"Atari option {field.name} {value!r} has the wrong type: it must be {kind.__name__}")
+            low = 1 if field.name in ("max_frames", "frame_skip", "frame_stack", "size") else 0
+            if value < low or (field.name == "sticky" and value > 1):
+                allowed = "in [0, 1]" if field.name == "sticky" else f"at least {low}"
+                raise ProtoRLError(f"Atari option {field.name} {value} is out of range: it must be {allowed}")
 
     @property
     def time_limit(self) -> int:

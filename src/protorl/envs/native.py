@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -54,12 +56,15 @@ class Row(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class MakeRow:
-    """Builds row `row` in its worker; picklable as far as `make` is."""
+    """Builds row `row` in its worker; picklable as far as `make` is. A worker leaves Ctrl-C to the process that saves."""
 
     def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], row: int, first_row: int, id: str) -> None:
         self.make, self.row, self.first_row, self.id = make, row, first_row, id
+        self.home = os.getpid()
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
+        if os.getpid() != self.home:  # Gymnasium builds one more at home, to see its spaces
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return Row(self.make(), self.row, self.first_row + self.row, self.id)
 
 

@@ -56,11 +56,10 @@ class SyncEnv(HostedEnvs):
                 seen, gain, over, cut, info = env.step(answers[i])
             except Exception as error:
                 raise self._failed("step", i, error) from error
-            if self._blank is not None:
+            if self._blank is not None and np.shape(seen) == next_obs.shape[1:]:
                 next_obs[i] = seen
             else:
-                for key, leaf in next_obs.items():
-                    leaf[i] = seen[key]
+                self._write("step", i, seen, next_obs)
             reward[i] = gain
             returns[i] += float(gain)
             lengths[i] += 1
@@ -104,12 +103,19 @@ class SyncEnv(HostedEnvs):
             seen, _ = self._envs[i].reset(seed=seed)
         except Exception as error:
             raise self._failed("reset", i, error) from error
-        for leaf, given in zip(tree_leaves(into), tree_leaves(tree_map(lambda _, value: value, into, seen))):
-            value = np.asarray(given)
+        self._write("reset", i, seen, into)
+
+    def _write(self, doing: str, i: int, seen: Any, into: Any) -> None:
+        """One row's observation, as its space says that it is."""
+        try:
+            given = tree_leaves(tree_map(lambda _, value: np.asarray(value), into, seen))
+        except Exception as error:
+            raise self._failed(doing, i, error) from error
+        for leaf, value in zip(tree_leaves(into), given):
             if value.shape != leaf.shape[1:]:
                 raise ProtoRLError(
-                    f"{self.spec.id} resets to an observation of shape {value.shape} where its space says {leaf.shape[1:]}: "
-                    "mend the environment's observation_space"
+                    f"{self.spec.id} gives an observation of shape {value.shape} where its space says {leaf.shape[1:]} "
+                    f"(in {doing}()): mend the environment's observation_space"
                 )
             leaf[i] = value
 

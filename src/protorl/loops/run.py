@@ -133,7 +133,10 @@ class Run(Monitor):
             metrics["eval_std"] = result.std
             if result.mean >= self.best:
                 self.best = result.mean
-                self.checkpoints.save_weights("best", {"step": self.steps, "agent": self.agent.state_dict()})
+                try:
+                    self.checkpoints.save_weights("best", {"step": self.steps, "agent": self.agent.state_dict()})
+                except ProtoRLError as error:
+                    self.say(str(error))
             now = time.monotonic()
         self.metrics.write(self.steps, metrics)
         self.board.write(self.steps, metrics)
@@ -161,7 +164,8 @@ class Run(Monitor):
     # Saving and coming back
 
     def save(self) -> None:
-        """A checkpoint of everything. Where the disk refuses, training goes on and the previous checkpoint stays."""
+        """A checkpoint of everything. Where the disk refuses, or an environment does not tell its state, training goes on and
+        the previous checkpoint stays."""
         bad = first_not_finite(self.agent.state_dict(), "agent")
         if bad:
             self.diverged(None, f"{bad} is not finite")
@@ -226,9 +230,9 @@ class Run(Monitor):
         """Around `train(..., monitor=run)`: opens the logs, catches Ctrl-C and SIGTERM, closes everything."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics = MetricsFile(self.folder / "metrics.csv", notify=self.say)
-        if self.steps:
-            self.metrics.truncate(self.steps)
-        self.board = TensorBoardLog(self.folder, resumed_at=self.steps if self.steps else None, notify=self.say)
+        self.metrics.truncate(self.steps)
+        before = any(self.folder.glob("events.out.tfevents.*"))
+        self.board = TensorBoardLog(self.folder, resumed_at=self.steps if before else None, notify=self.say)
         self.logged = (self.steps, time.monotonic())
         self.schedule()
         handlers = {}
@@ -242,9 +246,12 @@ class Run(Monitor):
                 self.progress = Progress(self.total, self.steps)
             yield self
             if self.interrupt is not None:
+                latest = self.checkpoints.latest()
+                saved = (
+                    "and saved" if latest == self.steps else f"(the last checkpoint: {'none' if latest is None else latest})"
+                )
                 raise Interrupted(
-                    f"stopped at step {self.steps} and saved: continue with `protorl resume {self.folder}`",
-                    128 + self.interrupt,
+                    f"stopped at step {self.steps} {saved}: continue with `protorl resume {self.folder}`", 128 + self.interrupt
                 )
         except (Interrupted, Diverged):
             raise

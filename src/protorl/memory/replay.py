@@ -49,6 +49,12 @@ class Replay:
         self.rate = Rate() if rate is None else rate
         self.batch_size = batch_size
         self.deliver_to = self.storage.device if deliver_to is None else torch.device(deliver_to)
+        most = self.storage.lanes * (self.storage.length - self.view.pending)
+        if batch_size > most:
+            raise ProtoRLError(
+                f"batch_size {batch_size} exceeds the {most} examples that capacity {capacity} holds of {self.storage.lanes} "
+                "environments: raise capacity or lower batch_size"
+            )
         self.window = Window(self.storage.lanes, self.storage.ring, self.storage.length)
         self.sampler.bind(self.window, batch_size, seed)
         self.given = "priority" in columns.extras

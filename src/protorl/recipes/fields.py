@@ -8,6 +8,7 @@ import difflib
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from protorl.types import ProtoRLError
@@ -25,6 +26,11 @@ def hp(
 ) -> Any:
     """A dataclass field that documents itself: meaning, unit, the paper's value, and the range [low, high] or choices."""
     metadata = {"help": help, "unit": unit, "paper": paper, "low": low, "high": high, "choices": choices}
+    return hp_field(default, metadata)
+
+
+def hp_field(default: Any, metadata: Mapping[str, Any]) -> Any:
+    """A dataclass field with this default, of which every instance gets its own copy where it can be changed."""
     if isinstance(default, dict | list):
         return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

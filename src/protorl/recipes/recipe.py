@@ -19,15 +19,40 @@ from protorl.actors import LocalActors, OverlappedActors
 from protorl.agents import Agent
 from protorl.envs import RandomActions, make_vec_envs
 from protorl.memory import Replay
-from protorl.recipes.fields import check, hints, hp, unknown_field
+from protorl.recipes.fields import check, hints, hp, hp_field, unknown_field
 from protorl.recipes.presets import preset
 from protorl.types import ArraySpec, EnvSpec, ProtoRLError
 
 INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or td3"}
 """Recipes for each kind of action, for whoever chose one that does not fit."""
 
+OWN_ENV_KWARGS = {
+    "env", "num_envs", "seed", "name", "backend", "package_to_import", "apply_api_compatibility", "protocol", "render_mode",
+}  # fmt: skip
+"""What `make_env` passes itself."""
+
 if TYPE_CHECKING:
     from protorl.recipes.running import Result
+
+
+class Threads:
+    """Torch's threads, of which a process has one number: what it was before a recipe set it is remembered for the next one."""
+
+    def __init__(self) -> None:
+        self.before, self.ours = 1, 0
+
+    def torch(self) -> int:
+        """How many torch, or a person, chose."""
+        now = torch.get_num_threads()
+        return self.before if now == self.ours else now
+
+    def set(self, number: int) -> None:
+        self.before = self.torch()
+        torch.set_num_threads(number)
+        self.ours = number
+
+
+THREADS = Threads()
 
 
 class Parts(NamedTuple):
@@ -93,13 +118,15 @@ class Recipe:
             value = cls.__dict__.get(field.name, field)
             if not isinstance(value, dataclasses.Field):  # `lr = 1e-4`, with or without a type, keeps its help and range
                 own.setdefault(field.name, kinds[field.name])
-                setattr(cls, field.name, dataclasses.field(default=value, metadata=field.metadata))
+                setattr(cls, field.name, hp_field(value, field.metadata))
         cls.__annotations__ = own
         dataclass(frozen=True, kw_only=True)(cls)
         _preset_init(cls)
 
     def __post_init__(self) -> None:
         check(self)
+        if taken := sorted(set(self.env_kwargs) & OWN_ENV_KWARGS):
+            raise ProtoRLError(f"env_kwargs may not have {', '.join(taken)}: a recipe passes these to its environments itself")
 
     # What a recipe builds
 
@@ -149,7 +176,7 @@ class Recipe:
                 f"{self.name or type(self).__name__} chooses {' or '.join(self.actions)} actions, but those of {spec.id} are "
                 f"{spec.action.kind}: use {INSTEAD[spec.action.kind]}, or another environment"
             )
-        torch.set_num_threads(self.resolve_threads(spec))
+        THREADS.set(self.resolve_threads(spec))
         start_threads()
         with rng.torch_stream(self.seed, "networks"):
             return self.agent(spec)
@@ -182,7 +209,7 @@ class Recipe:
         """`0`: one thread for small networks, where more cost more than they bring; for images what torch chose."""
         if self.threads:
             return self.threads
-        return max(torch.get_num_threads(), 1) if spec.pixels else 1
+        return THREADS.torch() if spec.pixels else 1
 
     def run(self, run_dir: str | Path | None = None, *, progress: bool = True) -> Result:
         """Train in a run folder (a new one under runs/ if none is given); see `protorl.recipes.running.start`."""
