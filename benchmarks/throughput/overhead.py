@@ -4,7 +4,7 @@ Usage (by the harness): overhead.py dqn --update-every K. All are timed inside o
 caches and the machine's moments. Reported are microseconds per environment step, from the median step without an update and
 the median step with one, weighted K - 1 to 1 (medians leave out the moments when other programs ran, and episode ends):
 
-- `total`, of which `environment` (Gymnasium's step), `forward` (the agent's inference) and `update` (`agent.update`)
+- `total`, of which `environment` (the simulator's step), `forward` (the agent's inference) and `update` (`agent.update`)
 - `own`: the rest. Of it, `own: act`, `own: vector env`, `own: add`, `own: sample and feedback`, and `own: loop`, in which the
   stopwatch itself takes about two microseconds
 """
@@ -103,8 +103,8 @@ def main() -> None:
     agent, memory, actors = recipe(settings).build()
     accelerate(agent, "aot")
     watch = Stopwatch()
-    (env,) = actors.env._envs
-    watch.watch(env, "step", "environment")
+    vector = actors.env._vector
+    watch.watch(vector, "step", "environment")
     watch.watch(agent, "infer", "forward")
     watch.watch(agent, "update", "update")
     watch.watch(agent, "act", "act")
