@@ -125,36 +125,27 @@ def test_random_numbers_are_drawn_outside_and_resuming_repeats_them(
     assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
 
 
-def test_a_full_disk_stays_eager_for_now(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("trouble", ["a full disk", "no folder"])
+def test_a_cache_that_refuses_stays_eager_for_now(
+    trouble: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", full)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    if trouble == "a full disk":
+        monkeypatch.setattr("torch._inductor.aoti_compile_and_package", full)
+    else:
+        cache.write_text("no folder can be made in here")
     parts = make("dqn").build()
     for _ in range(40):
         parts.memory.add(parts.actors.poll()[0])
     agent = accelerate(parts.agent, "aot")
     with caplog.at_level("INFO", logger="protorl"):
         assert torch.isfinite(agent.update(parts.memory.sample()).priority).all()
-    assert "cannot be kept ([Errno 28] No space left on device)" in caplog.text
-    assert list((tmp_path / "protorl").iterdir()) == []
-
-
-def test_a_cache_that_cannot_be_written_stays_eager(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("no folder can be made in here")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    parts = make("dqn").build()
-    for _ in range(40):
-        parts.memory.add(parts.actors.poll()[0])
-    agent = accelerate(parts.agent, "aot")
-    with caplog.at_level("INFO", logger="protorl"):
-        assert torch.isfinite(agent.update(parts.memory.sample()).priority).all()
-    assert "learn stays eager: the compiled package cannot be kept" in caplog.text
+    assert "learn stays eager: the compiled package cannot be kept ([Errno" in caplog.text
+    assert not cache.is_dir() or list((cache / "protorl").iterdir()) == []
 
 
 def test_other_randomness_stays_eager_and_tracing_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
