@@ -85,6 +85,15 @@ def test_orthogonal_init_has_gain_sqrt_two_and_no_bias():
     assert NatureCNN(PIXELS, init="orthogonal").convolutions[0].bias.abs().max() == 0
 
 
+def test_xavier_init_is_uniform_within_its_bound_and_has_no_bias():
+    base = NatureCNN(PIXELS, init="xavier")
+    dense = next(layer for layer in base.layers if isinstance(layer, nn.Linear))
+    bound = (6 / (dense.in_features + dense.out_features)) ** 0.5
+    assert 0.99 * bound < dense.weight.abs().max() <= bound
+    assert dense.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
+    assert not any(layer.bias.any() for layer in base.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
+
+
 def test_only_bytes_that_reach_255_are_scaled_and_once():
     base = NatureCNN(PIXELS)
     white = torch.full((1, 4, 84, 84), 255, dtype=torch.uint8)
@@ -286,7 +295,7 @@ def test_factory_reads_its_config():
         ({"base": {"type": "mlp", "width": [3]}}, "'width'.*'widths'.*activation"),
         ({"head": {"type": "c51", "atom": 3}}, "'atom'.*'atoms'"),
         ({"base": {"activation": "rleu"}}, "'rleu'.*'relu'.*tanh"),
-        ({"base": {"init": "ortho"}}, "'ortho'.*orthogonal"),
+        ({"base": {"init": "ortho"}}, "'ortho'.*orthogonal.*xavier"),
         ({"base": {"widths": [8, 0]}}, "width 0"),
         ({"base": "nature"}, r"\(4,\).*MLP"),
         ({"base": "dict"}, "array"),

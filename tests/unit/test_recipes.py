@@ -165,6 +165,13 @@ def test_the_variants_of_dqn_differ_as_their_papers_do() -> None:
     assert {k: d3qn[k] for k in d3qn if d3qn[k] != double[k]} == {"max_grad_norm": 10.0}
     sticky = [preset(table, "ALE/Pong-v5", "machado") for table in (presets.DQN, presets.DOUBLE_DQN, presets.D3QN)]
     assert sticky[0] == sticky[1] == sticky[2] == presets.DOPAMINE_DQN
+    agents: list[Any] = [
+        prl.recipes.DQN(env="ALE/Pong-v5", protocol=p, threads=1).build_agent(IMAGE) for p in ("nature", "machado")
+    ]
+    assert [bool(agent.network.head.layers[0].bias.any()) for agent in agents] == [
+        True,
+        False,
+    ]  # Dopamine's networks begin with zero biases
 
 
 @pytest.mark.parametrize("base", ["auto", "mlp"])

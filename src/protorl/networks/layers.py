@@ -100,14 +100,21 @@ def linear(inputs: int, outputs: int, noisy: bool = False) -> nn.Module:
     return NoisyLinear(inputs, outputs) if noisy else nn.Linear(inputs, outputs)
 
 
+INITS = ("default", "orthogonal", "xavier")
+
+
 def initialise(module: nn.Module, init: str) -> None:
-    """ "default" keeps torch's U[-1/sqrt(fan_in), 1/sqrt(fan_in)]; "orthogonal" has gain sqrt(2) and zero biases."""
-    if init not in ("default", "orthogonal"):
-        raise unknown("init", init, ["default", "orthogonal"])
+    """ "default" keeps torch's U[-1/sqrt(fan_in), 1/sqrt(fan_in)]; "orthogonal" has gain sqrt(2) and zero biases; "xavier"
+    U[-a, a] with a = sqrt(6 / (fan_in + fan_out)) and zero biases (Glorot and Bengio 2010). Noisy layers keep their own."""
+    if init not in INITS:
+        raise unknown("init", init, list(INITS))
     if init == "default":
         return
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.orthogonal_(layer.weight, math.sqrt(2))
+            if init == "orthogonal":
+                nn.init.orthogonal_(layer.weight, math.sqrt(2))
+            else:
+                nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

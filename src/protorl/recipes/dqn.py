@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from protorl import agents
 from protorl.agents import Agent
 from protorl.networks import Adam, Network, Optimizer, RMSProp, TorchRMSProp, build_network
+from protorl.networks.layers import INITS, initialise
 from protorl.policies import EpsilonGreedy
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
@@ -39,12 +40,15 @@ class DQN(OffPolicy):
     epsilon_end: float = hp(0.05, "exploration in the end", paper="0.1", low=0.0, high=1.0)
     epsilon_steps: int = hp(10_000, "until exploration has ended", unit="agent steps", paper="1 000 000", low=1)
     head: str = hp("q", "head of the network", paper="q", choices=("q", "dueling"))
+    init: str = hp("default", "initial weights of the whole network", choices=INITS)
     noisy: bool = hp(False, "noisy layers in the head (Fortunato et al. 2018)")
 
     agent_class: ClassVar[type[agents.DQN]] = agents.DQN
 
     def agent(self, spec: EnvSpec) -> Agent:
-        network = self.network(spec).to(self.resolve_device(spec))
+        network = self.network(spec)
+        initialise(network, self.init)
+        network.to(self.resolve_device(spec))
         return self.agent_class(
             network,
             self.policy(spec),

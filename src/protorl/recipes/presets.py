@@ -69,12 +69,13 @@ NATURE_D3QN: dict[str, Any] = {**NATURE_DOUBLE_DQN, "max_grad_norm": 10.0}
 
 # Dopamine, jax/agents/dqn/configs/dqn.gin, of whose iterations of 250 000 steps 200 are published; in agent steps and updates.
 # Its squared error is not halved as ours is, so its Adam sees gradients twice as large: our epsilon is half of its 1.5e-4. Its
-# exploration stays at 1 during the warm-up and falls afterwards. It has no Double or dueling DQN: they share these numbers.
+# exploration stays at 1 during the warm-up and falls afterwards; its convolutions are padded (7,744 features where the Nature
+# network has 3,136). Initial weights as in its jax/networks.py. It has no Double or dueling DQN: they share these numbers.
 DOPAMINE_DQN: dict[str, Any] = {
     "steps": 50_000_000, "optimizer": "adam", "lr": 6.25e-5, "optimizer_eps": 1.5e-4 / 2, "kappa": math.inf, "batch_size": 32,
-    "capacity": 1_000_000, "warmup_steps": 20_000, "gamma": 0.99, "target_every": 2_000, "update_every": 4, "updates": 1,
-    "epsilon_steps": 250_000, "epsilon_end": 0.01, "clip_reward": 1.0, "max_grad_norm": None, "eval_every": 250_000,
-    "checkpoint_every": 250_000, "protocol": "machado", "eval_epsilon": 0.001,
+    "init": "xavier", "capacity": 1_000_000, "warmup_steps": 20_000, "gamma": 0.99, "target_every": 2_000, "update_every": 4,
+    "updates": 1, "epsilon_steps": 250_000, "epsilon_end": 0.01, "clip_reward": 1.0, "max_grad_norm": None,
+    "eval_every": 250_000, "checkpoint_every": 250_000, "protocol": "machado", "eval_epsilon": 0.001,
 }  # fmt: skip
 
 # The authors' code, munchausen_rl/configs/atari.gin; beside DQN's own numbers it changes these.
@@ -221,8 +222,8 @@ IQN_ATARI: dict[str, Any] = {name: value for name, value in QRDQN_ATARI.items() 
 # Dopamine, jax/agents/quantile/configs/quantile.gin and implicit_quantile.gin: beside its DQN's numbers, three-step returns for
 # both; for quantiles also prioritized replay (there the priority is the root of the loss, and beta stays 0.5).
 DOPAMINE_QRDQN: dict[str, Any] = {
-    **{name: value for name, value in DOPAMINE_DQN.items() if name != "kappa"}, "lr": 5e-5, "optimizer_eps": 3.125e-4,
-    "quantiles": 200, "n_step": 3, "per_alpha": 0.5, "per_beta": 0.5,
+    **{name: value for name, value in DOPAMINE_DQN.items() if name not in ("kappa", "init")},
+    "lr": 5e-5, "optimizer_eps": 3.125e-4, "quantiles": 200, "n_step": 3, "per_alpha": 0.5, "per_beta": 0.5,
 }  # fmt: skip
 DOPAMINE_IQN: dict[str, Any] = {
     name: value for name, value in DOPAMINE_QRDQN.items() if name not in ("quantiles", "per_alpha", "per_beta")
