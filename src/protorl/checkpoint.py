@@ -157,8 +157,8 @@ class Checkpoints:
                 self.notify(f"skipping the damaged checkpoint {self.folder / name}: {problem}")
                 continue
             if rows is not None:
-                for segment in segments:
-                    rows.restore_rows(segment)
+                for path in segments:  # one after the other: mapped pages count as memory
+                    rows.restore_rows(_open(path, mapped=True))
             self._segments = [] if rows is None else manifest["segments"]
             self._marks = None if rows is None else manifest["marks"]
             self._lineage = everything[: everything.index(name) + 1]
@@ -240,22 +240,22 @@ class Checkpoints:
         _sync_folder(self.folder)
         return final.name
 
-    def _read(self, name: str, with_rows: bool) -> tuple[State, State, list[State]]:
-        """A checkpoint's manifest, state and row segments, verified. Raises _DamagedError."""
+    def _read(self, name: str, with_rows: bool) -> tuple[State, State, list[Path]]:
+        """A checkpoint's manifest, its state and the files of its row segments, verified. Raises _DamagedError."""
         manifest = self._manifest(name)
         segments = manifest["segments"] if with_rows else []
         files = [(self.folder / name / "state.pt", manifest["files"]["state.pt"])]
         files += [(self.folder / "rows" / segment["file"], segment) for segment in segments]
         for path, entry in files:
             _verify(path, entry)
+        (state_file, _), *pieces = files
         try:
-            # Rows are copied into the memory at once: mapped, they never exist twice. The state is kept, so it is read.
-            state, *pieces = (
-                decode(torch.load(path, map_location="cpu", weights_only=True, mmap=i > 0)) for i, (path, _) in enumerate(files)
-            )
+            state = _open(state_file, mapped=False)
+            for path, _ in pieces:
+                _open(path, mapped=True)
         except Exception as error:
             raise _DamagedError(f"PyTorch cannot read it ({type(error).__name__}: {error})") from error
-        return manifest, state, pieces
+        return manifest, state, [path for path, _ in pieces]
 
     def _manifest(self, name: str) -> State:
         path = self.folder / name / "manifest.json"
@@ -316,6 +316,12 @@ def encode(node: Any, where: str = "state") -> Any:
         f"a checkpoint cannot hold {where}, of type {kind}: "
         "use tensors, arrays of numbers, numbers, strings, None, lists, tuples and dicts with str or int keys"
     )
+
+
+def _open(path: Path, mapped: bool) -> State:
+    """The tree in a file. Mapped, its tensors are read when they are used: rows that are copied never exist twice."""
+    tree: State = decode(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
+    return tree
 
 
 def decode(node: Any) -> Any:

@@ -282,6 +282,16 @@ def test_unknown_columns_name_the_known_ones() -> None:
         _ = memory.sample().logp
 
 
+def test_memory_that_is_given_back_keeps_its_contents(tmp_path) -> None:
+    numbers = torch.arange(3_000_000, dtype=torch.int64)
+    torch.save(numbers, tmp_path / "numbers.pt")
+    mapped = torch.load(tmp_path / "numbers.pt", mmap=True, weights_only=True)
+    for tensor in (numbers.clone(), mapped, mapped[100_003:], mapped[:3], mapped[:0]):
+        before = tensor.clone()
+        transfer.page_out(tensor)
+        assert torch.equal(tensor, before)
+
+
 @pytest.mark.parametrize("sampler", [Uniform, Prioritized, lambda: Minibatches(2)])
 @pytest.mark.parametrize("stack", [1, 4])
 def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -> None:

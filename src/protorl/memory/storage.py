@@ -18,9 +18,11 @@ import torch
 
 from protorl.memory.kernels import append_rows, stack_rows
 from protorl.memory.tables import DeviceTable, Table, in_main_memory, row_bytes
-from protorl.memory.transfer import send
+from protorl.memory.transfer import page_out, send
 from protorl.types import Array, ArraySpec, Columns, Field, ProtoRLError, State, Step, tree_leaves, tree_map
 
+AT_ONCE = 10_000
+"""Rows restored before the pages that they came from are given back."""
 BOOK = np.dtype([("reward", np.float32), ("discount", np.float32), ("side", np.int32), ("age", np.int32)])
 """A row's numbers, side by side. side: where its final observation lies, -1: the episode goes on; age: steps since it began."""
 
@@ -308,7 +310,10 @@ class Storage:
             self.book["side"][ends] = self.free[self.free_count : self.free_count + len(ends)]
             self.side_row[self.book["side"][ends]] = ends
             for table, obs, final_obs in zip(self.leaves, part["obs"], part["final_obs"]):
-                table.write(slots, obs.numpy())
+                for begin in range(0, len(slots), AT_ONCE):
+                    piece = obs[begin : begin + AT_ONCE]
+                    table.write(slots[begin : begin + AT_ONCE], piece.numpy())
+                    page_out(piece)
                 table.write(self.final_rows(slots), final_obs.numpy())
             for name, table in self.tables.items():
                 table.write(slots, part["tables"][name].numpy())

@@ -1,7 +1,13 @@
-"""Arrays to a device, many of them in one transfer: on a GPU a transfer costs more than what it carries."""
+"""Arrays to a device, many of them in one transfer: on a GPU a transfer costs more than what it carries.
+
+And pages given back to the system.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +22,17 @@ TORCH_DTYPES: dict[np.dtype[Any], torch.dtype] = {
     np.dtype(name): getattr(torch, name)
     for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 }
+
+
+def page_out(tensor: torch.Tensor) -> None:
+    """Say that this memory is not needed for now. Linux then gives back pages that are mapped from a file, which would count as
+    the process's until the file is closed; contents stay as they are, in any kind of memory. Elsewhere nothing happens."""
+    if sys.platform != "linux" or tensor.device.type != "cpu":
+        return
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = tensor.data_ptr() + tensor.numel() * tensor.element_size() - begin
+    if size > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), 21)  # MADV_PAGEOUT; older kernels refuse
 
 
 def send(arrays: Sequence[Array], device: torch.device) -> list[torch.Tensor]:
