@@ -121,9 +121,12 @@ EXPERIMENTS = {
         "dqn", "MinAtar/SpaceInvaders-v0", "32.6 (training)", 32.6, MINATAR, 5, {"steps": 1_000_000, **AOT}),
     "pong-dqn": Experiment(
         "dqn", "ALE/Pong-v5", "−10.7 ± 7.2 at 1.25M, 6.3 ± 6.5 at 2.5M (training)", None, DOPAMINE_PONG, 1,
-        {"protocol": "machado", "num_envs": 8, "steps": 2_500_000, "eval_episodes": 5}),
+        {"protocol": "machado", "num_envs": 8, "steps": 2_500_000, "eval_episodes": 5, "init": "default"}),
     "breakout-dqn": Experiment(
         "dqn", "ALE/Breakout-v5", "6.5 ± 0.1 (training, 250k to 500k)", None, DOPAMINE_ATARI, 1, ATARI_500K),
+    "breakout-dqn-default-init": Experiment(
+        "dqn", "ALE/Breakout-v5", "6.5 ± 0.1 (training, 250k to 500k)", None, DOPAMINE_ATARI, 1,
+        {**ATARI_500K, "init": "default"}),
     "freeway-qr-dqn": Experiment(
         "qr-dqn", "ALE/Freeway-v5", "26.0 ± 0.9 (training, 250k to 500k)", None, DOPAMINE_ATARI, 1, ATARI_500K),
     "pong-ppo": Experiment("ppo", "ALE/Pong-v5", "20.4 ± 0.2 at 10M (training)", None, CLEANRL_PONG, 1),
