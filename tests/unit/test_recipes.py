@@ -168,10 +168,8 @@ def test_the_variants_of_dqn_differ_as_their_papers_do() -> None:
     agents: list[Any] = [
         prl.recipes.DQN(env="ALE/Pong-v5", protocol=p, threads=1).build_agent(IMAGE) for p in ("nature", "machado")
     ]
-    assert [bool(agent.network.head.layers[0].bias.any()) for agent in agents] == [
-        True,
-        False,
-    ]  # Dopamine's networks begin with zero biases
+    biased = [bool(agent.network.head.layers[0].bias.any()) for agent in agents]
+    assert biased == [True, False]  # Dopamine's networks begin with zero biases
 
 
 @pytest.mark.parametrize("base", ["auto", "mlp"])

@@ -47,12 +47,14 @@ class Traced:
         if self.size is None:
             self.size = len(batch)
             self.prepare(batch)
-        if self.run is not None and len(batch) != self.size and not self.warned:
-            self.warned = True
-            logging.getLogger("protorl").info(
-                f"{self.method} stays eager for batches of {len(batch)}: it began with {self.size}"
-            )
-        if self.run is None or len(batch) != self.size:
+        if self.run is None:
+            return self.eager(batch)
+        if len(batch) != self.size:
+            if not self.warned:
+                self.warned = True
+                logging.getLogger("protorl").info(
+                    f"{self.method} stays eager for batches of {len(batch)}: it began with {self.size}"
+                )
             return self.eager(batch)
         drawn = [draw() for draw in self.draws]
         priority, *metrics = self.run([*self.state, *[batch.columns[name] for name in self.columns], *drawn])

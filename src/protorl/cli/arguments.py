@@ -46,10 +46,6 @@ class Train:
     set: Set = ()
     """Any field of the recipe, as often as needed: --set lr=1e-3 --set widths=64,64; --lr 1e-3 is the same."""
 
-    def __post_init__(self) -> None:
-        if self.protocol is not None:  # one --set among others, so that whatever hands those on hands it on too
-            self.set = (f"protocol={self.protocol}", *self.set)
-
     def run(self) -> int:
         from protorl.cli import commands
 
@@ -185,10 +181,10 @@ def parse(argv: Sequence[str]) -> Command:
     """The command that `argv` describes; exits with usage where it describes none."""
     if len(argv) > 2 and argv[0] == "train" and not argv[1].startswith("-"):
         argv = fields_as_settings(argv)
-    if len(argv) > 2 and argv[0] == "train" and not argv[1].startswith("-") and {"-h", "--help"} & set(argv):
-        from protorl.cli.commands import describe
+        if {"-h", "--help"} & set(argv):
+            from protorl.cli.commands import describe
 
-        Train.__doc__ = describe(list(argv[1:]))
+            Train.__doc__ = describe(list(argv[1:]))
     command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="protorl",

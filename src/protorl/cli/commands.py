@@ -46,7 +46,8 @@ def build_recipe(arguments: Train) -> Any:
     from protorl.recipes.running import find_recipe
 
     cls = find_recipe(arguments.recipe)
-    typed = {name: value for name in ("env", "steps", "num_envs", "device") if (value := getattr(arguments, name)) is not None}
+    names = ("env", "steps", "num_envs", "device", "protocol")
+    typed = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     return cls(**{"seed": arguments.seed, **typed, **parse_settings(cls, list(arguments.set))})
 
 
