@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from protorl.types import ActionSpec, ArraySpec, Columns, Field, Step
+from protorl.data import ActionSpec, ArraySpec, Columns, Field, Step
 
 ACTION = ActionSpec("discrete", (), np.dtype(np.int64), n=4)
 

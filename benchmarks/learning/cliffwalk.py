@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 import protorl as prl
+from protorl.data import Array, State
 from protorl.memory.samplers import Window
-from protorl.types import Array, State
 
 RESULTS = Path(__file__).parent / "results"
 STEP_SIZE, ENOUGH = 0.25, 1e-3

@@ -35,7 +35,7 @@ import torch
 from run import RESULTS, machine
 
 import protorl as prl
-from protorl.types import ActionSpec, Array, ArraySpec, Columns, Step
+from protorl.data import ActionSpec, Array, ArraySpec, Columns, Step
 
 ENVS, EPISODE = 8, 2_000
 FRAME = (84, 84)

@@ -188,7 +188,7 @@ class ProtoRL:
         import torch
 
         import protorl as prl
-        from protorl.types import ActionSpec, ArraySpec, Columns, Step
+        from protorl.data import ActionSpec, ArraySpec, Columns, Step
 
         self.rows, self.step = rows, Step
         self.priority = torch.from_numpy(rows.priority)

@@ -28,8 +28,8 @@ from with_protorl import recipe
 
 import protorl as prl
 from protorl.accelerate import accelerate, graph
+from protorl.data import ActionSpec, ArraySpec
 from protorl.networks import FlatParameters
-from protorl.types import ActionSpec, ArraySpec
 
 Call = Callable[[], Any]
 

@@ -22,8 +22,22 @@ if TYPE_CHECKING:
         Rainbow,
     )
     from protorl.checkpoint import Checkpoints
+    from protorl.data import (
+        Act,
+        ActionSpec,
+        ArraySpec,
+        Batch,
+        Columns,
+        Constant,
+        EnvSpec,
+        Field,
+        Linear,
+        ProtoRLError,
+        Step,
+        Update,
+    )
     from protorl.envs import from_vector, make_env, make_vec_envs
-    from protorl.loops import Evaluation, Monitor, Run, evaluate, train
+    from protorl.loops import Evaluation, Monitor, evaluate, train
     from protorl.memory import (
         All,
         Minibatches,
@@ -76,20 +90,7 @@ if TYPE_CHECKING:
     )
     from protorl.recipes import Recipe, hp
     from protorl.recipes.running import load
-    from protorl.types import (
-        Act,
-        ActionSpec,
-        ArraySpec,
-        Batch,
-        Columns,
-        Constant,
-        EnvSpec,
-        Field,
-        Linear,
-        ProtoRLError,
-        Step,
-        Update,
-    )
+    from protorl.runs import Run
 
 __version__ = "0.1.0"
 
@@ -99,7 +100,8 @@ _HOME = {
     "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
-    "loops": ("Evaluation", "Monitor", "Run", "evaluate", "train"),
+    "loops": ("Evaluation", "Monitor", "evaluate", "train"),
+    "runs": ("Run",),
     "memory": (
         "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "SumTree", "Uniform",
         "plan_memory",
@@ -115,7 +117,7 @@ _HOME = {
     ),
     "recipes": ("Recipe", "hp"),
     "recipes.running": ("load",),
-    "types": (
+    "data": (
         "Act", "ActionSpec", "ArraySpec", "Batch", "Columns", "Constant", "EnvSpec", "Field", "Linear", "ProtoRLError",
         "Step", "Update",
     ),

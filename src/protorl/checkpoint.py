@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from protorl.types import ProtoRLError, State
+from protorl.data import ProtoRLError, State
 
 FORMAT = 1
 TEMPORARY = ".tmp-"

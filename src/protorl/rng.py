@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from protorl.types import Array, State
+from protorl.data import Array, State
 
 
 def seed_sequence(root: int, *name: str | int) -> np.random.SeedSequence:

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from protorl.loops import Run
 from protorl.recipes import running
+from protorl.runs import Run
 
 
 def countdown(n: int, function: Any) -> Any:

@@ -18,10 +18,10 @@ import torch
 
 import protorl as prl
 from protorl.checkpoint import Checkpoints
-from protorl.logging import read_metrics
-from protorl.loops import Run
+from protorl.data import Batch
 from protorl.recipes import RECIPES, running
-from protorl.types import Batch
+from protorl.runs import Run
+from protorl.runs.log import read_metrics
 from tests.contract.cases import small
 from tests.contract.test_resume import assert_equal, final_state
 

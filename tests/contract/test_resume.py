@@ -16,8 +16,8 @@ import torch
 
 import protorl as prl
 from protorl.checkpoint import Checkpoints
-from protorl.loops import Interrupted, Run
 from protorl.recipes import RECIPES, running
+from protorl.runs import Interrupted, Run
 from tests.contract.cases import small
 
 SMALL: dict[str, Any] = {

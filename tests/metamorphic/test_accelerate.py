@@ -10,8 +10,8 @@ import torch
 
 import protorl as prl
 from protorl.accelerate import accelerate
+from protorl.data import ActionSpec, ArraySpec, Batch
 from protorl.policies.draws import as_numpy
-from protorl.types import ActionSpec, ArraySpec, Batch
 
 ACTION = ActionSpec("discrete", (), np.dtype(np.int64), n=5)
 VECTOR = ArraySpec((6,), np.dtype(np.float32))

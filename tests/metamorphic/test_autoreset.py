@@ -10,10 +10,10 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from protorl.data import tree_map
 from protorl.envs import from_vector, make_vec_envs
 from protorl.envs.probes import Counter
 from protorl.envs.sync import SyncEnv
-from protorl.types import tree_map
 
 LENGTHS = (3, 5)
 

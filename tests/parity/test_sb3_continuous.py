@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import protorl as prl
 from protorl import agents
-from protorl.types import Batch
+from protorl.data import Batch
 
 pytest.importorskip("stable_baselines3", reason="parity needs stable-baselines3")
 

@@ -10,6 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from protorl.checkpoint import decode, encode
+from protorl.data import ActionSpec, ArraySpec, ProtoRLError
+from protorl.moments import RunningMeanStd
 from protorl.networks import (
     MLP,
     ActorCritic,
@@ -27,8 +29,6 @@ from protorl.networks import (
     clone,
 )
 from protorl.policies import Categorical
-from protorl.statistics import RunningMeanStd
-from protorl.types import ActionSpec, ArraySpec, ProtoRLError
 
 OBS = ArraySpec((6,), np.dtype("float32"))
 CHOICES = ActionSpec("discrete", (), np.dtype("int64"), n=4)

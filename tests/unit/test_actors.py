@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import protorl as prl
-from protorl.types import Act
+from protorl.data import Act
 
 
 class Counting:

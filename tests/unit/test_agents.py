@@ -12,8 +12,8 @@ from torch import Tensor, tensor
 from torch.testing import assert_close
 
 import protorl as prl
+from protorl.data import ActionSpec, ArraySpec, Batch, EnvSpec, Update
 from protorl.networks import Network, Optimizer
-from protorl.types import ActionSpec, ArraySpec, Batch, EnvSpec, Update
 
 FAMILY = [prl.DQN, prl.DoubleDQN, prl.MunchausenDQN]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from protorl.cli.plot import human_report, plot, read_runs
+from protorl.data import ProtoRLError
 from protorl.papers.atari57 import SCORES, game_of, human_normalised
-from protorl.types import ProtoRLError
 from tests.unit.test_plot import make_run
 
 

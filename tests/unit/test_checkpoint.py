@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from protorl.checkpoint import Checkpoints, _digest, atomic_write, decode, encode
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 
 class Lanes:

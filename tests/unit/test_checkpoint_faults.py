@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from protorl.checkpoint import Checkpoints, atomic_write
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 CALLS = ["open", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir"]
 

@@ -15,9 +15,9 @@ from torch.testing import assert_close
 
 import protorl as prl
 from protorl import agents
+from protorl.data import ActionSpec, ArraySpec, Batch, EnvSpec
 from protorl.policies import GaussianNoise
 from protorl.recipes import RECIPES
-from protorl.types import ActionSpec, ArraySpec, Batch, EnvSpec
 
 NAMES = ["ddpg", "td3", "sac"]
 ROWS, OBS, ACTIONS = 6, 3, 2

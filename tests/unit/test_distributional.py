@@ -11,8 +11,8 @@ from torch import Tensor, tensor
 from torch.testing import assert_close
 
 import protorl as prl
+from protorl.data import Batch
 from protorl.networks import FlatParameters, Network, chosen
-from protorl.types import Batch
 from tests.unit.test_agents import Descent, spec
 
 A, B, S = 3, 7, 4  # actions, examples, numbers in an observation

@@ -14,10 +14,10 @@ import torch
 from protorl.accelerate import MODES
 from protorl.cli import doctor as module
 from protorl.cli.doctor import EXTRAS, doctor, examine, random_actions, recommend
+from protorl.data import ActionSpec, ArraySpec, EnvSpec, ProtoRLError
 from protorl.recipes import RECIPES, measure
 from protorl.recipes.fields import parse_settings
 from protorl.recipes.measure import per_second, smaller
-from protorl.types import ActionSpec, ArraySpec, EnvSpec, ProtoRLError
 
 
 @pytest.fixture(scope="module")

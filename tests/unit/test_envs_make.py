@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from protorl.data import ProtoRLError
 from protorl.envs import AtariProtocol, SyncEnv, make_env, make_vec_envs
 from protorl.envs.adapter import AdaptedEnv
 from protorl.envs.native import CartPoleRows
 from protorl.envs.probes import PROBES, Counter
-from protorl.types import ProtoRLError
 
 # Which backend -------------------------------------------------------------------------------------------------------
 

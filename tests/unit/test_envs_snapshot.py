@@ -11,8 +11,8 @@ import torch
 from gymnasium import spaces
 
 from protorl import rng
+from protorl.data import ProtoRLError, tree_leaves
 from protorl.envs import FrameStack, NormalizeObservation, NormalizeReward, TimeAware, make_vec_envs, snapshot
-from protorl.types import ProtoRLError, tree_leaves
 
 
 def through_disk(state):

@@ -12,12 +12,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from protorl import rng
+from protorl.data import ProtoRLError
 from protorl.envs import Episode, from_vector, make_vec_envs
 from protorl.envs.native import CartPoleRows
 from protorl.envs.probes import Counter
 from protorl.envs.spec import ActionEdge, action_spec, canonical, obs_spec
 from protorl.envs.sync import SyncEnv
-from protorl.types import ProtoRLError
 
 
 class Fake(gymnasium.Env):

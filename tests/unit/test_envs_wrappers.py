@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
+from protorl.data import ProtoRLError
 from protorl.envs import (
     FrameStack,
     NormalizeObservation,
@@ -18,8 +19,7 @@ from protorl.envs import (
     make_vec_envs,
 )
 from protorl.envs.probes import Chain, Counter, GaussianBandit, MaximizationBias, NoiseCorridor
-from protorl.statistics import RunningMeanStd
-from protorl.types import ProtoRLError
+from protorl.moments import RunningMeanStd
 
 # Frames and time ---------------------------------------------------------------------------------------------------------
 

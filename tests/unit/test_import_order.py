@@ -18,20 +18,20 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # part -> the parts of protorl it may import, besides itself
 ALLOWED: dict[str, set[str]] = {
     "functional": set(),
-    "types": set(),
-    "rng": {"types"},
-    "statistics": {"types"},
+    "data": set(),
+    "rng": {"data"},
+    "moments": {"data"},
     "jit": set(),
-    "networks": {"functional", "types", "rng", "statistics"},
-    "policies": {"functional", "types", "rng", "jit"},
-    "memory": {"functional", "types", "rng", "jit"},
-    "agents": {"functional", "networks", "policies", "types"},
-    "envs": {"types", "rng", "statistics", "jit"},
-    "actors": {"types", "rng", "memory"},
-    "checkpoint": {"types", "rng"},
-    "logging": {"types"},
-    "accelerate": {"functional", "networks", "types", "jit"},
-    "loops": {"types", "actors", "memory", "checkpoint", "logging"},
+    "networks": {"functional", "data", "rng", "moments"},
+    "policies": {"functional", "data", "rng", "jit"},
+    "memory": {"functional", "data", "rng", "jit"},
+    "agents": {"functional", "networks", "policies", "data"},
+    "envs": {"data", "rng", "moments", "jit"},
+    "actors": {"data", "rng", "memory"},
+    "checkpoint": {"data", "rng"},
+    "accelerate": {"functional", "networks", "data", "jit"},
+    "loops": {"data", "actors", "memory"},
+    "runs": {"data", "loops", "checkpoint"},
 }
 BELOW = set(ALLOWED)
 ALLOWED["recipes"] = BELOW
@@ -40,7 +40,7 @@ ALLOWED["cli"] = BELOW | {"recipes", "papers"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = BELOW | {"recipes"}
 
-FOREIGN_ONLY = {"functional": {"torch"}, "types": {"torch", "numpy"}, "rng": {"torch", "numpy"}, "jit": {"numba"}}
+FOREIGN_ONLY = {"functional": {"torch"}, "data": {"torch", "numpy"}, "rng": {"torch", "numpy"}, "jit": {"numba"}}
 ONLY_IN_ENVS = {"gymnasium", "pettingzoo", "ale_py", "envpool", "mujoco", "Box2D", "minigrid", "mpe2"}
 
 

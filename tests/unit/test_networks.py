@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from protorl.data import ActionSpec, ArraySpec, EnvSpec, ProtoRLError
 from protorl.networks import (
     MLP,
     Adam,
@@ -29,7 +30,6 @@ from protorl.networks import (
     clone,
 )
 from protorl.rng import torch_stream
-from protorl.types import ActionSpec, ArraySpec, EnvSpec, ProtoRLError
 
 VECTOR = ArraySpec((4,), np.dtype("float32"))
 PIXELS = ArraySpec((4, 84, 84), np.dtype("uint8"))

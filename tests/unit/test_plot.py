@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from protorl.cli.plot import _moving_average, bootstrap_interval, plot
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 
 def make_run(folder, seed=0, recipe="dqn", env="CartPole-v1", points=20, last=1000, level=0.0, **settings):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from protorl.data import ActionSpec, Constant, Linear, ProtoRLError
 from protorl.networks import QOut
 from protorl.policies import Categorical, EpsilonGreedy, Greedy, Warmup, apex_epsilons
-from protorl.types import ActionSpec, Constant, Linear, ProtoRLError
 
 ACTION = ActionSpec("discrete", (), np.dtype("int64"), n=4)
 BOX = ActionSpec("box", (2, 3), np.dtype("float32"))

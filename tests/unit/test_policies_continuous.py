@@ -10,9 +10,9 @@ from torch import tensor
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.testing import assert_close
 
+from protorl.data import ActionSpec, ProtoRLError
 from protorl.networks import BetaOut, DeterministicOut, GaussianOut
 from protorl.policies import Beta, Categorical, Gaussian, GaussianNoise, NoisyDeterministic, OUNoise, SquashedGaussian, Warmup
-from protorl.types import ActionSpec, ProtoRLError
 
 BOX = ActionSpec("box", (3,), np.dtype("float32"))
 ONE = ActionSpec("box", (1,), np.dtype("float32"))

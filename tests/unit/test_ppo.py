@@ -17,11 +17,11 @@ from torch.testing import assert_close
 import protorl as prl
 from protorl.accelerate import accelerate
 from protorl.agents import PPO
+from protorl.data import Batch
 from protorl.envs.probes import Counter
 from protorl.memory import Rollout
 from protorl.networks import ActorCritic, CategoricalHead, ValueHead
 from protorl.policies import Categorical
-from protorl.types import Batch
 from tests.contract.test_resume import assert_equal
 from tests.unit.test_agents import Descent, spec
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from protorl.data import Linear, ProtoRLError
 from protorl.memory import NStep, Prioritized, Replay, SumTree
-from protorl.types import Linear, ProtoRLError
 from tests.streams import Stream, columns
 
 

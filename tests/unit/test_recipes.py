@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import protorl as prl
-from protorl.logging import read_metrics
+from protorl.data import ActionSpec, ArraySpec, EnvSpec
 from protorl.recipes import RECIPES, measure, presets, running
 from protorl.recipes.fields import parse_settings, table
 from protorl.recipes.presets import preset
-from protorl.types import ActionSpec, ArraySpec, EnvSpec
+from protorl.runs.log import read_metrics
 
 IMAGE = EnvSpec(
     "image",

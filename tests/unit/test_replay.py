@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from protorl.data import ArraySpec, Columns, Field, ProtoRLError, tree_map
 from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory, storage, tables, transfer
-from protorl.types import ArraySpec, Columns, Field, ProtoRLError, tree_map
 from tests.streams import ACTION, TAG, ListMemory, Stream, columns
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from protorl.data import Batch, Columns, ProtoRLError, Step, tree_leaves, tree_map
 from protorl.functional import gae
 from protorl.memory import All, Minibatches, Prioritized, Rate, Replay, Rollout
-from protorl.types import Batch, Columns, ProtoRLError, Step, tree_leaves, tree_map
 from tests.streams import TAG, Stream, columns
 
 GAMMA = 0.9

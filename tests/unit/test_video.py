@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from protorl.cli.video import write_video
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 
 def frames(n=6, height=33, width=47):

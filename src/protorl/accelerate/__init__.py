@@ -9,7 +9,7 @@ from protorl.accelerate.compiled import Compiled
 from protorl.accelerate.cuda_graphs import CudaGraph, CudaGraphInference
 from protorl.accelerate.inference import numpy_inference
 from protorl.accelerate.precision import Rounded
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 MODES = ("auto", "eager", "compiled", "aot", "cudagraphs")
 PRECISIONS = ("float32", "bf16")

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from protorl.accelerate.graph import Run, Traced, compiling, trace
 from protorl.accelerate.precision import BFloat16Products, Rounded
 from protorl.accelerate.subnormals import Flushed
+from protorl.data import Obs, ProtoRLError
 from protorl.networks import (
     ActorCritic,
     BetaHead,
@@ -34,7 +35,6 @@ from protorl.networks import (
     QuantileHead,
     ValueHead,
 )
-from protorl.types import Obs, ProtoRLError
 
 
 class AheadOfTime(Traced):

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from protorl.accelerate.compiled import Compiled
 from protorl.accelerate.graph import Tensors, kept_randomness
 from protorl.accelerate.precision import BFloat16Products, Rounded
-from protorl.types import Array, Batch, Obs, Update
+from protorl.data import Array, Batch, Obs, Update
 
 WARM_UP = 3
 

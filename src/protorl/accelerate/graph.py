@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from protorl.accelerate.small import SmallProducts
+from protorl.data import Batch, Update
 from protorl.networks import FlatParameters, Optimizer
-from protorl.types import Batch, Update
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 Draw = Callable[[], Tensor]

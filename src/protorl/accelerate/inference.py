@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from protorl.accelerate.kernels import WORTH, relu_layers
+from protorl.data import Array, Obs
 from protorl.networks import (
     MLP,
     ActorCritic,
@@ -32,7 +33,6 @@ from protorl.networks import (
     ValueHead,
     ValueOut,
 )
-from protorl.types import Array, Obs
 
 
 def numpy_inference(network: nn.Module) -> Callable[[Obs, bool], Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from protorl.types import Act, Obs, State, Step
+from protorl.data import Act, Obs, State, Step
 
 
 class Acts(Protocol):

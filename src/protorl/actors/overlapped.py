@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from protorl.actors.local import Acts, LocalActors
-from protorl.types import State, Step
+from protorl.data import State, Step
 
 
 class OverlappedActors(LocalActors):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from protorl.data import Act, Batch, Columns, EnvSpec, Obs, State, Stateful, Step, TensorObs, Update, tree_map
 from protorl.networks import ActorCritic
-from protorl.types import Act, Batch, Columns, EnvSpec, Obs, State, Stateful, Step, TensorObs, Update, tree_map
 
 
 class Agent:

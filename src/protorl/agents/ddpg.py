@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from protorl.agents.agent import Agent
+from protorl.data import Batch, ProtoRLError, Step, Update
 from protorl.functional import td_target
 from protorl.networks import ActorCritic, FlatParameters, Optimizer, clone
-from protorl.types import Batch, ProtoRLError, Step, Update
 
 
 class DDPG(Agent):

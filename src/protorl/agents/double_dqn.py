@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 
 from protorl.agents.dqn import DQN
+from protorl.data import Batch
 from protorl.functional import double_q
-from protorl.types import Batch
 
 
 class DoubleDQN(DQN):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 
 from protorl.agents.agent import Agent
+from protorl.data import Batch, ProtoRLError, Schedule, Update
 from protorl.functional import huber, pick, td_target
 from protorl.networks import FlatParameters, Network, Optimizer, clone
 from protorl.policies import Policy
-from protorl.types import Batch, ProtoRLError, Schedule, Update
 
 
 class DQN(Agent):

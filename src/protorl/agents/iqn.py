@@ -18,10 +18,10 @@ from torch import Tensor
 from protorl.agents.agent import as_tensor
 from protorl.agents.dqn import DQN
 from protorl.agents.qr_dqn import refuse_infinite
+from protorl.data import Batch, Obs, ProtoRLError, TensorObs, Update, tree_leaves
 from protorl.functional import quantile_huber, td_target
 from protorl.networks import QuantileOut, chosen
 from protorl.policies.draws import Draws
-from protorl.types import Batch, Obs, ProtoRLError, TensorObs, Update, tree_leaves
 
 
 class IQN(DQN):

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from protorl.agents.dqn import DQN
+from protorl.data import Batch, ProtoRLError
 from protorl.functional import munchausen_bonus, pick, soft_value, td_target
-from protorl.types import Batch, ProtoRLError
 
 
 class MunchausenDQN(DQN):

@@ -16,11 +16,7 @@ import torch
 from torch import nn
 
 from protorl.agents.agent import Agent
-from protorl.functional import clipped_surrogate, clipped_value_error, gae, kl_estimate, standardise
-from protorl.networks import ActorCritic, ObsScaler, Optimizer, ReturnScaler
-from protorl.policies import Stochastic
-from protorl.policies.draws import as_numpy
-from protorl.types import (
+from protorl.data import (
     Act,
     Batch,
     Columns,
@@ -33,6 +29,10 @@ from protorl.types import (
     as_schedule,
     tree_map,
 )
+from protorl.functional import clipped_surrogate, clipped_value_error, gae, kl_estimate, standardise
+from protorl.networks import ActorCritic, ObsScaler, Optimizer, ReturnScaler
+from protorl.policies import Stochastic
+from protorl.policies.draws import as_numpy
 
 
 class PPO(Agent):

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from protorl.agents.dqn import DQN
+from protorl.data import Batch, ProtoRLError
 from protorl.functional import quantile_huber, quantile_levels, td_target
 from protorl.networks import chosen
-from protorl.types import Batch, ProtoRLError
 
 
 class QRDQN(DQN):

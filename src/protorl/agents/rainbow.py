@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 
 from protorl.agents.dqn import DQN
+from protorl.data import Batch
 from protorl.functional import categorical_kl, categorical_projection
 from protorl.networks import chosen
-from protorl.types import Batch
 
 
 class Rainbow(DQN):

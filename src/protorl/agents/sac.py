@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from protorl.agents.agent import Agent
+from protorl.data import Batch, ProtoRLError, Update
 from protorl.functional import td_target
 from protorl.networks import ActorCritic, Adam, FlatParameters, Optimizer, clone
 from protorl.policies import SquashedGaussian
-from protorl.types import Batch, ProtoRLError, Update
 
 
 class Temperature(nn.Module):

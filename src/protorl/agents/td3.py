@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from protorl.agents.ddpg import DDPG
-from protorl.types import Batch, ProtoRLError, Update
+from protorl.data import Batch, ProtoRLError, Update
 
 
 class TD3(DDPG):

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except _errors() as error:
         return _report(error)
-    from protorl.loops import Interrupted
+    from protorl.runs import Interrupted
 
     try:
         return command.run()
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _errors() -> type[Exception]:
-    from protorl.types import ProtoRLError
+    from protorl.data import ProtoRLError
 
     return ProtoRLError
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 if TYPE_CHECKING:
     from protorl.cli.arguments import Eval, Plot, Resume, Train
@@ -155,7 +155,7 @@ def last_line(path: Path) -> str:
 
 
 def last_score(run_dir: Path) -> str:
-    from protorl.logging import read_metrics
+    from protorl.runs.log import read_metrics
 
     metrics = read_metrics(run_dir / "metrics.csv")
     for name in ("eval_return", "return"):

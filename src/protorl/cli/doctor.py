@@ -20,10 +20,10 @@ import numpy as np
 import psutil
 import torch
 
+from protorl.data import Array, EnvSpec, ProtoRLError
 from protorl.envs.make import BACKENDS
 from protorl.recipes.measure import Row, kept_threads, learning_speed, per_second, seconds_per_step
 from protorl.recipes.running import find_recipe
-from protorl.types import Array, EnvSpec, ProtoRLError
 
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "atari": ("Atari games", ("ale-py", "opencv-python-headless")),

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from protorl.logging import read_metrics
+from protorl.data import Array, ProtoRLError
 from protorl.papers.atari57 import human_normalised
-from protorl.types import Array, ProtoRLError
+from protorl.runs.log import read_metrics
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito: colour-blind safe
 DASHES = ["-", "--", "-.", ":"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from protorl.types import Array, ProtoRLError
+from protorl.data import Array, ProtoRLError
 
 
 def write_video(path: Path, frames: Iterable[Array], fps: float) -> Path:

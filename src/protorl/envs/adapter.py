@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from protorl.data import Array, EnvSpec, ObsSpec, ProtoRLError, State, Step, tree_leaves, tree_map
 from protorl.envs import snapshot
 from protorl.envs.kernels import settle
 from protorl.envs.spec import ActionEdge, canonical, obs_spec
 from protorl.envs.vector import Episode, HostedEnvs
-from protorl.types import Array, EnvSpec, ObsSpec, ProtoRLError, State, Step, tree_leaves, tree_map
 
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 

@@ -23,8 +23,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from protorl import rng
+from protorl.data import Array, ArraySpec, ProtoRLError, State
 from protorl.envs.snapshot import freeze, thaw
-from protorl.types import Array, ArraySpec, ProtoRLError, State
 
 INSTALL = 'Atari needs the ALE: pip install "protorl[atari]"'
 

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 
 def convert_space(space: Any) -> spaces.Space[Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from protorl.data import Array
 from protorl.jit import compiled
-from protorl.types import Array
 
 
 @compiled()

@@ -12,6 +12,7 @@ import gymnasium
 from gymnasium import wrappers as gym_wrappers
 from gymnasium.envs.registration import load_env_creator
 
+from protorl.data import ObsSpec, ProtoRLError
 from protorl.envs.adapter import AdaptedEnv
 from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
 from protorl.envs.compat import OldApi
@@ -20,7 +21,6 @@ from protorl.envs.spec import single_spec
 from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import VecEnv
 from protorl.envs.wrappers import Canonical, FrameStack
-from protorl.types import ObsSpec, ProtoRLError
 
 AnyEnv = gymnasium.Env[Any, Any]
 EnvLike = str | Callable[..., Any]

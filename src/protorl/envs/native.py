@@ -18,10 +18,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from protorl import rng
+from protorl.data import Array, ProtoRLError, State
 from protorl.envs import snapshot
 from protorl.envs.atari import AtariProtocol, LifeLoss
 from protorl.envs.kernels import cartpole_step
-from protorl.types import Array, ProtoRLError, State
 
 ENVPOOL_INSTALL = 'the envpool backend needs EnvPool: pip install "protorl[envpool]"'
 

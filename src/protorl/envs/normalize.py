@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from protorl.data import Array, ArraySpec, Obs, ProtoRLError, State, Step, tree_map
 from protorl.envs.snapshot import freeze, thaw
 from protorl.envs.vector import VecEnv, VecWrapper
-from protorl.statistics import RunningMeanStd
-from protorl.types import Array, ArraySpec, Obs, ProtoRLError, State, Step, tree_map
+from protorl.moments import RunningMeanStd
 
 
 class NormalizeObservation(VecWrapper):

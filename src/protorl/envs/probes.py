@@ -13,8 +13,8 @@ import numpy as np
 from gymnasium import spaces
 
 from protorl import rng
+from protorl.data import Array, State
 from protorl.envs.snapshot import freeze, thaw
-from protorl.types import Array, State
 
 Result = tuple[Array, float, bool, bool, dict[str, Any]]
 

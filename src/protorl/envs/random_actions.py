@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from protorl.data import Obs, ProtoRLError, Step
 from protorl.envs.vector import VecEnv, VecWrapper
 from protorl.rng import RowStreams
-from protorl.types import Obs, ProtoRLError, Step
 
 
 class RandomActions(VecWrapper):

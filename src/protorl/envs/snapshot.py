@@ -18,8 +18,8 @@ import torch
 from gymnasium import wrappers as gym_wrappers
 
 from protorl import rng
+from protorl.data import ProtoRLError, State
 from protorl.envs.compat import OldApi
-from protorl.types import ProtoRLError, State
 
 WRAPPER_MEMORY: dict[type, tuple[str, ...]] = {
     gym_wrappers.TimeLimit: ("_elapsed_steps",),

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import Wrapper, spaces
 from gymnasium.wrappers import TimeLimit
 
-from protorl.types import ActionSpec, Array, ArraySpec, ObsSpec, ProtoRLError, tree_map
+from protorl.data import ActionSpec, Array, ArraySpec, ObsSpec, ProtoRLError, tree_map
 
 Leaf = Callable[[Any], Array]
 SUPPORTED_OBS = "Box, Discrete, or a flat Dict of these"

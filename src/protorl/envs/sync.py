@@ -8,10 +8,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from protorl.data import EnvSpec, ProtoRLError, State, Step, tree_leaves, tree_map
 from protorl.envs import snapshot
 from protorl.envs.spec import ActionEdge, empty, single_spec
 from protorl.envs.vector import Episode, HostedEnvs
-from protorl.types import EnvSpec, ProtoRLError, State, Step, tree_leaves, tree_map
 
 
 class SyncEnv(HostedEnvs):

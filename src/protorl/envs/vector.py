@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from protorl import rng
+from protorl.data import Array, EnvSpec, Obs, ProtoRLError, State, Step
 from protorl.envs import snapshot
-from protorl.types import Array, EnvSpec, Obs, ProtoRLError, State, Step
 
 
 class Episode(NamedTuple):

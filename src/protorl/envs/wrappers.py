@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from protorl.data import ProtoRLError, State
 from protorl.envs.snapshot import freeze, thaw
 from protorl.envs.spec import canonical
-from protorl.types import ProtoRLError, State
 
 AnyEnv = gymnasium.Env[Any, Any]
 

@@ -2,7 +2,6 @@
 
 from protorl.loops.evaluate import Evaluation, evaluate
 from protorl.loops.monitor import Monitor
-from protorl.loops.run import Diverged, Interrupted, Run
 from protorl.loops.train import train
 
-__all__ = ["Diverged", "Evaluation", "Interrupted", "Monitor", "Run", "evaluate", "train"]
+__all__ = ["Evaluation", "Monitor", "evaluate", "train"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from protorl.types import Batch, Step, Update
+from protorl.data import Batch, Step, Update
 
 
 class Monitor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from protorl.data import ProtoRLError
 from protorl.loops.monitor import Monitor
-from protorl.types import ProtoRLError
 
 
 def train(agent: Any, memory: Any, actors: Any, *, steps: int, monitor: Monitor | None = None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protorl.types import ProtoRLError, State
+from protorl.data import ProtoRLError, State
 
 
 class Rate:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from protorl.data import Array, Batch, Columns, ProtoRLError, State, Step, tree_leaves, tree_map
 from protorl.memory.kernels import turnover
 from protorl.memory.rate import Rate
 from protorl.memory.samplers import Sampler, Uniform, Window
 from protorl.memory.storage import Storage
 from protorl.memory.transfer import send
 from protorl.memory.views import NStep, View
-from protorl.types import Array, Batch, Columns, ProtoRLError, State, Step, tree_leaves, tree_map
 
 
 class Replay:

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
+from protorl.data import Array, ProtoRLError, Schedule, State, as_schedule
 from protorl.memory.sumtree import SumTree
 from protorl.rng import generator, pack, unpack
-from protorl.types import Array, ProtoRLError, Schedule, State, as_schedule
 
 
 class Window:

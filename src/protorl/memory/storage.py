@@ -16,10 +16,10 @@ import numpy as np
 import psutil
 import torch
 
+from protorl.data import Array, ArraySpec, Columns, Field, ProtoRLError, State, Step, tree_leaves, tree_map
 from protorl.memory.kernels import append_rows, stack_rows
 from protorl.memory.tables import DeviceTable, Table, in_main_memory, row_bytes
 from protorl.memory.transfer import page_out, send
-from protorl.types import Array, ArraySpec, Columns, Field, ProtoRLError, State, Step, tree_leaves, tree_map
 
 AT_ONCE = 10_000
 """Rows restored before the pages that they came from are given back."""

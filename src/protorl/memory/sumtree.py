@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from protorl.data import Array
 from protorl.memory.kernels import min_tree_set, tree_find, tree_set
-from protorl.types import Array
 
 
 class SumTree:

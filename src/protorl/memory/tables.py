@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from protorl.data import Array, Field, ProtoRLError
 from protorl.memory.kernels import gather_pairs
 from protorl.memory.transfer import TORCH_DTYPES, send
-from protorl.types import Array, Field, ProtoRLError
 
 SMALL_ROW = 256
 """Bytes up to which NumPy gathers rows faster than torch (1 against 2.3 microseconds for 128 rows of 4 floats)."""

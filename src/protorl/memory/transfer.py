@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from protorl.types import Array
+from protorl.data import Array
 
 ALIGN = 16
 """Bytes: where numbers of another type may begin."""

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from protorl.data import Array, Batch, ProtoRLError, tree_map
 from protorl.memory.kernels import nstep_window
 from protorl.memory.samplers import Window
 from protorl.memory.storage import Storage
-from protorl.types import Array, Batch, ProtoRLError, tree_map
 
 
 class View(Protocol):

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from protorl.data import ActionSpec, ProtoRLError, TensorObs
 from protorl.networks.bases import Base
 from protorl.networks.layers import activation_layer
 from protorl.networks.network import Network
-from protorl.types import ActionSpec, ProtoRLError, TensorObs
 
 
 class ActorCriticOut(NamedTuple):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from protorl.data import ArraySpec, ObsSpec, ProtoRLError
 from protorl.networks.layers import Chain, activation_layer, dense, initialise
-from protorl.types import ArraySpec, ObsSpec, ProtoRLError
 
 
 class Base(nn.Module):

@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from protorl.data import EnvSpec, ObsSpec, ProtoRLError
 from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
 from protorl.networks.heads import C51Head, DuelingHead, Head, IQNHead, QHead, QuantileHead
 from protorl.networks.layers import unknown
 from protorl.networks.minatar import MinAtarCNN
 from protorl.networks.network import Network
 from protorl.networks.policy_heads import BetaHead, CategoricalHead, DeterministicHead, GaussianHead
-from protorl.types import EnvSpec, ObsSpec, ProtoRLError
 
 BASES: dict[str, type[Base]] = {"mlp": MLP, "nature": NatureCNN, "impala": ImpalaResNet, "minatar": MinAtarCNN}
 HEADS: dict[str, type[Head]] = {

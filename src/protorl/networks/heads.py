@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from protorl.data import ActionSpec, ProtoRLError
 from protorl.functional import quantile_levels
 from protorl.networks.layers import Chain, dense, linear
-from protorl.types import ActionSpec, ProtoRLError
 
 
 class QOut(NamedTuple):

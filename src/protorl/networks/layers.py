@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,

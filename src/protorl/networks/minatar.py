@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from protorl.data import ObsSpec, ProtoRLError
 from protorl.networks.bases import ArrayBase
 from protorl.networks.layers import dense, initialise
-from protorl.types import ObsSpec, ProtoRLError
 
 
 class MinAtarCNN(ArrayBase):

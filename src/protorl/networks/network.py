@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from protorl.data import TensorObs
 from protorl.networks.bases import Base
 from protorl.networks.heads import Head
-from protorl.types import TensorObs
 
 
 class Network(nn.Module):

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from protorl.types import ProtoRLError, State
+from protorl.data import ProtoRLError, State
 
 ALIGN = 16  # floats: every parameter starts on a 64-byte boundary, which vectorised and tensor-core kernels want
 

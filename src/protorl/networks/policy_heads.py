@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from protorl.data import ActionSpec, ProtoRLError
 from protorl.networks.heads import Head
-from protorl.types import ActionSpec, ProtoRLError
 
 
 class ValueOut(NamedTuple):

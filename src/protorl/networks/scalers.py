@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from protorl.data import Array, ArraySpec, ObsSpec, ProtoRLError, State
+from protorl.moments import RunningMeanStd
 from protorl.networks.bases import Base
-from protorl.statistics import RunningMeanStd
-from protorl.types import Array, ArraySpec, ObsSpec, ProtoRLError, State
 
 
 class ObsScaler(nn.Module):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TypeVar
 
-from protorl.types import Array, ProtoRLError
+from protorl.data import Array, ProtoRLError
 
 Score = TypeVar("Score", float, Array)
 

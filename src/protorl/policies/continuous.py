@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protorl.data import ActionSpec, Array, ProtoRLError, State
 from protorl.functional import (
     beta_entropy,
     beta_log_prob,
@@ -19,7 +20,6 @@ from protorl.functional import (
 from protorl.functional.densities import HALF_LOG_TAU
 from protorl.policies.draws import Draws, as_numpy, other_rows
 from protorl.rng import generator, pack, unpack
-from protorl.types import ActionSpec, Array, ProtoRLError, State
 
 
 def dimensions(action: ActionSpec, policy: str) -> int:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protorl.data import ActionSpec, Array, Constant, Linear, ProtoRLError, Schedule, State, as_schedule
 from protorl.functional import pick
 from protorl.policies.draws import Draws, as_numpy, discrete
 from protorl.policies.kernels import toss
-from protorl.types import ActionSpec, Array, Constant, Linear, ProtoRLError, Schedule, State, as_schedule
 
 
 class Policy(Protocol):

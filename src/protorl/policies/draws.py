@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from protorl.data import ActionSpec, Array, ProtoRLError, State
 from protorl.rng import RowStreams
-from protorl.types import ActionSpec, Array, ProtoRLError, State
 
 
 def as_numpy(values: Any) -> Array:

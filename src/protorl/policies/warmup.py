@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from protorl.data import ActionSpec, Array, ProtoRLError, State
 from protorl.policies.discrete import Policy
 from protorl.policies.draws import Draws
-from protorl.types import ActionSpec, Array, ProtoRLError, State
 
 
 class Warmup:

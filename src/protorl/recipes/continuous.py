@@ -9,12 +9,12 @@ import numpy as np
 
 from protorl import agents
 from protorl.agents import Agent
+from protorl.data import EnvSpec
 from protorl.networks import ActorCritic, Adam, Optimizer, QEnsemble, build_base, build_network
 from protorl.policies import GaussianNoise, NoisyDeterministic, OUNoise, Policy, SquashedGaussian, Warmup
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
-from protorl.types import EnvSpec
 
 
 class ActorCriticRecipe(OffPolicy):

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from protorl import agents
+from protorl.data import EnvSpec
 from protorl.networks import Network, build_network
 from protorl.recipes import presets
 from protorl.recipes.dqn import DQN
 from protorl.recipes.fields import hp
-from protorl.types import EnvSpec
 
 
 class Distributional(DQN):

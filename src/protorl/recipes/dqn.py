@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
+from protorl.data import EnvSpec, Linear, Schedule
 from protorl.networks import Adam, Network, Optimizer, RMSProp, TorchRMSProp, build_network
 from protorl.networks.layers import INITS, initialise
 from protorl.policies import EpsilonGreedy
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
-from protorl.types import EnvSpec, Linear, Schedule
 
 
 class DQN(OffPolicy):

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
 
 
 def hp(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from protorl.agents import Agent
+from protorl.data import EnvSpec, Linear
 from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
 from protorl.recipes.fields import hp
 from protorl.recipes.recipe import Recipe
-from protorl.types import EnvSpec, Linear
 
 
 class OffPolicy(Recipe):

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
+from protorl.data import EnvSpec, Linear, ProtoRLError, Schedule
 from protorl.memory import Minibatches, Rate, Replay, Rollout
 from protorl.networks import ActorCritic, Adam, Base, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
 from protorl.policies import Beta, Categorical, Gaussian, Stochastic
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.recipe import Recipe
-from protorl.types import EnvSpec, Linear, ProtoRLError, Schedule
 
 POLICIES: dict[str, type[Categorical | Gaussian | Beta]] = {"categorical": Categorical, "gaussian": Gaussian, "beta": Beta}
 

@@ -17,11 +17,11 @@ from protorl.accelerate import MODES, PRECISIONS
 from protorl.accelerate.subnormals import start_threads
 from protorl.actors import LocalActors, OverlappedActors
 from protorl.agents import Agent
+from protorl.data import ArraySpec, EnvSpec, ProtoRLError
 from protorl.envs import RandomActions, make_vec_envs
 from protorl.memory import Replay
 from protorl.recipes.fields import check, hints, hp, hp_field, unknown_field
 from protorl.recipes.presets import preset
-from protorl.types import ArraySpec, EnvSpec, ProtoRLError
 
 INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or td3"}
 """Recipes for each kind of action, for whoever chose one that does not fit."""

@@ -26,12 +26,13 @@ from protorl import rng
 from protorl.accelerate import accelerate, choose
 from protorl.agents import Agent
 from protorl.checkpoint import Checkpoints, atomic_write
-from protorl.loops import Evaluation, Run, evaluate, train
+from protorl.data import ProtoRLError
+from protorl.loops import Evaluation, evaluate, train
 from protorl.memory import Replay
 from protorl.recipes import RECIPES
 from protorl.recipes.measure import faster_device
 from protorl.recipes.recipe import Recipe
-from protorl.types import ProtoRLError
+from protorl.runs import Run
 
 CONFIG_FORMAT = 1
 ONLY_ON = {"aot": "cpu", "cudagraphs": "cuda"}

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from protorl.checkpoint import Checkpoints
-from protorl.logging import MetricsFile, Progress, RunningMeans, TensorBoardLog
+from protorl.runs.log import MetricsFile, Progress, RunningMeans, TensorBoardLog
 from protorl.loops.evaluate import Evaluation
 from protorl.loops.monitor import Monitor
-from protorl.types import Batch, ProtoRLError, State, Update
+from protorl.data import Batch, ProtoRLError, State, Update
 
 NEVER = 1 << 62
 

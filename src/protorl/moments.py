@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from protorl.types import Array, State
+from protorl.data import Array, State
 
 
 class RunningMeanStd:

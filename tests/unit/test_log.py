@@ -11,9 +11,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from protorl import logging
-from protorl.logging import MetricsFile, Progress, RunningMeans, TensorBoardLog, read_metrics
-from protorl.types import ProtoRLError
+from protorl.data import ProtoRLError
+from protorl.runs import log as logging
+from protorl.runs.log import MetricsFile, Progress, RunningMeans, TensorBoardLog, read_metrics
 
 
 def test_a_wide_table_with_columns_that_come_later(tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from protorl.types import Array, ProtoRLError
+from protorl.data import Array, ProtoRLError
 
 
 class MetricsFile:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from protorl import rng
-from protorl.types import (
+from protorl.data import (
     ActionSpec,
     ArraySpec,
     Batch,
