@@ -134,6 +134,50 @@ class Step(NamedTuple):
         return self.terminated | self.truncated
 
 
+class Seen(NamedTuple):
+    """What an agent acts on; every array has one row per lane (environment row).
+
+    `first` says where `obs` starts an episode; `action` and `reward` are the previous ones, zeros at `first`.
+    """
+
+    obs: Obs  # [N, *O]
+    first: Array  # [N] bool
+    action: Array  # [N, *A]
+    reward: Array  # [N] float32, or [N, ...] for teams
+
+
+class Chunk(NamedTuple):
+    """T >= 1 steps of some lanes, time-major: as `Step`, every array [T, n, ...].
+
+    `lanes` names the rows, numbered over all actors. What actors hand over to a memory.
+    """
+
+    obs: Obs  # [T, n, *O]
+    action: Array  # [T, n, *A]
+    reward: Array  # [T, n, ...]
+    discount: Array  # [T, n]
+    terminated: Array  # [T, n] bool
+    truncated: Array  # [T, n] bool
+    next_obs: Obs  # [T, n, *O]
+    first: Array  # [T, n] bool
+    valid: Array  # [T, n] bool
+    extras: Mapping[str, Array]  # [T, n, ...] each
+    lanes: Array  # [n] int64
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream of reward that an agent is paid: `batch.NAME` and `batch.NAME_discount` under the same view as the reward.
+
+    It reads the row's column of that name. gamma: discount per agent step. A stream that is not `episodic` flows on through
+    the ends of episodes.
+    """
+
+    name: str
+    gamma: float = 0.99
+    episodic: bool = True
+
+
 class Act(NamedTuple):
     """What an agent answers to observations: actions [N, *A], the next carry, and columns of its own."""
 
