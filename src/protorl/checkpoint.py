@@ -26,7 +26,7 @@ import torch
 
 from protorl.data import ProtoRLError, State
 
-FORMAT = 1
+FORMAT = 2
 TEMPORARY = ".tmp-"
 NUMPY = "__numpy__"  # marks a tensor that was, and comes back as, a NumPy array
 DIGEST_BYTES = 32

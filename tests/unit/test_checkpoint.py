@@ -302,7 +302,7 @@ def reseal(folder, **changes):
 def test_another_format_version_is_one_sentence_naming_both(tmp_path):
     two_checkpoints(tmp_path)
     reseal(tmp_path / "step-000000020", format=7, protorl="9.9")
-    with pytest.raises(ProtoRLError, match=r"format 7 \(ProtoRL 9.9\) and this ProtoRL \(.*\) reads format 1"):
+    with pytest.raises(ProtoRLError, match=r"format 7 \(ProtoRL 9.9\) and this ProtoRL \(.*\) reads format 2"):
         Checkpoints(tmp_path).load()
 
 

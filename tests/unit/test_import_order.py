@@ -22,16 +22,17 @@ ALLOWED: dict[str, set[str]] = {
     "rng": {"data"},
     "moments": {"data"},
     "jit": set(),
-    "networks": {"functional", "data", "rng", "moments"},
+    "networks": {"functional", "data", "rng", "moments", "jit"},
     "policies": {"functional", "data", "rng", "jit"},
     "memory": {"functional", "data", "rng", "jit"},
-    "agents": {"functional", "networks", "policies", "data"},
+    "parts": set(),
+    "agents": {"functional", "networks", "policies", "data", "rng", "parts"},
     "envs": {"data", "rng", "moments", "jit"},
     "actors": {"data", "rng", "memory"},
     "checkpoint": {"data", "rng"},
-    "accelerate": {"functional", "networks", "data", "jit"},
+    "accelerate": {"networks", "data", "jit", "parts"},
     "loops": {"data", "actors", "memory"},
-    "runs": {"data", "loops", "checkpoint"},
+    "runs": {"data", "loops", "checkpoint", "parts"},
 }
 BELOW = set(ALLOWED)
 ALLOWED["recipes"] = BELOW

@@ -8,21 +8,32 @@ import numpy as np
 import torch
 from torch import nn
 
-from protorl.data import Act, Batch, Columns, EnvSpec, Obs, State, Stateful, Step, TensorObs, Update, tree_map
+from protorl.agents.state import Built, Saver, restore
+from protorl.data import Act, Batch, Columns, EnvSpec, Obs, State, Step, TensorObs, Update, tree_map
 from protorl.networks import ActorCritic
 
 
-class Agent:
+class Noted(type):
+    """Notes what an agent is once its constructor has returned: all that it changes from then on is its state."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        agent = super().__call__(*args, **kwargs)
+        agent.built = Built(agent)
+        return agent
+
+
+class Agent(metaclass=Noted):
     """An algorithm: networks, optimizers, targets and counters. One paper, one subclass.
 
     A subclass sets `network` and `policy`, and writes `learn`; `update` adds what happens every so many updates.
-    `counters` names the plain numbers that belong to the state, besides everything that has a `state_dict` itself.
+    Whatever it changes after it was built is saved in checkpoints: numbers, tensors, modules and optimizers, in attributes,
+    lists, dicts and tuples.
     `pure` names the methods that touch tensors only and map a batch to an Update: what `accelerate` may compile.
     """
 
     network: nn.Module
     policy: Any
-    counters: ClassVar[tuple[str, ...]] = ("updates",)
+    built: Built
     pure: ClassVar[tuple[str, ...]] = ("learn",)
 
     def __init__(self) -> None:
@@ -80,16 +91,13 @@ class Agent:
             self.actor.train()
 
     def state_dict(self) -> State:
-        """Everything that remembers, by attribute name."""
-        state: State = {name: part.state_dict() for name, part in vars(self).items() if isinstance(part, Stateful)}
-        return state | {name: getattr(self, name) for name in self.counters}
+        """Everything that remembers, by attribute name. Raises: ProtoRLError, by name, for what a checkpoint could not bring
+        back."""
+        return Saver(self, self.built).all()
 
     def load_state_dict(self, state: State) -> None:
-        for name, part in vars(self).items():
-            if isinstance(part, Stateful):
-                part.load_state_dict(state[name])
-        for name in self.counters:
-            setattr(self, name, state[name])
+        """Become what `state_dict` saved of an agent that was built the same. Raises: ProtoRLError where it was another."""
+        restore(self, state, self.device)
 
 
 def as_tensor(obs: Obs, device: torch.device) -> TensorObs:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from protorl.checkpoint import Checkpoints
 from protorl.runs.log import MetricsFile, Progress, RunningMeans, TensorBoardLog
 from protorl.loops.evaluate import Evaluation
 from protorl.loops.monitor import Monitor
+from protorl.parts import first_not_finite
 from protorl.data import Batch, ProtoRLError, State, Update
 
 NEVER = 1 << 62
@@ -166,7 +167,7 @@ class Run(Monitor):
     def save(self) -> None:
         """A checkpoint of everything. Where the disk refuses, or an environment does not tell its state, training goes on and
         the previous checkpoint stays."""
-        bad = first_not_finite(self.agent.state_dict(), "agent")
+        bad = first_not_finite(self.agent, "agent")
         if bad:
             self.diverged(None, f"{bad} is not finite")
         self.actors.rebuild(self.steps)
@@ -216,7 +217,7 @@ class Run(Monitor):
 
     def diverged(self, batch: Batch | None, what: str = "the loss is not finite") -> None:
         columns = {name: value for name, value in batch.columns.items() if name != "index"} if batch is not None else {}
-        culprit = first_not_finite(columns, "batch") or first_not_finite(self.agent.state_dict(), "agent")
+        culprit = first_not_finite(SimpleNamespace(**columns), "batch") or first_not_finite(self.agent, "agent")
         last = self.checkpoints.latest()
         good = f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
         where = f"the first bad tensor is {culprit}" if culprit else "parameters and inputs are finite, so the loss overflowed"
@@ -256,7 +257,7 @@ class Run(Monitor):
         except (Interrupted, Diverged):
             raise
         except ProtoRLError as error:
-            if first_not_finite(self.agent.state_dict(), "agent"):
+            if first_not_finite(self.agent, "agent"):
                 self.diverged(None, str(error))
             raise ProtoRLError(f"{error}; {self.rescue()}") from error
         finally:
@@ -283,20 +284,3 @@ class Run(Monitor):
         if self.interrupt is not None:  # a second Ctrl-C does not wait for the checkpoint
             raise KeyboardInterrupt
         self.interrupt = number
-
-
-def first_not_finite(tree: Any, name: str) -> str | None:
-    """The name of the first tensor with a NaN or infinity in a tree of dicts and lists; None if all are finite."""
-    if isinstance(tree, dict):
-        children: Any = ((f"{name}.{key}", value) for key, value in tree.items())
-    elif isinstance(tree, list | tuple):
-        children = ((f"{name}[{i}]", value) for i, value in enumerate(tree))
-    elif isinstance(tree, torch.Tensor):
-        return name if tree.is_floating_point() and not bool(torch.isfinite(tree).all()) else None
-    else:
-        return None
-    for child, value in children:
-        bad = first_not_finite(value, child)
-        if bad:
-            return bad
-    return None
