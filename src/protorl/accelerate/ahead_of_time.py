@@ -1,133 +1,107 @@
-"""A pure method compiled ahead of time, into a package that is kept on disk."""
+"""Graphs compiled ahead of time, into packages that are kept on disk."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
+import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch import Tensor
 
-from protorl.accelerate.graph import Run, Traced, compiling, trace
-from protorl.accelerate.precision import BFloat16Products, Rounded
+from protorl.accelerate.faster import Run, say
 from protorl.accelerate.subnormals import Flushed
-from protorl.data import Obs, ProtoRLError
-from protorl.networks import (
-    ActorCritic,
-    BetaHead,
-    C51Head,
-    CategoricalHead,
-    DeterministicHead,
-    DuelingHead,
-    GaussianHead,
-    Network,
-    QHead,
-    QuantileHead,
-    ValueHead,
-)
+from protorl.accelerate.trace import Trace, Unfit
+from protorl.data import ProtoRLError
+
+DIGEST_BYTES = 32
+DAY = 86_400
+"""Seconds for which a machine's compiler that failed is not tried again."""
 
 
-class AheadOfTime(Traced):
+def ahead_of_time(trace: Trace, inputs: list[Tensor], name: str) -> Run:
     """The graph compiled by AOTInductor: forward, gradients, clipping and optimizer are one function call, without Python
     between the operations and without guards.
 
-    The package is kept in the user's cache folder under the hash of the graph, and loaded from there the next time. Numbers
-    agree with the eager path to rounding.
+    The package is kept in the user's cache folder under the hash of all that it depends on, for the next time.
+    Raises: Unfit where the machine's compiler does not make one that runs, or the disk refuses.
     """
-
-    def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run | None:
-        return package_of(graph, example, self.method)
-
-
-PLAIN_HEADS = (QHead, DuelingHead, C51Head, QuantileHead, CategoricalHead, GaussianHead, BetaHead, DeterministicHead, ValueHead)
+    example = tuple(tensor.detach() for tensor in trace.given(inputs))
+    call = package_of(trace.graph, example, name)
+    return lambda columns: call(trace.given(columns))
 
 
-def fits(network: nn.Module) -> bool:
-    """Whether a forward pass alone is what acting needs: every head answers from the features, with nothing drawn besides."""
-    if isinstance(network, ActorCritic):
-        return fits(network.actor) and fits(network.critic)
-    return isinstance(network, Network) and type(network.head) in PLAIN_HEADS
-
-
-class AheadOfTimeInference:
-    """The outputs of an agent's actor for NumPy observations, its forward pass compiled by AOTInductor.
-
-    For a network whose head answers from the features alone (`fits`), and the number of rows that it first sees; others, dict
-    observations and noisy layers stay eager.
-    """
-
-    def __init__(self, agent: Any, precision: str = "float32") -> None:
-        rounding = precision == "bf16"
-        self.eager = Rounded(agent.infer) if rounding else agent.infer
-        self.actor = agent.actor
-        self.products: Any = BFloat16Products if rounding else nullcontext
-        self.state = [tensor.detach() for tensor in (*self.actor.parameters(), *self.actor.buffers())]
-        self.rows: int | None = None
-        self.run: Run | None = None
-
-    def __call__(self, obs: Obs, explore: bool) -> Any:
-        if isinstance(obs, dict):
-            return self.eager(obs, explore)
-        if self.rows is None:
-            self.rows = len(obs)
-            self.prepare(torch.from_numpy(np.ascontiguousarray(obs)))
-        if self.run is None or len(obs) != self.rows:
-            return self.eager(obs, explore)
-        return tree_unflatten(self.run([*self.state, torch.from_numpy(np.ascontiguousarray(obs))]), self.form)
-
-    def prepare(self, obs: Tensor) -> None:
-        """Trace, and load or compile."""
-        names = [name for name, _ in (*self.actor.named_parameters(), *self.actor.named_buffers())]
-
-        def pure(*tensors: Tensor) -> list[Tensor]:
-            with self.products():
-                # Untied: a base that two networks share is one module, and has each name once.
-                given = dict(zip(names, tensors))
-                out = torch.func.functional_call(self.actor, given, (tensors[-1],), tie_weights=False)
-            outputs, self.form = tree_flatten(out)
-            return outputs
-
-        with torch.no_grad():
-            example = (*[tensor.detach().clone() for tensor in self.state], obs)
-            graph, draws = trace(pure, example, "acting")
-            if graph is not None and not draws:
-                self.run = package_of(graph, example, "acting")
-
-
-def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run | None:
-    """The compiled graph, from the cache or made now; None, and a sentence in the log, where the machine's compiler does not
-    make one that runs, which is kept in the cache too, or the disk refuses. Raises: ProtoRLError without a C++ compiler."""
-    log = logging.getLogger("protorl")
+def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run:
+    """The compiled graph, from the cache or made now, by one process at a time."""
     try:
         package = cache_folder() / f"{graph_key(graph, example)}.pt2"
-        refused = package.with_suffix(".refused")
-        if not (package.exists() or refused.exists()):
-            require_compiler()
-            log.info(f"compiling {name} ahead of time (half a minute, once for this algorithm and these sizes)")
-            try:
-                compile_package(graph, example, package)
-            except OSError:
-                raise
-            except Exception as error:
-                refused.write_text(str(error).strip().partition("\n")[0][:300])
-        if not package.exists():
-            why = refused.read_text()
-            log.info(f"{name} stays eager: {compiler()} did not compile it ({why}; to try again, delete {refused})")
-            return None
+        with locked(package):
+            loaded = load(package)
+            if loaded is None:
+                refuse_again(package)
+                require_compiler()
+                compile_package(graph, example, package, name)
+                loaded = load(package)
     except OSError as error:  # a full disk, or a folder that cannot be written: next time it may go
-        log.info(f"{name} stays eager: the compiled package cannot be kept ({error})")
+        raise Unfit(f"the compiled package cannot be kept ({error})") from error
+    if loaded is None:
+        raise Unfit("the compiled package does not load")
+    return Flushed(loaded)
+
+
+def load(package: Path) -> Run | None:
+    """What is in the cache; None where nothing is, or not all of it."""
+    try:
+        data = package.read_bytes()
+    except FileNotFoundError:
         return None
-    return Flushed(torch._inductor.aoti_load_package(str(package)).loader.run)
+    if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
+        return None
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".pt2") as whole:
+            whole.write(data[:-DIGEST_BYTES])
+            whole.flush()
+            run: Run = torch._inductor.aoti_load_package(whole.name).loader.run
+            return run
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def locked(package: Path) -> Iterator[None]:
+    """Inside, no other process makes this package: seeds side by side compile it once."""
+    with open(package.with_suffix(".lock"), "a") as file:
+        if os.name == "posix":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("another process compiles the same: waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def refuse_again(package: Path) -> None:
+    """Raises: Unfit where this machine's compiler has failed on this graph within a day."""
+    refused = package.with_suffix(".refused")
+    with suppress(OSError, ValueError, KeyError):
+        note = json.loads(refused.read_text())
+        if time.time() - note["at"] < DAY:
+            raise Unfit(f"{compiler()} did not compile it ({note['why']}; to try again, delete {refused})")
 
 
 def compiler() -> str | None:
@@ -151,28 +125,91 @@ def cache_folder() -> Path:
 
 
 def graph_key(graph: Any, example: tuple[Tensor, ...]) -> str:
-    """The hash of a traced graph: its operations, its constants, the shapes it runs on, the versions that compile it."""
-    digest = hashlib.sha256(graph.code.encode())
-    for name, tensor in graph.state_dict().items():
-        digest.update(f"{name} {tensor.tolist()}".encode())
-    shapes = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in example]
-    setting = (shapes, torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
-    digest.update(repr(setting).encode())
-    return digest.hexdigest()[:32]
+    """The hash of all that a package depends on: operations, shapes, threads, torch, the processor and the C++ compiler."""
+    shapes = [(tuple(tensor.shape), tensor.stride(), str(tensor.dtype)) for tensor in example]
+    return hashlib.sha256(repr((graph.code, shapes, torch.get_num_threads(), *machine(compiler()))).encode()).hexdigest()[:32]
 
 
-def compile_package(graph: Any, example: tuple[Tensor, ...], package: Path) -> None:
-    """Compile into `package`, which appears whole or not at all. Raises: RuntimeError where what was compiled does not load.
+@lru_cache
+def machine(found: str | None) -> tuple[str, ...]:
+    """What compiles, and what the result runs on."""
+    version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout if found else ""
+    flags = ""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    python = platform.python_version(), platform.machine()
+    return torch.__version__, torch.backends.cpu.get_cpu_capability(), flags, version, *python
+
+
+def compile_package(graph: Any, example: tuple[Tensor, ...], package: Path, name: str) -> None:
+    """Compile into `package`, which appears whole, and through to the disk, or not at all. Raises: Unfit where that fails.
 
     There are machines whose C++ compiler and torch do not go together, and loading ends the process: another one tries it.
     """
-    with tempfile.TemporaryDirectory(dir=package.parent) as folder, compiling(compiler()):
-        exported = torch.export.export(graph, example, strict=False)
-        made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(folder) / "learn.pt2"))
-        tried = subprocess.run([sys.executable, "-c", LOAD, made], capture_output=True, text=True)
-        if tried.returncode != 0:
-            raise RuntimeError(f"it does not load: {(tried.stderr.strip().splitlines() or [f'status {tried.returncode}'])[-1]}")
+    with tempfile.TemporaryDirectory(dir=package.parent) as folder, compiling(compiler()), told(name, package.parent):
+        try:
+            exported = torch.export.export(graph, example, strict=False)
+            made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(folder) / "learn.pt2"))
+            tried = subprocess.run([sys.executable, "-c", LOAD, made], capture_output=True, text=True)
+            if tried.returncode != 0:
+                last = (tried.stderr.strip().splitlines() or [f"status {tried.returncode}"])[-1]
+                raise RuntimeError(f"it does not load: {last}")
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            why = str(error).strip().partition("\n")[0][:300]
+            note = json.dumps({"why": why, "at": time.time()})
+            package.with_suffix(".refused").write_text(note)
+            raise Unfit(f"{compiler()} did not compile it ({why})") from error
+        data = Path(made).read_bytes()
+        with open(made, "ab") as file:
+            file.write(hashlib.sha256(data).digest())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(made, package)
+        descriptor = os.open(package.parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
 
 
 LOAD = "import sys, torch._inductor; torch._inductor.aoti_load_package(sys.argv[1])"
+
+
+@contextmanager
+def compiling(cxx: str | None = None) -> Iterator[None]:
+    """Inside, torch's compiler works in this process alone (by itself it starts a process of half a gigabyte for each core,
+    however little there is to do), keeps its advice to itself, and uses this C++ compiler, if one is named."""
+    import torch._inductor.config
+
+    changes: dict[str, Any] = {"compile_threads": 1} | ({"cpp.cxx": (None, cxx)} if cxx else {})
+    with torch._inductor.config.patch(changes), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def told(name: str, folder: Path, every: float = 20.0) -> Iterator[None]:
+    """Inside, a person is told what is compiled, how long that took the last time, and now and then that it goes on."""
+    notes = folder / "seconds.json"
+    usual = 30.0
+    with suppress(OSError, ValueError):
+        usual = float(json.loads(notes.read_text()))
+    say(f"compiling {name} ahead of time (about {usual:.0f} s, once for this algorithm and these sizes)")
+    begin, over = time.monotonic(), threading.Event()
+
+    def remind() -> None:
+        while not over.wait(every):
+            passed = time.monotonic() - begin
+            left = f"about {usual - passed:.0f} s left" if passed < usual else "longer than usual"
+            say(f"still compiling {name}: {passed:.0f} s, {left}")
+
+    reminder = threading.Thread(target=remind, daemon=True)
+    reminder.start()
+    try:
+        yield
+        with suppress(OSError):
+            notes.write_text(json.dumps(round(time.monotonic() - begin, 1)))
+    finally:
+        over.set()
+        reminder.join()

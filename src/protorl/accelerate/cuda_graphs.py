@@ -1,11 +1,9 @@
-"""A pure method, or acting, recorded once as a CUDA graph, then replayed: one launch for all its kernels."""
+"""Graphs recorded once as a CUDA graph, then replayed: one launch for all their kernels."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,111 +11,95 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from protorl.accelerate.compiled import Compiled
-from protorl.accelerate.graph import Tensors, kept_randomness
-from protorl.accelerate.precision import BFloat16Products, Rounded
-from protorl.data import Array, Batch, Obs, Update
+from protorl.accelerate.ahead_of_time import compiling
+from protorl.accelerate.faster import Run
+from protorl.accelerate.trace import Kept, Trace
+from protorl.data import Array, Obs
 
 WARM_UP = 3
 
 
-class CudaGraph:
-    """A method's kernels, recorded at its first call and replayed from then on, on inputs that keep their place.
+def compiled(trace: Trace, inputs: list[Tensor], name: str) -> Run:
+    """The graph through `torch.compile`: on a GPU its operations become a few fused kernels. Compiled anew in every process
+    (torch caches parts). On the CPU the guards of each call cost more than a small network: `ahead_of_time` has none."""
+    call = compiled_graph(trace, inputs)
+    return lambda columns: call(*trace.given(columns))
 
-    With Triton the kernels are those of `Compiled`, else the eager ones. Before the recording the method runs a few times
-    (libraries choose kernels and workspaces then); what that changed is put back, random generators too. A batch of another
-    size, and dict observations, stay eager.
+
+def compiled_graph(trace: Trace, inputs: list[Tensor]) -> Any:
+    """The graph through `torch.compile`, called once on copies."""
+    call = torch.compile(trace.graph, fullgraph=True, dynamic=False)
+    generators = torch.get_rng_state()
+    with compiling():
+        call(*[tensor.detach().clone() for tensor in trace.given(inputs)])  # type: ignore[no-untyped-call]
+    torch.set_rng_state(generators)
+    return call
+
+
+def recorded(trace: Trace, inputs: list[Tensor], name: str) -> Run:
+    """The graph's kernels, recorded now and replayed from then on, on inputs that keep their place.
+
+    With Triton the kernels are those of `compiled`, else the plain ones. Before the recording they run a few times (libraries
+    choose kernels and workspaces then); what that changed is put back, random generators too.
     """
+    places = [tensor.clone() for tensor in inputs]
+    with Kept(trace.reads.agent):
+        call = compiled_graph(trace, inputs) if importlib.util.find_spec("triton") else trace.graph
+        warm_up(lambda: call(*trace.given(places)))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = call(*trace.given(places))
 
-    def __init__(self, agent: Any, method: str = "learn") -> None:
-        self.agent, self.method, self.eager = agent, method, getattr(agent, method)
-        self.graph: Any = None
-        self.size: int | None = None
+    def run(columns: list[Tensor]) -> list[Tensor]:
+        torch._foreach_copy_(places, columns, non_blocking=True)
+        graph.replay()
+        return [output.clone() for output in outputs]  # the next replay writes into the same memory
 
-    def __call__(self, batch: Batch) -> Update:
-        if self.size is None:
-            self.size = len(batch)
-            self.record(batch)
-        if self.graph is None or len(batch) != self.size:
-            return self.eager(batch)
-        torch._foreach_copy_(self.inputs, [batch.columns[name] for name in self.columns], non_blocking=True)
-        self.graph.replay()
-        numbers = self.numbers.clone()  # the next replay writes into the same memory
-        return Update(numbers[len(self.metrics) :], dict(zip(self.metrics, numbers[: len(self.metrics)].unbind())))
-
-    def record(self, batch: Batch) -> None:
-        """Warm up, put everything back, record."""
-        self.columns = [name for name in batch if name != "index"]
-        columns = [batch.columns[name] for name in self.columns]
-        if not all(isinstance(column, Tensor) for column in columns):
-            logging.getLogger("protorl").info(f"{self.method} stays eager: dict observations are not recorded")
-            return
-        self.inputs = [column.to(self.agent.device, copy=True) for column in columns]
-        given = Batch(dict(zip(self.columns, self.inputs)))
-        run = Compiled(self.agent, self.method) if importlib.util.find_spec("triton") else self.eager
-        state = Tensors(self.agent).tensors()
-        before = [tensor.detach().clone() for tensor in state]
-        with kept_randomness(self.agent.device):
-            warm_up(lambda: run(given))
-            for tensor, value in zip(state, before, strict=True):
-                tensor.detach().copy_(value)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                update = run(given)
-                self.metrics = list(update.metrics)
-                self.numbers = torch.cat([*(metric.reshape(1) for metric in update.metrics.values()), update.priority])
-        self.graph = graph
+    return run
 
 
-class CudaGraphInference:
+def recorded_acting(agent: Any, precision: Any) -> Callable[[Obs, bool], Any]:
     """An agent's actor, recorded at the first exploring call and replayed from then on: observations go to the device, outputs
-    come back as NumPy arrays, in one launch and one wait.
-
-    For a network whose head answers from the features alone. Evaluations, another number of rows, and dict observations stay
-    eager.
+    come back as NumPy arrays, in one launch and one wait. Evaluations, other numbers of rows and dict observations stay plain.
     """
+    made: dict[str, Any] = {}
 
-    def __init__(self, agent: Any, precision: str = "float32") -> None:
-        rounding = precision == "bf16"
-        self.agent, self.eager = agent, Rounded(agent.infer) if rounding else agent.infer
-        self.products: Any = BFloat16Products if rounding else nullcontext
-        self.graph: Any = None
-        self.rows: int | None = None
-
-    def __call__(self, obs: Obs, explore: bool) -> Any:
+    def answer(obs: Obs, explore: bool) -> Any:
         if not explore or isinstance(obs, dict):
-            return self.eager(obs, explore)
-        if self.rows is None:
-            self.rows = len(obs)
-            self.record(obs)
-        if len(obs) != self.rows:
-            return self.eager(obs, explore)
-        self.obs[...] = obs
-        self.graph.replay()
+            return None
+        if "rows" not in made:
+            made["rows"] = len(obs)
+            record(obs)
+        if len(obs) != made["rows"]:
+            return None
+        made["obs"][...] = obs
+        made["graph"].replay()
         torch.cuda.current_stream().synchronize()
-        return tree_unflatten([output.copy() for output in self.outputs], self.form)
+        return tree_unflatten([output.copy() for output in made["outputs"]], made["form"])
 
     @torch.no_grad()
-    def record(self, obs: Array) -> None:
-        """Warm up, record."""
+    def record(obs: Array) -> None:
         pinned = torch.from_numpy(np.array(obs)).pin_memory()
-        place = pinned.to(self.agent.device)
-        self.obs = pinned.numpy()
+        place = pinned.to(agent.device)
+        made["obs"] = pinned.numpy()
 
         def forward() -> list[Tensor]:
             place.copy_(pinned, non_blocking=True)
-            with self.products():
-                outputs, self.form = tree_flatten(self.agent.actor(place))
-            return outputs
+            with precision():
+                outputs, made["form"] = tree_flatten(agent.actor(place))
+            return list(outputs)
 
-        warm_up(forward)
-        back = [torch.empty_like(output, device="cpu", pin_memory=True) for output in forward()]
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for output, here in zip(forward(), back, strict=True):
-                here.copy_(output, non_blocking=True)
-        self.outputs = [here.numpy() for here in back]
-        self.graph = graph
+        with Kept(agent):
+            warm_up(forward)
+            back = [torch.empty_like(output, device="cpu", pin_memory=True) for output in forward()]
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                for output, here in zip(forward(), back, strict=True):
+                    here.copy_(output, non_blocking=True)
+        made["outputs"] = [here.numpy() for here in back]
+        made["graph"] = graph
+
+    return answer
 
 
 def warm_up(call: Callable[[], Any]) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from protorl.parts import Aside
+
 aten = torch.ops.aten
 BIAS_FIRST = {aten.addmm.default: aten.mm.default, aten.baddbmm.default: aten.bmm.default}
 PRODUCTS = {aten.mm.default, aten.bmm.default}
@@ -67,7 +69,7 @@ def worth(left: Tensor, right: Tensor) -> bool:
     return min(left.shape[-2], *right.shape[-2:]) >= 16 and math.prod(left.shape) * right.shape[-1] >= WORTH
 
 
-class Rounded:
+class Rounded(Aside):
     """A method with its large products in bfloat16."""
 
     def __init__(self, method: Callable[..., Any]) -> None:

@@ -18,6 +18,7 @@ class Noted(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         agent = super().__call__(*args, **kwargs)
+        agent.settled = {}
         agent.built = Built(agent)
         return agent
 
@@ -34,6 +35,8 @@ class Agent(metaclass=Noted):
     network: nn.Module
     policy: Any
     built: Built
+    settled: dict[str, Any]
+    """What was decided about how it computes (`protorl.accelerate`)."""
     pure: ClassVar[tuple[str, ...]] = ("learn",)
 
     def __init__(self) -> None:
@@ -89,6 +92,8 @@ class Agent(metaclass=Noted):
             return self.actor(as_tensor(obs, self.device))
         finally:
             self.actor.train()
+
+    infer.asks_the_actor = True  # type: ignore[attr-defined]  # and nothing else: something faster may answer in its place
 
     def state_dict(self) -> State:
         """Everything that remembers, by attribute name. Raises: ProtoRLError, by name, for what a checkpoint could not bring

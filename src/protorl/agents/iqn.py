@@ -57,7 +57,7 @@ class IQN(DQN):
     @staticmethod
     def z(network: Any, obs: TensorObs, tau: Tensor) -> QuantileOut:
         """Z_tau(s, .) [B, A, N] at the levels `tau` [B, N], and its mean over them."""
-        out: QuantileOut = network.head.forward(network.base.forward(obs), tau)
+        out: QuantileOut = network.head(network.base(obs), tau)
         return out
 
     @torch.inference_mode()

@@ -6,7 +6,8 @@ from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
 from protorl.networks.layers import NoisyLinear
 from protorl.networks.network import Network
-from protorl.networks.optimizer import Adam, FlatParameters, Optimizer, RMSProp, TorchRMSProp, clone
+from protorl.networks.numpy_forms import in_numpy
+from protorl.networks.optimizer import Adam, FlatParameters, Optimizer, RMSProp, TorchRMSProp, clone, spelled_out
 from protorl.networks.policy_heads import (
     BetaHead,
     BetaOut,
@@ -63,4 +64,6 @@ __all__ = [
     "build_network",
     "chosen",
     "clone",
+    "in_numpy",
+    "spelled_out",
 ]

@@ -13,6 +13,7 @@ from protorl.data import ActionSpec, ProtoRLError, TensorObs
 from protorl.networks.bases import Base
 from protorl.networks.layers import activation_layer
 from protorl.networks.network import Network
+from protorl.networks.numpy_forms import Form, has_hooks, in_numpy
 
 
 class ActorCriticOut(NamedTuple):
@@ -34,15 +35,21 @@ class ActorCritic(nn.Module):
         self.actor, self.critic = actor, critic
 
     def forward(self, obs: TensorObs) -> ActorCriticOut:
-        actor: Network = self.actor
+        actor: Any = self.actor
         critic: Any = self.critic
-        features = actor.base.forward(obs)
-        seen = features if critic.base is actor.base else critic.base.forward(obs)
-        return ActorCriticOut(actor.head.forward(features), critic.head.forward(seen).value)
+        plain = all(type(part) is Network and not has_hooks(part) for part in (actor, critic))
+        if plain and critic.base is actor.base:
+            features = actor.base(obs)
+            return ActorCriticOut(actor.head(features), critic.head(features).value)
+        return ActorCriticOut(actor(obs), critic(obs).value)
+
+    def in_numpy(self) -> Form | None:
+        actor, critic = in_numpy(self.actor), in_numpy(self.critic)
+        return None if actor is None or critic is None else lambda obs: ActorCriticOut(actor(obs), critic(obs).value)
 
     def value(self, obs: TensorObs) -> Tensor:
         """State values [...] alone."""
-        value: Tensor = self.critic.forward(obs).value
+        value: Tensor = self.critic(obs).value
         return value
 
 
@@ -111,7 +118,7 @@ class QEnsemble(nn.Module):
         self.layers = nn.Sequential(*layers, EnsembleLinear(k, inputs, 1, bound))
 
     def forward(self, obs: TensorObs, action: Tensor, members: int | None = None) -> Tensor:
-        x = torch.cat([self.base.forward(obs), action.flatten(1)], -1)
+        x = torch.cat([self.base(obs), action.flatten(1)], -1)
         for layer in self.layers:
-            x = layer.forward(x, members) if isinstance(layer, EnsembleLinear | EnsembleNorm) else layer.forward(x)
+            x = layer(x, members) if isinstance(layer, EnsembleLinear | EnsembleNorm) else layer(x)
         return x.squeeze(-1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from protorl.data import ArraySpec, ObsSpec, ProtoRLError
-from protorl.networks.layers import Chain, activation_layer, dense, initialise
+from protorl.data import Array, ArraySpec, ObsSpec, ProtoRLError
+from protorl.networks.layers import activation_layer, dense, initialise
+from protorl.networks.numpy_forms import Form, in_numpy
 
 
 class Base(nn.Module):
@@ -54,14 +56,27 @@ class MLP(ArrayBase):
     ) -> None:
         super().__init__(obs)
         self.features = widths[-1] if len(widths) else self.size
-        self.layers = Chain(*dense(self.size, widths, activation, layer_norm))
+        self.layers = nn.Sequential(*dense(self.size, widths, activation, layer_norm))
         initialise(self, init)
 
     def forward(self, obs: Tensor) -> Tensor:
         x = self.inputs(obs)
         if len(self.shape) != 1:
             x = x.reshape(*_lead(obs, self.shape), self.size)
-        return self.layers.forward(x)
+        features: Tensor = self.layers(x)
+        return features
+
+    def in_numpy(self) -> Form | None:
+        layers = in_numpy(self.layers)
+        if layers is None or self.bytes:
+            return None
+        return lambda obs: layers(flat(obs))
+
+
+def flat(obs: Array) -> Array:
+    """Observations [N, *O] as float32 [N, numbers]."""
+    x = np.asarray(obs, np.float32)
+    return x if x.ndim == 2 else x.reshape(len(x), -1)
 
 
 class NatureCNN(ArrayBase):

@@ -6,15 +6,17 @@ A head is made without knowing how many features it will see; `Network(base, hea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from protorl.data import ActionSpec, ProtoRLError
+from protorl.data import ActionSpec, Array, ProtoRLError
 from protorl.functional import quantile_levels
-from protorl.networks.layers import Chain, dense, linear
+from protorl.networks.layers import dense, linear
+from protorl.networks.numpy_forms import Form, in_numpy, view
 
 
 class QOut(NamedTuple):
@@ -74,10 +76,10 @@ class ActionValueHead(Head):
             )
         self.actions, self.widths, self.activation, self.noisy = action.n, tuple(widths), activation, noisy
 
-    def stream(self, features: int, outputs: int) -> Chain:
+    def stream(self, features: int, outputs: int) -> nn.Sequential:
         """Hidden layers, then `outputs` numbers."""
         hidden = dense(features, self.widths, self.activation, noisy=self.noisy)
-        return Chain(*hidden, linear(self.widths[-1] if self.widths else features, outputs, self.noisy))
+        return nn.Sequential(*hidden, linear(self.widths[-1] if self.widths else features, outputs, self.noisy))
 
 
 class QHead(ActionValueHead):
@@ -87,7 +89,11 @@ class QHead(ActionValueHead):
         self.layers = self.stream(features, self.actions)
 
     def forward(self, x: Tensor) -> QOut:
-        return QOut(self.layers.forward(x))
+        return QOut(self.layers(x))
+
+    def in_numpy(self) -> Form | None:
+        layers = in_numpy(self.layers)
+        return None if layers is None else lambda x: QOut(layers(x))
 
 
 class DuelingHead(ActionValueHead):
@@ -117,8 +123,19 @@ class DuelingHead(ActionValueHead):
         if self.base_gradient != 1.0:
             still = x.detach()
             x = still + self.base_gradient * (x - still)  # the same numbers: only the gradient is scaled
-        adv = self.advantage.forward(x)
-        return QOut(self.value.forward(x) + adv - adv.mean(-1, keepdim=True))
+        adv = self.advantage(x)
+        return QOut(self.value(x) + adv - adv.mean(-1, keepdim=True))
+
+    def in_numpy(self) -> Form | None:
+        value, advantage = in_numpy(self.value), in_numpy(self.advantage)
+        if value is None or advantage is None:
+            return None
+
+        def forward(x: Array) -> QOut:
+            adv = advantage(x)
+            return QOut(value(x) + adv - adv.mean(-1, keepdims=True))
+
+        return forward
 
 
 class DistributionalHead(ActionValueHead):
@@ -139,6 +156,19 @@ class DistributionalHead(ActionValueHead):
         """[..., F] -> [..., A, K]."""
         adv = self.advantage(x).unflatten(-1, (self.actions, self.outputs))
         return self.value(x).unsqueeze(-2) + adv - adv.mean(-2, keepdim=True) if self.dueling else adv
+
+    def numbers_in_numpy(self) -> Callable[[Array], Array] | None:
+        """The same for arrays [B, F]."""
+        advantage, value = in_numpy(self.advantage), in_numpy(self.value) if self.dueling else None
+        if advantage is None or (self.dueling and value is None):
+            return None
+        shape = (-1, self.actions, self.outputs)
+
+        def forward(x: Array) -> Array:
+            numbers: Array = advantage(x).reshape(shape)
+            return numbers if value is None else value(x)[:, None] + numbers - numbers.mean(1, keepdims=True)
+
+        return forward
 
 
 class C51Head(DistributionalHead):
@@ -174,6 +204,19 @@ class C51Head(DistributionalHead):
         log_p = torch.log_softmax(self.numbers(x), dim=-1)
         return C51Out((log_p.exp() * self.atoms).sum(-1), log_p, self.atoms)
 
+    def in_numpy(self) -> Form | None:
+        numbers, atoms = self.numbers_in_numpy(), view(self.atoms)
+        if numbers is None:
+            return None
+
+        def forward(x: Array) -> C51Out:
+            z = numbers(x)
+            z = z - z.max(-1, keepdims=True)
+            log_p: Any = z - np.log(np.exp(z).sum(-1, keepdims=True))
+            return C51Out(np.exp(log_p) @ atoms, log_p, atoms)  # type: ignore[arg-type]
+
+        return forward
+
 
 class QuantileHead(DistributionalHead):
     """`quantiles` numbers per action at the levels (i + 1/2) / quantiles; `q` is their mean. [..., F] -> QuantileOut.
@@ -197,6 +240,17 @@ class QuantileHead(DistributionalHead):
     def forward(self, x: Tensor) -> QuantileOut:
         quantiles = self.numbers(x)
         return QuantileOut(quantiles.mean(-1), quantiles)
+
+    def in_numpy(self) -> Form | None:
+        numbers = self.numbers_in_numpy()
+        if numbers is None:
+            return None
+
+        def forward(x: Array) -> QuantileOut:
+            quantiles: Any = numbers(x)
+            return QuantileOut(quantiles.mean(-1), quantiles)
+
+        return forward
 
 
 class IQNHead(ActionValueHead):
@@ -242,8 +296,8 @@ class IQNHead(ActionValueHead):
         if tau is None:
             tau = quantile_levels(self.levels, x.device).expand(*x.shape[:-1], self.levels)
         joint = x.unsqueeze(-2) * self.embed(tau)  # [..., N, F]
-        z = self.advantage.forward(joint)  # [..., N, A]
+        z = self.advantage(joint)  # [..., N, A]
         if self.dueling:
-            z = self.value.forward(joint) + z - z.mean(-1, keepdim=True)
+            z = self.value(joint) + z - z.mean(-1, keepdim=True)
         quantiles = z.transpose(-1, -2)
         return QuantileOut(quantiles.mean(-1), quantiles)

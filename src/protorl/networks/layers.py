@@ -37,16 +37,6 @@ def activation_layer(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-class Chain(nn.Sequential):
-    """`nn.Sequential` that calls each layer's `forward` itself: `Module.__call__` looks for hooks, which costs as much as a
-    small layer's arithmetic and which nothing here uses."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self._modules.values():
-            x = layer.forward(x)  # type: ignore[union-attr]
-        return x
-
-
 class NoisyLinear(nn.Module):
     """A linear layer with factorised Gaussian noise on its parameters while training, none in eval mode.
 

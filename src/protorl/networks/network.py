@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from protorl.data import TensorObs
-from protorl.networks.bases import Base
-from protorl.networks.heads import Head
+from protorl.networks.bases import MLP, Base, flat
+from protorl.networks.heads import Head, QHead, QOut
+from protorl.networks.numpy_forms import Form, in_numpy, in_order
 
 
 class Network(nn.Module):
@@ -25,4 +26,13 @@ class Network(nn.Module):
         self.head = head
 
     def forward(self, obs: TensorObs) -> Any:
-        return self.head.forward(self.base.forward(obs))  # as in `Chain`
+        return self.head(self.base(obs))
+
+    def in_numpy(self) -> Form | None:
+        base, head = in_numpy(self.base), in_numpy(self.head)
+        if base is None or head is None:
+            return None
+        if type(self.base) is MLP and type(self.head) is QHead:  # one chain from the observation to the values
+            layers = in_order([*self.base.layers, *self.head.layers])
+            return None if layers is None else lambda obs: QOut(layers(flat(obs)))
+        return lambda obs: head(base(obs))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -33,7 +35,7 @@ class FlatParameters:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.parameters = list(module.parameters())
+        self.parameters = tuple(module.parameters())
         kinds = {(p.dtype, p.device) for p in self.parameters}
         if len(kinds) != 1 or self.parameters[0].dtype != torch.float32:
             found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds)) or "none"
@@ -61,7 +63,8 @@ class FlatParameters:
                 view = self.buffer[start : start + p.numel()].view(p.shape)
                 view.copy_(p.data)
                 p.data = view
-        self.paddings = [self.buffer.new_zeros(-p.numel() % ALIGN) for p in self.parameters]
+        zeros = self.buffer.new_zeros(ALIGN)
+        self.paddings = tuple(zeros[: -p.numel() % ALIGN] for p in self.parameters)
 
     def gradient(self, loss: Tensor) -> Tensor:
         """`d loss / d buffer` [P]; 0 for parameters the loss does not depend on. No other gradient is collected."""
@@ -94,6 +97,22 @@ def clone(module: ModuleT) -> ModuleT:
     target = copy.deepcopy(module).requires_grad_(False)
     FlatParameters(target)
     return target
+
+
+class Spelling:
+    """Whether optimizers spell out what else one kernel of torch's does."""
+
+    out = False
+
+
+@contextmanager
+def spelled_out() -> Iterator[None]:
+    """Inside, they do: a compiler fuses that by itself."""
+    Spelling.out = True
+    try:
+        yield
+    finally:
+        Spelling.out = False
 
 
 class Optimizer:
@@ -172,7 +191,7 @@ class Adam(Optimizer):
     def update(self, gradient: Tensor) -> None:
         self.updates.add_(1)
         beta1, beta2 = self.betas
-        if self.fused and not torch.compiler.is_compiling():  # the compiler fuses the lines below by itself
+        if self.fused and not (Spelling.out or torch.compiler.is_compiling()):
             torch._fused_adam_(
                 [self.flat.buffer], [gradient], [self.m], [self.v], [], [self.updates],
                 lr=self.lr, beta1=beta1, beta2=beta2, eps=self.eps, weight_decay=self.weight_decay,

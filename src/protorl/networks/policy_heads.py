@@ -6,15 +6,16 @@ the same everywhere, 1 is usual for values (Andrychowicz et al. 2021, "What matt
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from protorl.data import ActionSpec, ProtoRLError
+from protorl.data import ActionSpec, Array, ProtoRLError
 from protorl.networks.heads import Head
+from protorl.networks.numpy_forms import Form, in_numpy, view
 
 
 class ValueOut(NamedTuple):
@@ -69,7 +70,11 @@ class ValueHead(Head):
         self.layer = last_layer(features, 1, self.gain)
 
     def forward(self, x: Tensor) -> ValueOut:
-        return ValueOut(self.layer.forward(x).squeeze(-1))
+        return ValueOut(self.layer(x).squeeze(-1))
+
+    def in_numpy(self) -> Form | None:
+        layer = in_numpy(self.layer)
+        return None if layer is None else lambda x: ValueOut(layer(x)[:, 0])
 
 
 class PolicyHead(Head):
@@ -104,11 +109,15 @@ class CategoricalHead(PolicyHead):
             self.register_buffer("index", torch.from_numpy(np.flatnonzero(present)), persistent=False)
 
     def forward(self, x: Tensor) -> CategoricalOut:
-        logits = self.layer.forward(x)
+        logits = self.layer(x)
         if not self.action.nvec:
             return CategoricalOut(logits)
         table = logits.new_full((*logits.shape[:-1], self.places[0] * self.places[1]), -torch.inf)
         return CategoricalOut(table.index_copy(-1, self.index, logits).reshape(*logits.shape[:-1], *self.places))
+
+    def in_numpy(self) -> Form | None:
+        layer = in_numpy(self.layer)
+        return None if layer is None or self.action.nvec else lambda x: CategoricalOut(layer(x))
 
 
 class GaussianHead(PolicyHead):
@@ -138,8 +147,18 @@ class GaussianHead(PolicyHead):
             self.log_std = nn.Parameter(torch.full((size,), self.start))
 
     def forward(self, x: Tensor) -> GaussianOut:
-        log_std = self.spread.forward(x).clamp(*self.log_std_range) if self.state_dependent else self.log_std
-        return GaussianOut(self.mean.forward(x), log_std)
+        log_std = self.spread(x).clamp(*self.log_std_range) if self.state_dependent else self.log_std
+        return GaussianOut(self.mean(x), log_std)
+
+    def in_numpy(self) -> Form | None:
+        mean, (low, high) = in_numpy(self.mean), self.log_std_range
+        if mean is None:
+            return None
+        if not self.state_dependent:
+            log_std: Any = view(self.log_std)
+            return lambda x: GaussianOut(mean(x), log_std)
+        spread = in_numpy(self.spread)
+        return None if spread is None else lambda x: GaussianOut(mean(x), spread(x).clip(low, high))
 
 
 class BetaHead(PolicyHead):
@@ -152,8 +171,19 @@ class BetaHead(PolicyHead):
         self.layer = last_layer(features, 2 * self.action.shape[0], self.gain)
 
     def forward(self, x: Tensor) -> BetaOut:
-        alpha, beta = (1 + softplus(self.layer.forward(x))).chunk(2, -1)
+        alpha, beta = (1 + softplus(self.layer(x))).chunk(2, -1)
         return BetaOut(alpha, beta)
+
+    def in_numpy(self) -> Form | None:
+        layer, size = in_numpy(self.layer), self.action.shape[0]
+        if layer is None:
+            return None
+
+        def forward(x: Array) -> BetaOut:
+            y: Any = 1 + np.logaddexp(np.float32(0), layer(x))
+            return BetaOut(y[:, :size], y[:, size:])
+
+        return forward
 
 
 class DeterministicHead(PolicyHead):
@@ -173,4 +203,8 @@ class DeterministicHead(PolicyHead):
             nn.init.uniform_(self.layer.bias, -self.bound, self.bound)
 
     def forward(self, x: Tensor) -> DeterministicOut:
-        return DeterministicOut(torch.tanh(self.layer.forward(x)))
+        return DeterministicOut(torch.tanh(self.layer(x)))
+
+    def in_numpy(self) -> Form | None:
+        layer = in_numpy(self.layer)
+        return None if layer is None else lambda x: DeterministicOut(np.tanh(layer(x)))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from protorl.data import Array, ArraySpec, ObsSpec, ProtoRLError, State
 from protorl.moments import RunningMeanStd
 from protorl.networks.bases import Base
+from protorl.networks.numpy_forms import Form, in_numpy, view
 
 
 class ObsScaler(nn.Module):
@@ -34,6 +35,10 @@ class ObsScaler(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         return ((obs - self.mean) * self.scale).clamp(-self.clip, self.clip)
+
+    def in_numpy(self) -> Form:
+        mean, scale, clip = view(self.mean), view(self.scale), self.clip
+        return lambda obs: np.minimum(np.maximum((obs - mean) * scale, -clip), clip)
 
     def count(self, obs: Tensor) -> None:
         """Observations [..., *O] that were acted on."""
@@ -62,7 +67,12 @@ class ScaledBase(Base):
         self.scaler, self.base, self.features = scaler, base, base.features
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.base.forward(self.scaler.forward(obs))
+        features: Tensor = self.base(self.scaler(obs))
+        return features
+
+    def in_numpy(self) -> Form | None:
+        scaler, base = in_numpy(self.scaler), in_numpy(self.base)
+        return None if scaler is None or base is None else lambda obs: base(scaler(np.asarray(obs, np.float32)))
 
 
 class ReturnScaler:

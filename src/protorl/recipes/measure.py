@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from protorl.accelerate import accelerate, choose
+from protorl.accelerate import SETTLED, accelerate
 
 Row = dict[str, Any]
 CLEARLY = 1.2
@@ -44,16 +44,15 @@ def learning_speed(recipe: Any, mode: str, precision: str, window: float) -> Row
     recipe = smaller(recipe)
     with closing(recipe.make_env()) as env:
         agent, memory, actors = recipe.assemble(env)
-        if mode == "auto":
-            mode = choose(agent, memory.rate.expected(recipe.steps))[0]
-        accelerate(agent, mode, precision)
+        accelerate(agent, mode, precision, updates=memory.rate.expected(recipe.steps))
         while not memory.due():
             for step in actors.poll():
                 agent.observe(step)
                 memory.add(step)
         batch = memory.sample()
         begin = time.perf_counter()
-        agent.update(batch)
+        for _ in range(SETTLED):
+            agent.update(batch)
         setup = time.perf_counter() - begin
         return {
             "device": agent.device.type,

@@ -23,12 +23,11 @@ from typing import Any, NamedTuple
 import torch
 
 from protorl import rng
-from protorl.accelerate import accelerate, choose
+from protorl.accelerate import accelerate
 from protorl.agents import Agent
 from protorl.checkpoint import Checkpoints, atomic_write
 from protorl.data import ProtoRLError
 from protorl.loops import Evaluation, evaluate, train
-from protorl.memory import Replay
 from protorl.recipes import RECIPES
 from protorl.recipes.measure import faster_device
 from protorl.recipes.recipe import Recipe
@@ -124,7 +123,6 @@ def execute(recipe: Recipe, folder: Path, *, progress: bool) -> Result:
         env = recipe.make_env()
         with closing_env(env):
             agent, memory, actors = recipe.assemble(env)
-            recipe = settled(recipe, agent, memory, folder)
             examiner = Examiner(recipe, agent)
             with closing_env(examiner):
                 run = Run(
@@ -142,7 +140,8 @@ def execute(recipe: Recipe, folder: Path, *, progress: bool) -> Result:
                 )
                 if run.resume():
                     run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-                accelerate(agent, recipe.accelerate, recipe.precision)
+                left = max(memory.rate.expected(recipe.steps) - run.updates, 0)
+                accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
                 with run.watch(progress):
                     train(agent, memory, actors, steps=recipe.steps, monitor=run)
                 best = run.best if run.last_eval is not None else None
@@ -166,17 +165,6 @@ def placed(recipe: Recipe, folder: Path) -> Recipe:
         device, why = faster_device(recipe)
     log.info(f"device: {device} ({why})")
     recipe = dataclasses.replace(recipe, device=device)  # type: ignore[type-var]
-    write_config(recipe, folder)
-    return recipe
-
-
-def settled(recipe: Recipe, agent: Agent, memory: Replay, folder: Path) -> Recipe:
-    """The recipe with `accelerate` decided, also in config.json, so that a resumed run computes as it did."""
-    if recipe.accelerate != "auto":
-        return recipe
-    mode, why = choose(agent, memory.rate.expected(recipe.steps))
-    logging.getLogger("protorl").info(f"accelerate: {mode} ({why})")
-    recipe = dataclasses.replace(recipe, accelerate=mode)  # type: ignore[type-var]
     write_config(recipe, folder)
     return recipe
 

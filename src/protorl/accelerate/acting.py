@@ -1,0 +1,120 @@
+"""Acting bound to something faster: NumPy on the parameters' own memory, or one graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, say
+from protorl.accelerate.trace import Kept, Unfit, trace
+from protorl.data import Obs
+from protorl.networks import in_numpy
+from protorl.parts import MODULE_TABLES, Aside, parts
+
+Answer: TypeAlias = Callable[[Obs, bool], Any]
+"""What the actor says to observations, exploring or not; None: it does not serve this call."""
+LARGE = 300_000
+"""Numbers in a parameter above which arithmetic dominates, and torch is as fast as NumPy."""
+
+
+class FasterActing(Aside):
+    """An agent's `infer`, answered by something faster: `answer(obs, explore)`, or None where that does not serve a call.
+
+    Compared with the plain one as in `Faster`; where they differ, the plain one stays, and one sentence.
+    """
+
+    def __init__(self, agent: Any, answer: Callable[[Obs, bool], Any], precision: str = "float32") -> None:
+        self.agent, self.answer, self.plain = agent, answer, agent.infer
+        self.tolerance = TOLERANCES[precision][0]
+        self.calls = 0
+
+    def __call__(self, obs: Obs, explore: bool) -> Any:
+        self.calls += 1
+        try:
+            out = self.compared(obs, explore) if self.calls in CHECKS else self.answer(obs, explore)
+        except Unfit as reason:
+            say(f"acting stays eager: {reason}")
+            self.agent.infer = self.plain
+            return self.plain(obs, explore)
+        return self.plain(obs, explore) if out is None else out
+
+    def compared(self, obs: Obs, explore: bool) -> Any:
+        """The answer, if it is that of the plain method, which leaves no trace. Raises: Unfit if it is not."""
+        before = Kept(self.agent)
+        wanted = arrays(self.plain(obs, explore))
+        before.put_back()
+        out = self.answer(obs, explore)
+        if out is None:  # not a call that counts
+            self.calls -= 1
+            return None
+        found = arrays(out)
+        if wanted.keys() != found.keys():
+            raise Unfit(f"a faster network gives {', '.join(found)} instead of {', '.join(wanted)}")
+        problem = differing(list(wanted), list(wanted.values()), list(found.values()), self.tolerance)
+        if problem is not None:
+            raise Unfit(f"faster, {problem}")
+        return out
+
+
+def arrays(out: Any) -> dict[str, Tensor]:
+    """What a head's output holds, by name."""
+    found = ((name, thing) for name, thing in parts(out) if isinstance(thing, Tensor | np.ndarray))
+    return {name: torch.as_tensor(thing).cpu() for name, thing in found}
+
+
+def numpy_acting(agent: Any) -> Answer | None:
+    """The actor in NumPy; None where it offers no form (`in_numpy`), or is large."""
+    actor: nn.Module = agent.actor
+    form = in_numpy(actor)
+    if form is None or max(p.numel() for p in actor.parameters()) > LARGE:
+        return None
+    tables = [getattr(part, table) for part in actor.modules() for table in MODULE_TABLES]
+    places = [(table, key) for table in tables for key in table]
+    there = [table[key] for table, key in places]
+    first = next(actor.parameters())
+    memory = first.data_ptr()
+    hooks = [kind for part in actor.modules() for kind in (part._forward_hooks, part._forward_pre_hooks)]
+
+    def answer(obs: Obs, explore: bool) -> Any:
+        same = all(map(operator.is_, [table.get(key) for table, key in places], there))
+        if not same or first.data_ptr() != memory or any(hooks) or agent.actor is not actor:
+            raise Unfit("the network is not what it was")
+        return form(obs)  # type: ignore[arg-type]
+
+    return answer
+
+
+def graph_of_acting(agent: Any, backend: Backend, precision: Any) -> Callable[[Obs, bool], Any]:
+    """Acting as one graph, for exploring calls and the number of rows that come first; evaluations stay plain."""
+    made: dict[str, Any] = {}
+
+    def answer(obs: Obs, explore: bool) -> Any:
+        if not explore or isinstance(obs, dict):
+            return None
+        if "rows" not in made:
+            made["rows"] = len(obs)
+            bind(obs)
+        if len(obs) != made["rows"]:
+            return None
+        if not made["trace"].reads.hold():
+            bind(obs)
+        outputs = made["run"]([torch.from_numpy(np.ascontiguousarray(obs)).to(agent.device)])
+        return tree_unflatten(outputs, made["form"])
+
+    def bind(obs: Any) -> None:
+        def function(tensor: Tensor) -> list[Tensor]:
+            with torch.no_grad(), precision():
+                outputs, made["form"] = tree_flatten(agent.actor(tensor))
+            return list(outputs)
+
+        inputs = [torch.from_numpy(np.ascontiguousarray(obs)).to(agent.device)]
+        made["trace"] = trace(function, inputs, agent)
+        made["run"] = backend(made["trace"], inputs, "acting")
+
+    return answer

@@ -1,0 +1,177 @@
+"""A method bound to something faster, for as long as that gives the plain method's numbers."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from protorl.accelerate.trace import Kept, Trace, Unfit, trace
+from protorl.data import Batch, Update
+from protorl.parts import Aside
+
+Run: TypeAlias = Callable[[list[Tensor]], list[Tensor]]
+Backend: TypeAlias = Callable[[Trace, list[Tensor], str], Run]
+"""What makes a graph run: (trace, an example of its inputs, the method's name). Raises: Unfit where it cannot."""
+
+CHECKS = (1, 100, 1_000)
+"""Calls after which both ways run from the same state on the same input, and are compared."""
+WATCHED = 3
+"""Calls that stay plain at first, while what the method reads of the agent is watched."""
+OFTEN, GRAPHS = 2_000, 3
+"""Calls between changes below which they come too often, and how many times that, or a new compilation, may happen."""
+TOLERANCES = {"float32": (1e-3, 2e-2), "bf16": (5e-2, 0.3)}
+"""Relative differences allowed: of outputs, and of what one call changes in the agent."""
+
+
+def say(sentence: str) -> None:
+    """Tell the person watching."""
+    logging.getLogger("protorl").info(sentence)
+
+
+class Faster(Aside):
+    """One of an agent's pure methods (`learn`, say), as one graph that `backend` runs.
+
+    The first calls are plain, while what the method reads is watched: numbers that change all the time cannot be in a graph.
+    Then the method is traced and compiled, compared with the plain one (`CHECKS`), and traced anew where something that it read
+    has changed, a few times. Whatever does not fit leaves the plain method in place, and one sentence. What was decided is in
+    `agent.settled`, so that a resumed run goes on as it was. Batches of another size, and dict observations, stay plain.
+    """
+
+    def __init__(self, agent: Any, method: str, backend: Backend, precision: str = "float32") -> None:
+        self.agent, self.method, self.backend, self.plain = agent, method, backend, getattr(agent, method)
+        self.tolerances = TOLERANCES[precision]
+        self.note: dict[str, Any] = agent.settled.setdefault(method, {"calls": 0, "strikes": 0, "plain": False, "since": 0})
+        self.trace: Trace | None = None
+        self.run: Run | None = None
+        self.calls = 0
+        self.size = -1
+        self.sized = True
+
+    def __call__(self, batch: Batch) -> Update:
+        if self.run is None:
+            return self.plain(batch) if self.note["plain"] else self.begin(batch)
+        if len(batch) != self.size:
+            if self.sized:
+                self.sized = False
+                say(f"{self.method} stays eager for batches of {len(batch)}: it began with {self.size}")
+            return self.plain(batch)
+        if not self.trace.reads.hold():  # type: ignore[union-attr]
+            return self.again(batch)
+        self.calls += 1
+        self.note["since"] += 1
+        return self.compared(batch) if self.calls in CHECKS else self.fast(batch)
+
+    def fast(self, batch: Batch) -> Update:
+        """What the graph answers."""
+        priority, *metrics = self.run([batch.columns[name] for name in self.columns])  # type: ignore[misc]
+        return Update(priority, dict(zip(self.metrics, metrics)))
+
+    def begin(self, batch: Batch) -> Update:
+        """The first calls: plain, but watched; then the graph."""
+        try:
+            if self.note["calls"] < WATCHED:
+                self.note["calls"] += 1
+                if self.trace is None:
+                    self.trace = self.traced(batch)
+                elif not self.trace.reads.hold():
+                    changed = self.trace.reads.changed()
+                    raise Unfit(f"it reads {changed}, which changes from call to call; a 0-d tensor filled in place may")
+                return self.plain(batch)
+            self.bind(self.traced(batch), batch)
+        except Unfit as reason:
+            return self.settle(str(reason), batch)
+        return self(batch)
+
+    def traced(self, batch: Batch) -> Trace:
+        """The method's graph for batches like this one."""
+        self.columns = [name for name in batch if name != "index"]
+        inputs = [batch.columns[name] for name in self.columns]
+        if not all(isinstance(column, Tensor) for column in inputs):
+            raise Unfit("dict observations are not compiled")
+
+        def function(*columns: Tensor) -> list[Tensor]:
+            update = self.plain(Batch(dict(zip(self.columns, columns))))
+            self.metrics = list(update.metrics)
+            return [update.priority, *update.metrics.values()]
+
+        return trace(function, inputs, self.agent)
+
+    def bind(self, made: Trace, batch: Batch) -> None:
+        """Run this graph from now on."""
+        self.trace, self.size = made, len(batch)
+        self.run = self.backend(made, [batch.columns[name] for name in self.columns], self.method)
+
+    def again(self, batch: Batch) -> Update:
+        """Something that the method read is not as it was: a new graph, a few times."""
+        before: Any = self.trace
+        changed = before.reads.changed()
+        if self.note["since"] < OFTEN:
+            self.note["strikes"] += 1
+        self.note["since"] = 0
+        try:
+            if self.note["strikes"] > GRAPHS:
+                raise Unfit(f"it reads {changed}, which has changed too often")
+            made = self.traced(batch)
+            self.note["strikes"] += made.graph.code != before.graph.code
+            self.bind(made, batch)
+        except Unfit as reason:
+            return self.settle(str(reason), batch)
+        self.calls = 0
+        return self(batch)
+
+    def compared(self, batch: Batch) -> Update:
+        """Both ways from the same state; what the plain one did is undone."""
+        before = Kept(self.agent)
+        plain = self.plain(batch)
+        wanted = [plain.priority, *plain.metrics.values()], before.copied()
+        before.put_back()
+        fast = self.fast(batch)
+        names = ["the priority", *fast.metrics]
+        found = [fast.priority, *fast.metrics.values()], before.copied()
+        problem = differing(names, wanted[0], found[0], self.tolerances[0])
+        if problem is None and not moved_alike(before.copies, wanted[1], found[1], self.tolerances[1]):
+            problem = "what it changes in the agent differs"
+        if problem is None:
+            return fast
+        before.put_back()
+        return self.settle(f"as one graph, {problem}", batch)
+
+    def settle(self, reason: str, batch: Batch) -> Update:
+        """Stay plain from now on."""
+        self.note["plain"], self.run = True, None
+        say(f"{self.method} stays eager: {reason}")
+        return self.plain(batch)  # type: ignore[no-any-return]
+
+
+def differing(names: list[str], wanted: list[Tensor], found: list[Tensor], tolerance: float) -> str | None:
+    """Which output is not as it should be, with both numbers; None if all are."""
+    for name, one, two in zip(names, wanted, found):
+        if one.shape != two.shape:
+            return f"{name} has shape {tuple(two.shape)} instead of {tuple(one.shape)}"
+        if not one.numel():
+            continue
+        one, two = one.detach().double().reshape(-1), two.detach().double().reshape(-1)
+        scale = max(float(one.abs().max()), float(two.abs().max()))
+        apart = (one - two).abs()
+        if math.isfinite(scale) and float(apart.max()) > tolerance * scale + 1e-5:
+            i = int(apart.argmax())
+            return f"{name} is {float(two[i]):.6g} instead of {float(one[i]):.6g}"
+    return None
+
+
+def moved_alike(before: list[Tensor], wanted: list[Tensor], found: list[Tensor], tolerance: float) -> bool:
+    """Whether two ways have moved the same memory by the same amount."""
+    for old, one, two in zip(before, wanted, found):
+        if torch.equal(one, two):
+            continue
+        if not one.is_floating_point():
+            return False
+        start, this, that = (memory.double().nan_to_num() for memory in (old, one, two))
+        if float((that - this).norm()) > tolerance * float((this - start).norm()) + 1e-6 * float(this.norm()) + 1e-7:
+            return False
+    return True
