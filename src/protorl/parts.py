@@ -27,10 +27,18 @@ MODULE_HABITS = frozenset(vars(nn.Module())) - {"training"}
 class Aside:
     """Base of what hangs on an agent and is no part of it: what stands in the place of one of its methods, say."""
 
+    def notice(self) -> None:
+        """The agent is about to be saved."""
+
 
 def is_plain(thing: object) -> bool:
     """Whether it is a number, a string, or nothing: what is compared, not what is looked into."""
     return isinstance(thing, PLAIN)
+
+
+def shows(key: object) -> bool:
+    """Whether a key of a dict names what it holds: a parameter, as torch's optimizers have them, does not."""
+    return all(map(shows, key)) if isinstance(key, tuple) else is_plain(key)
 
 
 def attributes(thing: Any) -> dict[str, Any]:
@@ -47,7 +55,7 @@ def children(thing: Any) -> Iterator[tuple[str, Any]]:
     if is_plain(thing) or isinstance(thing, Tensor | np.ndarray | type | types.ModuleType):
         return
     if isinstance(thing, Mapping):
-        yield from ((f"[{key!r}]", value) for key, value in thing.items())
+        yield from ((f"[{key!r}]" if shows(key) else f"[#{i}]", value) for i, (key, value) in enumerate(thing.items()))
     elif isinstance(thing, CONTAINERS):
         yield from ((f"[{i}]", value) for i, value in enumerate(thing))
     elif isinstance(thing, types.MethodType):

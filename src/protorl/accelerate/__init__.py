@@ -19,7 +19,7 @@ import torch
 from protorl.accelerate.acting import FasterActing, graph_of_acting, numpy_acting
 from protorl.accelerate.ahead_of_time import ahead_of_time, compiler, require_compiler
 from protorl.accelerate.cuda_graphs import compiled, recorded, recorded_acting
-from protorl.accelerate.faster import WATCHED, Backend, Faster, say
+from protorl.accelerate.faster import WATCHED, Backend, Faster, give_back, say
 from protorl.accelerate.precision import BFloat16Products, Rounded
 from protorl.data import Batch, ProtoRLError, Update
 from protorl.parts import Aside
@@ -116,7 +116,7 @@ class Timed(Aside):
             mode, why = choose(self.agent, min(self.seconds[1:]), self.updates)
             say(f"accelerate: {mode} ({why})")
             self.agent.settled["mode"] = mode
-            self.agent.update = self.plain
+            give_back(self.agent, "update", self.plain)
             if mode in BACKENDS:
                 bind_updates(self.agent, mode, self.precision)
                 if not isinstance(vars(self.agent).get("infer"), FasterActing):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, say
+from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, give_back, say
 from protorl.accelerate.trace import Kept, Unfit, trace
 from protorl.data import Obs
 from protorl.networks import in_numpy
@@ -40,7 +40,7 @@ class FasterActing(Aside):
             out = self.compared(obs, explore) if self.calls in CHECKS else self.answer(obs, explore)
         except Unfit as reason:
             say(f"acting stays eager: {reason}")
-            self.agent.infer = self.plain
+            give_back(self.agent, "infer", self.plain)
             return self.plain(obs, explore)
         return self.plain(obs, explore) if out is None else out
 

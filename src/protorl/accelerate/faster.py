@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable
@@ -22,8 +23,8 @@ CHECKS = (1, 100, 1_000)
 """Calls after which both ways run from the same state on the same input, and are compared."""
 WATCHED = 3
 """Calls that stay plain at first, while what the method reads of the agent is watched."""
-OFTEN, GRAPHS = 2_000, 3
-"""Calls between changes below which they come too often, and how many times that, or a new compilation, may happen."""
+OFTEN, STRIKES = 2_000, 5
+"""Calls between changes below which they come too often; how many times that, or another graph than before, may happen."""
 TOLERANCES = {"float32": (1e-3, 2e-2), "bf16": (5e-2, 0.3)}
 """Relative differences allowed: of outputs, and of what one call changes in the agent."""
 
@@ -31,6 +32,13 @@ TOLERANCES = {"float32": (1e-3, 2e-2), "bf16": (5e-2, 0.3)}
 def say(sentence: str) -> None:
     """Tell the person watching."""
     logging.getLogger("protorl").info(sentence)
+
+
+def give_back(agent: Any, name: str, plain: Any) -> None:
+    """An agent's method is what it was before."""
+    vars(agent).pop(name, None)
+    if getattr(agent, name) != plain:  # it was no method of its class
+        setattr(agent, name, plain)
 
 
 class Faster(Aside):
@@ -45,14 +53,18 @@ class Faster(Aside):
     def __init__(self, agent: Any, method: str, backend: Backend, precision: str = "float32") -> None:
         self.agent, self.method, self.backend, self.plain = agent, method, backend, getattr(agent, method)
         self.tolerances = TOLERANCES[precision]
-        self.note: dict[str, Any] = agent.settled.setdefault(method, {"calls": 0, "strikes": 0, "plain": False, "since": 0})
+        self.note: dict[str, Any] = agent.settled.setdefault(
+            method, {"calls": 0, "since": 0, "strikes": 0, "graph": "", "plain": False}
+        )
         self.trace: Trace | None = None
         self.run: Run | None = None
         self.calls = 0
-        self.size = -1
+        self.changed = "something"
+        self.size = self.watched = -1
         self.sized = True
 
     def __call__(self, batch: Batch) -> Update:
+        self.notice()
         if self.run is None:
             return self.plain(batch) if self.note["plain"] else self.begin(batch)
         if len(batch) != self.size:
@@ -60,11 +72,18 @@ class Faster(Aside):
                 self.sized = False
                 say(f"{self.method} stays eager for batches of {len(batch)}: it began with {self.size}")
             return self.plain(batch)
-        if not self.trace.reads.hold():  # type: ignore[union-attr]
-            return self.again(batch)
         self.calls += 1
         self.note["since"] += 1
         return self.compared(batch) if self.calls in CHECKS else self.fast(batch)
+
+    def notice(self) -> None:
+        """If something that the method read is not as it was, the next call makes a new graph."""
+        if self.run is None or self.trace.reads.hold():  # type: ignore[union-attr]
+            return
+        self.changed = self.trace.reads.changed()  # type: ignore[union-attr]
+        self.note["strikes"] += self.note["since"] < OFTEN
+        self.note["since"] = self.calls = 0
+        self.run = self.trace = None
 
     def fast(self, batch: Batch) -> Update:
         """What the graph answers."""
@@ -74,15 +93,15 @@ class Faster(Aside):
     def begin(self, batch: Batch) -> Update:
         """The first calls: plain, but watched; then the graph."""
         try:
+            if self.trace is not None and not self.trace.reads.hold():
+                changed = self.trace.reads.changed()
+                raise Unfit(f"it reads {changed}, which changes from call to call; a 0-d tensor filled in place may")
+            if self.trace is None or len(batch) != self.watched:
+                self.trace, self.watched = self.traced(batch), len(batch)
             if self.note["calls"] < WATCHED:
                 self.note["calls"] += 1
-                if self.trace is None:
-                    self.trace = self.traced(batch)
-                elif not self.trace.reads.hold():
-                    changed = self.trace.reads.changed()
-                    raise Unfit(f"it reads {changed}, which changes from call to call; a 0-d tensor filled in place may")
-                return self.plain(batch)
-            self.bind(self.traced(batch), batch)
+                return self.plain(batch)  # type: ignore[no-any-return]
+            self.bind(self.trace, batch)
         except Unfit as reason:
             return self.settle(str(reason), batch)
         return self(batch)
@@ -102,27 +121,13 @@ class Faster(Aside):
         return trace(function, inputs, self.agent)
 
     def bind(self, made: Trace, batch: Batch) -> None:
-        """Run this graph from now on."""
-        self.trace, self.size = made, len(batch)
-        self.run = self.backend(made, [batch.columns[name] for name in self.columns], self.method)
-
-    def again(self, batch: Batch) -> Update:
-        """Something that the method read is not as it was: a new graph, a few times."""
-        before: Any = self.trace
-        changed = before.reads.changed()
-        if self.note["since"] < OFTEN:
-            self.note["strikes"] += 1
-        self.note["since"] = 0
-        try:
-            if self.note["strikes"] > GRAPHS:
-                raise Unfit(f"it reads {changed}, which has changed too often")
-            made = self.traced(batch)
-            self.note["strikes"] += made.graph.code != before.graph.code
-            self.bind(made, batch)
-        except Unfit as reason:
-            return self.settle(str(reason), batch)
-        self.calls = 0
-        return self(batch)
+        """Run this graph from now on. Raises: Unfit where too many came before."""
+        code = hashlib.sha256(made.graph.code.encode()).hexdigest()
+        self.note["strikes"] += self.note["graph"] not in ("", code)
+        self.note["graph"] = code
+        if self.note["strikes"] > STRIKES:
+            raise Unfit(f"it reads {self.changed}, which has changed too often")
+        self.run, self.size = self.backend(made, [batch.columns[name] for name in self.columns], self.method), len(batch)
 
     def compared(self, batch: Batch) -> Update:
         """Both ways from the same state; what the plain one did is undone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import types
 from collections import deque
@@ -161,7 +162,7 @@ def draw_outside(graph: Any) -> list[Callable[[], Tensor]]:
             continue
         made = node.meta.get("val")
         if node.target not in DRAWN or made is None or not made.is_contiguous() or node.kwargs.get("generator") is not None:
-            raise Unfit(f"{node.target} draws random numbers, of which a graph would draw others")
+            raise Unfit(f"it draws random numbers by {node.target}, of which a graph would draw others")
         with graph.graph.inserting_after(last):
             last = graph.graph.placeholder(f"drawn_{len(draws)}")
         last.meta.update(node.meta)
@@ -192,8 +193,8 @@ class Kept:
         return [memory.clone() for memory in self.memory.values()]
 
     def put_back(self) -> None:
-        for memory, copy in zip(self.memory.values(), self.copies):
-            memory.copy_(copy)
+        for memory, contents in zip(self.memory.values(), self.copies):
+            memory.copy_(contents)
         torch.set_rng_state(self.cpu)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)
@@ -224,8 +225,8 @@ class Contents:
             elif isinstance(thing, nn.Module):
                 self.held += [(name, table, dict(table)) for table in (getattr(thing, table) for table in MODULE_TABLES)]
                 self.held.append((name, vars(thing), dict(vars(thing))))
-            elif type(thing) in (dict, list, deque, set):
-                self.held.append((name, thing, thing.copy()))
+            elif isinstance(thing, dict | list | deque | set):
+                self.held.append((name, thing, copy.copy(thing)))
             elif not isinstance(thing, type | types.ModuleType) and isinstance(getattr(thing, "__dict__", None), dict):
                 self.held.append((name, vars(thing), dict(vars(thing))))
 
@@ -237,7 +238,7 @@ class Contents:
                 continue
             if isinstance(held, dict):
                 key = next((k for k in (*before, *held) if held.get(k, MISSING) is not before.get(k, MISSING)), "")
-                found = found or f"`{name}.{key}`".replace("`.", "`")
+                found = found or f"`{name}.{key}`".replace("`.", "`") if isinstance(key, str) else f"`{name}`"
             found = found or f"`{name}`"
             held.clear()
             (held.extend if isinstance(held, list | deque) else held.update)(before)

@@ -11,6 +11,7 @@ from torch import nn
 from protorl.agents.state import Built, Saver, restore
 from protorl.data import Act, Batch, Columns, EnvSpec, Obs, State, Step, TensorObs, Update, tree_map
 from protorl.networks import ActorCritic
+from protorl.parts import Aside
 
 
 class Noted(type):
@@ -98,6 +99,9 @@ class Agent(metaclass=Noted):
     def state_dict(self) -> State:
         """Everything that remembers, by attribute name. Raises: ProtoRLError, by name, for what a checkpoint could not bring
         back."""
+        for thing in vars(self).values():
+            if isinstance(thing, Aside):
+                thing.notice()
         return Saver(self, self.built).all()
 
     def load_state_dict(self, state: State) -> None:

@@ -51,9 +51,9 @@ class Built(Aside):
 
 
 def form(module: nn.Module) -> Any:
-    """What makes two modules interchangeable: their class, and the names, shapes and types of their tensors."""
+    """What makes two modules interchangeable: their class, and their tensors but for the numbers in them."""
     tensors = module.state_dict(keep_vars=True).items()
-    return type(module), [(name, t.shape, t.dtype) for name, t in tensors if isinstance(t, Tensor)]
+    return type(module), [(name, t.shape, t.dtype, t.requires_grad) for name, t in tensors if isinstance(t, Tensor)]
 
 
 def is_plain_tree(tree: Tree) -> bool:
@@ -249,7 +249,7 @@ class Loader:
         if now is MISSING:
             raise ProtoRLError(f"the checkpoint has a state for {name}, but this agent has nothing there that could take it")
         if kind == "stateful":
-            now.load_state_dict(tree["state"])
+            now.load_state_dict(copy.deepcopy(tree["state"]))  # torch's optimizers keep what they are given
         elif kind == "generator":
             next(put for cls, (_, put) in GENERATORS.items() if isinstance(now, cls))(now, tree["state"])
         elif kind == "enum":
