@@ -280,6 +280,8 @@ class Loader:
             pattern = self.there[tree[LIKE]]
             if now is MISSING or form(now) != form(pattern):
                 now = copy.deepcopy(pattern)
+                if len({p.untyped_storage().data_ptr() for p in pattern.parameters()}) == 1:  # in one flat buffer
+                    FlatParameters(now)
         if not isinstance(now, nn.Module):
             raise ProtoRLError(f"the checkpoint has a module for {name}, but this agent has none there")
         now.load_state_dict({key: value for key, value in tree.items() if key not in (LIKE, VALUES)})
