@@ -15,7 +15,7 @@ import torch
 
 import protorl as prl
 from protorl.accelerate import AheadOfTime, accelerate
-from protorl.recipes import running
+from protorl.recipes.start import start
 from tests.contract.test_resume import assert_equal, final_state, make, train_with_kills
 
 pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler to compile with")
@@ -52,7 +52,7 @@ def test_compiled_equals_eager_is_cached_and_resumes_exactly(tmp_path: Path, mon
         raise AssertionError("compiled again instead of loading the package")
 
     monkeypatch.setattr("protorl.accelerate.ahead_of_time.compile_package", refuse)
-    running.start(recipe, tmp_path / "whole", progress=False)
+    start(recipe, tmp_path / "whole", progress=False)
     train_with_kills(recipe, tmp_path / "killed", [300, 217], monkeypatch)
     assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
 
@@ -119,7 +119,7 @@ def test_random_numbers_are_drawn_outside_and_resuming_repeats_them(
 ) -> None:
     recipe = make("dqn", noisy=True, eval_every=0, accelerate="aot")
     with caplog.at_level("INFO", logger="protorl"):
-        running.start(recipe, tmp_path / "whole", progress=False)
+        start(recipe, tmp_path / "whole", progress=False)
     assert "stays eager" not in caplog.text
     train_with_kills(recipe, tmp_path / "killed", [300, 217], monkeypatch)
     assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))

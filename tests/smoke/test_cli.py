@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from protorl.cli import main
-from protorl.cli.arguments import Train, fields_as_settings, parse
+from protorl.cli.arguments import Train
+from protorl.cli.parse import fields_as_settings, parse
 from protorl.recipes import RECIPES
-from protorl.runs.log import read_metrics
+from protorl.runs.metrics import read_metrics
 from tests.contract import cases
 
 SMALL = {"steps": 300, "log_every": 100, "eval_every": 150, "checkpoint_every": 100}

@@ -22,8 +22,8 @@ import torch
 
 from protorl.data import Array, EnvSpec, ProtoRLError
 from protorl.envs.make import BACKENDS
+from protorl.recipes.find import find_recipe
 from protorl.recipes.measure import Row, kept_threads, learning_speed, per_second, seconds_per_step
-from protorl.recipes.running import find_recipe
 
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "atari": ("Atari games", ("ale-py", "opencv-python-headless")),
