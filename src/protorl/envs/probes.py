@@ -14,9 +14,10 @@ from gymnasium import spaces
 
 from protorl import rng
 from protorl.data import Array, State
+from protorl.envs.api import AnySpace, Info, Options
 from protorl.envs.snapshot import freeze, thaw
 
-Result = tuple[Array, float, bool, bool, dict[str, Any]]
+Result = tuple[Array, float, bool, bool, Info]
 
 
 def _floats(*numbers: float) -> Array:
@@ -34,11 +35,11 @@ class Probe(gymnasium.Env[Array, Any]):
 
     def __init__(self, *, obs_size: int = 1, actions: int = 1, continuous: bool = False) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (obs_size,), np.float32)
-        self.action_space: spaces.Space[Any] = spaces.Discrete(actions)
+        self.action_space: AnySpace = spaces.Discrete(actions)
         if continuous:
             self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[Array, Info]:
         super().reset(seed=seed)
         self.t = 0
         return self.begin(), {}

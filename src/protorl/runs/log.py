@@ -7,26 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from protorl.data import ProtoRLError
 from protorl.runs.metrics import MetricsFile, to_stderr
+from protorl.runs.parts import Finished
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-
-class Finished(Protocol):
-    """An episode that ended: its undiscounted return, and its length in agent steps."""
-
-    @property
-    def ret(self) -> float: ...
-
-    @property
-    def length(self) -> int: ...
 
 
 class RunningMeans:

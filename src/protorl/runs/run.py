@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from protorl.data import Batch, ProtoRLError, State, Update
 from protorl.loops.evaluate import Evaluation
@@ -16,6 +15,7 @@ from protorl.runs.clock import Clock
 from protorl.runs.divergence import Diverged, diverged, first_not_finite
 from protorl.runs.evaluations import Evaluations
 from protorl.runs.log import Log
+from protorl.runs.parts import Learner, Plays, Remembers
 from protorl.runs.progress import Progress
 from protorl.runs.saving import Saving
 from protorl.runs.signals import Interrupted, Signals
@@ -32,9 +32,9 @@ class Run(Monitor):
     def __init__(
         self,
         folder: Path,
-        agent: Any,
-        memory: Any,
-        actors: Any,
+        agent: Learner,
+        memory: Remembers,
+        actors: Plays,
         *,
         steps: int,
         log_every: int = 1_000,

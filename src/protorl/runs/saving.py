@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from protorl.checkpoint import Checkpoints
 from protorl.data import ProtoRLError, State, Stateful
+from protorl.runs.parts import Learner, Plays, Remembers
 
 
 class Saving:
@@ -19,7 +19,14 @@ class Saving:
     """
 
     def __init__(
-        self, folder: Path, keep: int, agent: Any, memory: Any, actors: Any, counts: Stateful, notify: Callable[[str], None]
+        self,
+        folder: Path,
+        keep: int,
+        agent: Learner,
+        memory: Remembers,
+        actors: Plays,
+        counts: Stateful,
+        notify: Callable[[str], None],
     ) -> None:
         self.folder, self.agent, self.memory, self.actors, self.notify = folder, agent, memory, actors, notify
         self.parts: Mapping[str, Stateful] = {"run": counts, "agent": agent, "memory": memory, "actors": actors}
@@ -74,4 +81,4 @@ class Saving:
 
     def on_gpu(self) -> bool:
         """Whether CUDA has random streams to save; asking it starts CUDA, which takes half a gigabyte."""
-        return bool(self.agent.device.type != "cpu")
+        return self.agent.device.type != "cpu"
