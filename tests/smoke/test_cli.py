@@ -320,6 +320,7 @@ def test_seeds_side_by_side(tmp_path: Path) -> None:
     assert all((folder / f"seed-{seed}" / "eval.json").exists() for seed in (5, 6))
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_a_terminal_saves_every_seed_once_and_resume_begins_those_that_waited(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     long = settings("steps=1000000000", "eval_every=0", "checkpoint_every=0", "backend=async")
