@@ -45,7 +45,7 @@ LATE = "left out, the minute is nearly over: run it again, what was compiled is 
 COMPILE_BEFORE = 30.0
 """Seconds after which not more than one mode is compiled, which takes up to half a minute."""
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
-CLEARLY = 1.1  # times as fast, to be recommended for it
+TO_RECOMMEND = 1.1  # times as fast, to be recommended for it
 
 
 def doctor(recipe: str, env: str | None, *, quick: bool = False, as_json: bool = False, window: float = 0.5) -> int:
@@ -241,12 +241,12 @@ def recommend(recipe: Recipe, environments: list[Row], modes: list[Row]) -> Row:
 
     def fastest(num_envs: int) -> tuple[str, float]:
         speeds = {r["backend"]: r["steps_per_second"] for r in environments if r["num_envs"] == num_envs and "note" not in r}
-        backend = max(speeds, key=lambda name: speeds[name] * (CLEARLY if name == "sync" else 1))
+        backend = max(speeds, key=lambda name: speeds[name] * (TO_RECOMMEND if name == "sync" else 1))
         return backend, speeds[backend]
 
     mode = min(
         (row for row in modes if "note" not in row),
-        key=lambda row: learning(row) * (CLEARLY if row.get("precision") == "bf16" else 1),
+        key=lambda row: learning(row) * (TO_RECOMMEND if row.get("precision") == "bf16" else 1),
     )
     backend, speed = fastest(recipe.num_envs)
     settings: Row = {"accelerate": mode["mode"], "threads": mode["threads"], "backend": backend}

@@ -15,7 +15,7 @@ from protorl.accelerate import accelerate, choose
 from protorl.recipes.experiment import Experiment
 
 Row = dict[str, Any]
-CLEARLY = 1.2
+FOR_A_GPU = 1.2
 """Times as fast as the processor that a GPU must be for small networks to go there."""
 
 
@@ -30,7 +30,7 @@ def faster_device(recipe: Experiment, window: float = 0.3) -> tuple[str, str]:
         for device in ("cpu", "cuda"):
             here = dataclasses.replace(recipe, device=device)
             times[device] = seconds_per_step(learning_speed(here, here.accelerate, here.precision, window), here.num_envs)
-    device = "cuda" if CLEARLY * times["cuda"] < times["cpu"] else "cpu"
+    device = "cuda" if FOR_A_GPU * times["cuda"] < times["cpu"] else "cpu"
     why = f"acting and learning take {times['cpu'] * 1e3:.2f} ms a step on the processor, {times['cuda'] * 1e3:.2f} on the GPU"
     return device, why
 
