@@ -7,13 +7,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from protorl.data import Array, ProtoRLError
 from protorl.papers.atari57 import human_normalised
 from protorl.runs.metrics import read_metrics, to_stderr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito: colour-blind safe
 DASHES = ["-", "--", "-.", ":"]
@@ -32,7 +36,7 @@ class Curve:
     folder: Path
     recipe: str
     env: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     steps: Array
     scores: Array
     smooth: int
@@ -150,7 +154,7 @@ def human_report(runs: Sequence[Curve]) -> list[str]:
     return lines
 
 
-def bootstrap_interval(values: Any, n: int = 10_000, seed: int = 0, level: float = 0.95) -> tuple[Array, Array]:
+def bootstrap_interval(values: ArrayLike, n: int = 10_000, seed: int = 0, level: float = 0.95) -> tuple[Array, Array]:
     """A percentile bootstrap interval of the mean over seeds (axis 0): its low and high ends.
 
     `values` is [seeds, ...]; both ends are float64 [...]. Seeds are drawn with replacement `n` times, the same draw for
@@ -194,7 +198,7 @@ def _run(folder: Path, table: dict[str, Array], metric: str, smooth: int | None)
     return Curve(folder, recipe, env, settings, steps, _moving_average(scores, smooth), smooth)
 
 
-def _identity(folder: Path) -> tuple[str, str, dict[str, Any]]:
+def _identity(folder: Path) -> tuple[str, str, dict[str, object]]:
     """Recipe, environment and settings from config.json; the folder's name for whatever is not there."""
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -228,7 +232,7 @@ def _group(runs: list[Curve]) -> list[tuple[str, list[Curve]]]:
     return named
 
 
-def _draw(panel: Any, name: str, group: list[Curve], style: dict[str, Any], say: Callable[[str], None]) -> None:
+def _draw(panel: Axes, name: str, group: list[Curve], style: dict[str, Any], say: Callable[[str], None]) -> None:
     seeds = len(group)
     label = f"{name} (one seed)" if seeds == 1 else f"{name} ({seeds} seeds)"
     if seeds < BAND_SEEDS:

@@ -52,7 +52,7 @@ class AtariProtocol:
     fire_reset: bool = False
 
     def __post_init__(self) -> None:
-        numbers: dict[Any, Any] = {float: Real, int: Integral}
+        numbers: dict[type, type] = {float: Real, int: Integral}
         for field in fields(self):
             value: Any = getattr(self, field.name)
             kind: Any = type(field.default)
@@ -312,11 +312,11 @@ class AtariVector(AnyVectorEnv):
             self.life_loss.reset(info["lives"])
         return obs, info
 
-    def step(self, actions: Any) -> Results:
+    def step(self, actions: Array) -> Results:
         obs, reward, terminated, truncated, info = self.games.step(actions)
         if self.life_loss is not None:
             info["discount"] = self.life_loss.discount(info["lives"])
         return obs, reward, terminated, truncated, info
 
-    def close_extras(self, **kwargs: Any) -> None:
+    def close_extras(self, **kwargs: object) -> None:
         self.games.close()

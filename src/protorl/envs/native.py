@@ -39,7 +39,7 @@ class Row(AnyWrapper):
         except Exception as error:
             raise ProtoRLError(f"{self.id} failed in reset() of row {self.number}: {error!r}") from error
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         try:
             return self.env.step(action)
         except Exception as error:
@@ -105,7 +105,7 @@ class CartPoleRows(CartPoleVectorEnv):
         """[4, N] initial states, each row's from its own generator."""
         return np.stack([row.uniform(low, high, 4) for row in self.rows], axis=1)
 
-    def step(self, action: Any) -> Results:
+    def step(self, action: Array) -> Results:
         state: Any = self.state
         obs, terminated, truncated = self.blank.copy(), self.flags.copy(), self.flags.copy()
         cos, sin = np.cos(state[2]), np.sin(state[2])
@@ -171,13 +171,13 @@ class EnvPoolRows(AnyVectorEnv):
             self.life_loss.reset(info["lives"])
         return obs, {}
 
-    def step(self, actions: Any) -> Results:
+    def step(self, actions: Array) -> Results:
         actions = np.asarray(actions).astype(self.single_action_space.dtype)
         obs, reward, terminated, truncated, info = self.pool.step(actions)
         discount = {} if self.life_loss is None else {"discount": self.life_loss.discount(info["lives"])}
         return obs, reward, terminated, truncated, discount
 
-    def close_extras(self, **kwargs: Any) -> None:
+    def close_extras(self, **kwargs: object) -> None:
         self.pool.close()
 
 

@@ -34,7 +34,7 @@ STATELESS = (gym_wrappers.TransformObservation, gym_wrappers.TransformAction, gy
 PLAIN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.", "gymnasium.envs.mujoco.")
 
 
-def freeze(value: Any) -> Any:
+def freeze(value: object) -> Any:
     """Plain data from numbers, strings, arrays and containers of them, every type remembered.
 
     Raises:
@@ -125,7 +125,7 @@ def from_bytes(env: AnyEnv, state: bytes) -> None:
     load(env, torch.load(io.BytesIO(state), weights_only=True))
 
 
-def _stateful(layer: Any) -> bool:
+def _stateful(layer: object) -> bool:
     # Asked of the type: a Gymnasium wrapper may forward unknown attributes to what it wraps.
     return hasattr(type(layer), "state_dict") and hasattr(type(layer), "load_state_dict")
 
@@ -143,13 +143,13 @@ def _save_wrapper(layer: Any) -> State:
     return {name: freeze(getattr(layer, name)) for name in WRAPPER_MEMORY.get(type(layer), ()) if hasattr(layer, name)}
 
 
-def _simulator_known(env: Any) -> bool:
+def _simulator_known(env: AnyEnv) -> bool:
     if _stateful(env):
         return True
     return type(env).__module__.startswith(PLAIN_FAMILIES) or _minatar(env) or _plain_ale(env)
 
 
-def _minatar(env: Any) -> bool:
+def _minatar(env: AnyEnv) -> bool:
     return type(env).__module__ == "minatar.gym"
 
 
@@ -200,7 +200,7 @@ def _load_simulator(env: Any, state: State) -> None:
         setattr(env, name, thaw(value))
 
 
-def _plain_attributes(env: Any) -> State:
+def _plain_attributes(env: AnyEnv) -> State:
     """The attributes with a plain form. In the families known here, what has none (spaces, screens, fixed transition
     tables, models) does not change while the environment runs."""
     kept = {}

@@ -34,7 +34,7 @@ def fields_of(recipe: Experiment) -> dict[str, Any]:
     return dataclasses.asdict(recipe)
 
 
-def described(recipe: Experiment) -> dict[str, Any]:
+def described(recipe: Experiment) -> dict[str, object]:
     """What config.json says of a recipe."""
     return {
         "recipe": reference(recipe),

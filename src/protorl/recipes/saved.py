@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from protorl.accelerate import accelerate
 from protorl.agents import Agent
 from protorl.checkpoint import Checkpoints
+from protorl.envs.vector import VecEnv
 from protorl.recipes.config import record
 from protorl.recipes.find import rebuild
 from protorl.recipes.recipe import Recipe
@@ -39,7 +40,7 @@ class Trained(NamedTuple):
     """A trained agent and an environment to evaluate it in, which the caller closes, with this share of random actions."""
 
     agent: Agent
-    env: Any
+    env: VecEnv
     which: str  # "best" or "last"
     step: int  # agent steps it was trained for
     epsilon: float

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -19,6 +19,7 @@ from protorl import rng
 from protorl.accelerate import accelerate, choose
 from protorl.agents import Agent
 from protorl.data import ProtoRLError
+from protorl.envs.vector import VecEnv
 from protorl.loops import Evaluation, evaluate, train
 from protorl.memory import Replay
 from protorl.recipes.config import described, recipe_name, record
@@ -128,7 +129,7 @@ class Examiner:
 
     def __init__(self, recipe: Experiment, agent: Agent) -> None:
         self.recipe, self.agent = recipe, agent
-        self.env: Any = None
+        self.env: VecEnv | None = None
 
     def __call__(self) -> Evaluation:
         episodes = self.recipe.eval_episodes

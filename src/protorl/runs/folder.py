@@ -18,7 +18,7 @@ from protorl.runs.provenance import git_state, hardware, versions
 CONFIG_FORMAT = 1
 
 
-def create_folder(folder: Path, experiment: Mapping[str, Any]) -> None:
+def create_folder(folder: Path, experiment: Mapping[str, object]) -> None:
     """Make the run folder with its config.json in one step, so that a killed process leaves a whole one or none.
 
     Raises: ProtoRLError where it is used already, or cannot be made.
@@ -50,7 +50,7 @@ def unused_folder(name: str) -> Path:
     return folder
 
 
-def write_config(folder: Path, experiment: Mapping[str, Any]) -> None:
+def write_config(folder: Path, experiment: Mapping[str, object]) -> None:
     """config.json: what is run, and with which versions, code and hardware. experiment: plain data, by name."""
     config = {
         "format": CONFIG_FORMAT,
