@@ -104,6 +104,10 @@ def modules_imported(file: Path) -> set[str]:
     return found & set(NAMED)
 
 
+def test_no_module_is_named_as_one_of_the_standard_library() -> None:
+    assert [file.name for file in MODULES if file.stem in sys.stdlib_module_names] == []
+
+
 def test_no_module_imports_itself_by_a_detour() -> None:
     """Not inside functions either, nor for type checkers; the package's own lazy names are another matter."""
     imports = {name: modules_imported(file) - {"protorl"} for name, file in NAMED.items() if name != "protorl"}
