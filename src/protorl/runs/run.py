@@ -56,6 +56,10 @@ class Run(Monitor):
 
     # What the loop calls
 
+    def room(self) -> int:
+        """Agent steps that may pass until something is due: so many may be taken at once."""
+        return self.clock.room(self.steps)
+
     def updated(self, batch: Batch, update: Update) -> None:
         super().updated(batch, update)
         self.log.add(update.metrics)
