@@ -4,10 +4,11 @@ VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
 RUN ?= runs/cartpole
+MINUTES ?= 60
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: train test lint bench learn clean
+.PHONY: train test test-slow soak lint bench learn clean
 .DEFAULT_GOAL := train
 
 $(VENV)/.run: pyproject.toml constraints.txt
@@ -32,8 +33,17 @@ train: $(VENV)/.run
 	$(BIN)/protorl eval $(RUN) --episodes 100
 	$(BIN)/protorl plot $(RUN) --out $(RUN)/curve.png
 
+# What every change must pass: within 8 minutes of a fresh clone on two cores, installing included.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# What takes longer: compiling, real processes stopped and killed. At most 15 minutes more.
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m slow
+
+# Trainings killed and resumed at random for an hour (MINUTES=5: shorter), recorded in benchmarks/results/soak.json.
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.contract.soak --minutes $(MINUTES)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -89,7 +89,7 @@ if TYPE_CHECKING:
         Warmup,
     )
     from protorl.recipes import Recipe, hp
-    from protorl.recipes.running import load
+    from protorl.recipes.saved import load
     from protorl.runs import Run
 
 __version__ = "0.1.0"
@@ -116,7 +116,7 @@ _HOME = {
         "SquashedGaussian", "Warmup",
     ),
     "recipes": ("Recipe", "hp"),
-    "recipes.running": ("load",),
+    "recipes.saved": ("load",),
     "data": (
         "Act", "ActionSpec", "ArraySpec", "Batch", "Columns", "Constant", "EnvSpec", "Field", "Linear", "ProtoRLError",
         "Step", "Update",

@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from protorl.recipes import running
+from protorl.recipes.find import find_recipe
+from protorl.recipes.saved import resume
+from protorl.recipes.start import start
 from protorl.runs import Run
 
 
@@ -39,10 +41,10 @@ def main(folder: Path, moment: str) -> None:
             original = getattr(os, name)
             setattr(os, name, lambda *a, original=original, **k: (shared(), original(*a, **k))[1])
     if folder.exists():
-        running.resume(folder, progress=False)
+        resume(folder, progress=False)
     else:
         name, fields = json.loads(os.environ["RECIPE_JSON"])
-        running.start(running.find_recipe(name)(**fields), folder, progress=False)
+        start(find_recipe(name)(**fields), folder, progress=False)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ import torch
 import protorl as prl
 from protorl.checkpoint import Checkpoints
 from protorl.data import Batch
-from protorl.recipes import RECIPES, running
+from protorl.recipes import RECIPES
+from protorl.recipes.saved import resume
+from protorl.recipes.start import start
 from protorl.runs import Run
-from protorl.runs.log import read_metrics
+from protorl.runs.metrics import read_metrics
 from tests.contract.cases import small
 from tests.contract.test_resume import assert_equal, final_state
 
@@ -183,7 +185,7 @@ def test_evaluation_leaves_everything_bit_for_bit(case: str) -> None:
 def test_a_run_folder_holds_what_it_should(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     made = recipe(name, seed=3)
-    result = running.start(made, folder, progress=False)
+    result = start(made, folder, progress=False)
     assert result.steps == 300
     assert result.best is not None
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith("events.")) == [
@@ -240,7 +242,7 @@ def test_a_reward_that_is_not_a_number_ends_training_in_one_sentence(case: str, 
     space = gymnasium.make(made.env).action_space
     agent, memory, actors = made.assemble(prl.make_vec_envs(lambda: Poisoned(space), made.num_envs))
     run = Run(tmp_path, agent, memory, actors, steps=300, log_every=50, checkpoint_every=100)
-    run.on_cpu = looks_at_once
+    run.looks_at_once = looks_at_once
     with pytest.raises(prl.ProtoRLError) as caught, run.watch(progress=False):
         prl.train(agent, memory, actors, steps=300, monitor=run)
     sentence = str(caught.value)
@@ -260,7 +262,7 @@ def test_a_full_disk_costs_the_best_weights_and_not_the_training(
         raise prl.ProtoRLError("cannot write best.pt: No space left on device")
 
     monkeypatch.setattr(Checkpoints, "save_weights", full)
-    running.start(recipe("dqn"), tmp_path / "run", progress=False)
+    start(recipe("dqn"), tmp_path / "run", progress=False)
     assert "No space left on device" in capsys.readouterr().out
     assert final_state(tmp_path / "run")["run"]["steps"] == 300
 
@@ -276,15 +278,15 @@ def test_a_run_without_a_checkpoint_begins_its_metrics_anew(tmp_path: Path, monk
     with monkeypatch.context() as killed:
         killed.setattr(Run, "tick", tick)
         with pytest.raises(KeyboardInterrupt):
-            running.start(made, tmp_path / "run", progress=False)
-    running.resume(tmp_path / "run", progress=False)
+            start(made, tmp_path / "run", progress=False)
+    resume(tmp_path / "run", progress=False)
     assert read_metrics(tmp_path / "run" / "metrics.csv")["step"].tolist() == [100, 150, 200, 300]
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running.start(recipe("dqn"), tmp_path / "whole", progress=False)
+    start(recipe("dqn"), tmp_path / "whole", progress=False)
     save, sync = Run.save, os.fsync
 
     def full(_: int) -> None:
@@ -296,12 +298,12 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_training(
                 disk.setattr(os, "fsync", full)
             save(self)
         assert os.fsync is sync
-        kept.append(self.checkpoints.latest())
+        kept.append(self.saving.checkpoints.latest())
 
     kept: list[int | None] = []
     monkeypatch.setattr(Run, "save", save_without_space)
     capsys.readouterr()
-    running.start(recipe("dqn"), tmp_path / "full", progress=False)
+    start(recipe("dqn"), tmp_path / "full", progress=False)
     assert kept == [100, 100, 300]
     assert "No space left on device" in capsys.readouterr().out
     assert_equal(final_state(tmp_path / "whole")["agent"], final_state(tmp_path / "full")["agent"])

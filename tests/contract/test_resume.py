@@ -16,7 +16,9 @@ import torch
 
 import protorl as prl
 from protorl.checkpoint import Checkpoints
-from protorl.recipes import RECIPES, running
+from protorl.recipes import RECIPES
+from protorl.recipes.saved import resume
+from protorl.recipes.start import start
 from protorl.runs import Interrupted, Run
 from tests.contract.cases import small
 
@@ -70,11 +72,13 @@ def train_with_kills(recipe: Any, folder: Path, ticks: list[int], monkeypatch: p
 
         monkeypatch.setattr(Run, "tick", tick)
         try:
-            running.start(recipe, folder, progress=False) if attempt == 0 else running.resume(folder, progress=False)
+            start(recipe, folder, progress=False) if attempt == 0 else resume(folder, progress=False)
         except Killed:
             continue
     monkeypatch.setattr(Run, "tick", plain)
 
+
+SLOW = pytest.mark.slow
 
 CASES = {
     **{name: (name, {}) for name in RECIPES},
@@ -119,11 +123,11 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOW if case == "dqn-frames-async" else ()) for case in CASES])
 def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, fields = CASES[case]
     recipe = make(name, **fields)
-    running.start(recipe, tmp_path / "whole", progress=False)
+    start(recipe, tmp_path / "whole", progress=False)
     turns = recipe.steps // recipe.num_envs
     train_with_kills(recipe, tmp_path / "killed", [turns // 7, turns // 3, 2 * turns // 5 + 3], monkeypatch)
     whole, killed = final_state(tmp_path / "whole"), final_state(tmp_path / "killed")
@@ -131,7 +135,14 @@ def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monk
     assert_equal(whole, killed)
 
 
-@pytest.mark.parametrize("case", ["ppo-gaussian-scaled-vector", "d3qn-per-nstep-vector", "d3qn-per-frames"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "d3qn-per-nstep-vector",
+        pytest.param("ppo-gaussian-scaled-vector", marks=SLOW),
+        pytest.param("d3qn-per-frames", marks=SLOW),
+    ],
+)
 def test_sigkill_at_any_moment(case: str, tmp_path: Path) -> None:
     name, fields = CASES[case]
     fields = {**fields, "steps": 900}
@@ -145,7 +156,7 @@ def test_sigkill_at_any_moment(case: str, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "tests.contract.mortal", str(tmp_path / folder), moment]
         return subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], timeout=120).returncode
 
-    assert live("whole", "never:0") == 0
+    start(make(name, **fields), tmp_path / "whole", progress=False)
     rng = np.random.default_rng(len(case))
     moments = [f"tick:{rng.integers(40, 200)}", f"write:{rng.integers(3, 12)}", f"write:{rng.integers(12, 30)}", "never:0"]
     codes = [live("killed", moment) for moment in moments]
@@ -156,31 +167,31 @@ def test_sigkill_at_any_moment(case: str, tmp_path: Path) -> None:
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make("dqn")
-    running.start(recipe, tmp_path / "whole", progress=False)
+    start(recipe, tmp_path / "whole", progress=False)
     plain = Run.tick
 
     def tick(self: Run) -> None:
         if self.steps == 333:
-            self.on_signal(2, None)
+            self.signals.note(2, None)
         plain(self)
 
     monkeypatch.setattr(Run, "tick", tick)
     with pytest.raises(Interrupted, match=r"stopped at step 333 and saved: continue with `protorl resume .*`") as caught:
-        running.start(recipe, tmp_path / "stopped", progress=False)
+        start(recipe, tmp_path / "stopped", progress=False)
     assert caught.value.code == 130
     monkeypatch.setattr(Run, "tick", plain)
-    running.resume(tmp_path / "stopped", progress=False)
+    resume(tmp_path / "stopped", progress=False)
     assert_equal(final_state(tmp_path / "whole")["agent"], final_state(tmp_path / "stopped")["agent"])
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = make("dqn")
-    running.start(recipe, tmp_path / "whole", progress=False)
+    start(recipe, tmp_path / "whole", progress=False)
     expected = final_state(tmp_path / "whole")
     newest = sorted((tmp_path / "whole" / "checkpoints").glob("step-*"))[-1]
     state = newest / "state.pt"
     state.write_bytes(state.read_bytes()[:-100])
-    running.resume(tmp_path / "whole", progress=False)
+    resume(tmp_path / "whole", progress=False)
     assert_equal(expected["agent"], final_state(tmp_path / "whole")["agent"])
     assert "resuming" in capsys.readouterr().out
 
@@ -188,8 +199,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsy
 def test_evaluation_and_logging_touch_nothing_of_training(tmp_path: Path) -> None:
     with_evaluation = make("d3qn", per_alpha=0.6)
     without = make("d3qn", per_alpha=0.6, eval_every=0, log_every=100)
-    running.start(with_evaluation, tmp_path / "a", progress=False)
-    running.start(without, tmp_path / "b", progress=False)
+    start(with_evaluation, tmp_path / "a", progress=False)
+    start(without, tmp_path / "b", progress=False)
     one, two = final_state(tmp_path / "a"), final_state(tmp_path / "b")
     for part in ("agent", "memory", "actors", "torch"):
         assert_equal(one[part], two[part], part)
@@ -197,8 +208,8 @@ def test_evaluation_and_logging_touch_nothing_of_training(tmp_path: Path) -> Non
 
 def test_a_longer_total_carries_a_finished_run_on(tmp_path: Path) -> None:
     recipe = make("dqn")
-    running.start(recipe, tmp_path / "run", progress=False)
-    assert running.resume(tmp_path / "run", steps=1_200, progress=False).steps == 1_200
+    start(recipe, tmp_path / "run", progress=False)
+    assert resume(tmp_path / "run", steps=1_200, progress=False).steps == 1_200
 
 
 def test_a_crashing_environment_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,8 +226,8 @@ def test_a_crashing_environment_loses_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(CartPoleEnv, "step", step)
     recipe = make("dqn", eval_every=0, backend="sync")
     with pytest.raises(prl.ProtoRLError, match=r"the pole broke.*saved at step 320: once it is mended, `protorl resume"):
-        running.start(recipe, tmp_path / "run", progress=False)
-    assert running.resume(tmp_path / "run", progress=False).steps == 900
+        start(recipe, tmp_path / "run", progress=False)
+    assert resume(tmp_path / "run", progress=False).steps == 900
 
 
 def test_a_reward_that_is_not_a_number_names_itself_and_the_last_good_checkpoint(
@@ -234,5 +245,5 @@ def test_a_reward_that_is_not_a_number_names_itself_and_the_last_good_checkpoint
     monkeypatch.setattr(CartPoleEnv, "step", step)
     recipe = make("dqn", eval_every=0, capacity=100, backend="sync")
     with pytest.raises(prl.ProtoRLError, match=r"the first bad tensor is batch\.reward; the last good checkpoint is step 300"):
-        running.start(recipe, tmp_path / "run", progress=False)
+        start(recipe, tmp_path / "run", progress=False)
     assert final_state(tmp_path / "run")["run"]["steps"] == 300

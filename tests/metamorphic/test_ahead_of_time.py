@@ -15,7 +15,7 @@ import torch
 
 import protorl as prl
 from protorl.accelerate import AheadOfTime, accelerate
-from protorl.recipes import running
+from protorl.recipes.start import start
 from tests.contract.test_resume import assert_equal, final_state, make, train_with_kills
 
 pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler to compile with")
@@ -52,7 +52,7 @@ def test_compiled_equals_eager_is_cached_and_resumes_exactly(tmp_path: Path, mon
         raise AssertionError("compiled again instead of loading the package")
 
     monkeypatch.setattr("protorl.accelerate.ahead_of_time.compile_package", refuse)
-    running.start(recipe, tmp_path / "whole", progress=False)
+    start(recipe, tmp_path / "whole", progress=False)
     train_with_kills(recipe, tmp_path / "killed", [300, 217], monkeypatch)
     assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
 
@@ -67,6 +67,7 @@ def both(agent: Any, compiled: Any, memory: Any) -> Iterator[tuple[prl.Update, p
         yield one, compiled.update(batch)
 
 
+@pytest.mark.slow
 def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
     recipe = prl.recipes.TD3(
         env="Pendulum-v1", steps=1000, widths=(8,), batch_size=16, capacity=1000, warmup_steps=10, eval_every=0
@@ -85,6 +86,7 @@ def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["iqn", "rainbow"])  # the second draws its layers' noise in `learn`
 def test_distributions_compile_too(name: str) -> None:
     parts = make(name, per_alpha=0.6, anneal=True, eval_every=0).build()
@@ -98,6 +100,7 @@ def test_distributions_compile_too(name: str) -> None:
     torch.testing.assert_close(agent.online_parameters.buffer, compiled.online_parameters.buffer, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_schedules_and_buffers_are_read_anew() -> None:
     """PPO's learning rate, its clip and its observation scaler change between calls of one compiled update."""
     recipe = prl.recipes.PPO(
@@ -114,12 +117,13 @@ def test_schedules_and_buffers_are_read_anew() -> None:
     )
 
 
+@pytest.mark.slow
 def test_random_numbers_are_drawn_outside_and_resuming_repeats_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = make("dqn", noisy=True, eval_every=0, accelerate="aot")
     with caplog.at_level("INFO", logger="protorl"):
-        running.start(recipe, tmp_path / "whole", progress=False)
+        start(recipe, tmp_path / "whole", progress=False)
     assert "stays eager" not in caplog.text
     train_with_kills(recipe, tmp_path / "killed", [300, 217], monkeypatch)
     assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
@@ -208,6 +212,7 @@ def test_what_does_not_load_stays_eager_and_is_not_tried_again(
     assert [path.suffix for path in (tmp_path / "protorl").iterdir()] == [".refused"]
 
 
+@pytest.mark.slow
 def test_acting_on_images_compiles_and_follows_the_weights() -> None:
     from tests.metamorphic.test_accelerate import ACTION, IMAGE
 
@@ -243,6 +248,7 @@ def test_acting_and_learning_of_networks_that_share_a_base(precision: str, monke
     torch.testing.assert_close(fast.policy.logits, out.policy.logits, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow
 def test_learning_from_images_in_bf16_compiles_to_what_eager_gives() -> None:
     recipe = make(
         "d3qn", env="ALE/Pong-v5", backend="sync", num_envs=1, batch_size=32, capacity=100, optimizer="adam", lr=1e-4,

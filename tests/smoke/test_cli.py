@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from protorl.cli import main
-from protorl.cli.arguments import Train, fields_as_settings, parse
+from protorl.cli.arguments import Train
+from protorl.cli.parse import fields_as_settings, parse
 from protorl.recipes import RECIPES
-from protorl.runs.log import read_metrics
+from protorl.runs.metrics import read_metrics
 from tests.contract import cases
 
 SMALL = {"steps": 300, "log_every": 100, "eval_every": 150, "checkpoint_every": 100}
@@ -319,6 +320,7 @@ def test_seeds_side_by_side(tmp_path: Path) -> None:
     assert all((folder / f"seed-{seed}" / "eval.json").exists() for seed in (5, 6))
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_a_terminal_saves_every_seed_once_and_resume_begins_those_that_waited(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     long = settings("steps=1000000000", "eval_every=0", "checkpoint_every=0", "backend=async")

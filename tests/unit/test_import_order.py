@@ -14,6 +14,9 @@ from protorl.cli import main
 
 PACKAGE = Path(protorl.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+NAMED = {
+    ".".join(["protorl", *file.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): file for file in MODULES
+}
 
 # part -> the parts of protorl it may import, besides itself
 ALLOWED: dict[str, set[str]] = {
@@ -88,6 +91,31 @@ def test_who_imports_whom(file: Path) -> None:
     if part != "envs":
         assert not others & ONLY_IN_ENVS
     assert part == "jit" or "numba" not in others
+
+
+def modules_imported(file: Path) -> set[str]:
+    """The modules of protorl that a module imports, anywhere in it: a package where its own names are meant."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in inside if name in NAMED} or {node.module}
+    return found & set(NAMED)
+
+
+def test_no_module_is_named_as_one_of_the_standard_library() -> None:
+    assert [file.name for file in MODULES if file.stem in sys.stdlib_module_names] == []
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """Not inside functions either, nor for type checkers; the package's own lazy names are another matter."""
+    imports = {name: modules_imported(file) - {"protorl"} for name, file in NAMED.items() if name != "protorl"}
+    while leaves := [name for name, wanted in imports.items() if not wanted & set(imports)]:
+        for name in leaves:
+            del imports[name]
+    assert imports == {}, "these modules are in a circle, or above one"
 
 
 def python(code: str) -> str:

@@ -12,8 +12,10 @@ import torch
 from rich.console import Console
 
 from protorl.data import ProtoRLError
-from protorl.runs import log as logging
-from protorl.runs.log import MetricsFile, Progress, RunningMeans, TensorBoardLog, read_metrics
+from protorl.runs import progress as progress_module
+from protorl.runs.log import RunningMeans, TensorBoardLog
+from protorl.runs.metrics import MetricsFile, read_metrics
+from protorl.runs.progress import Progress
 
 
 def test_a_wide_table_with_columns_that_come_later(tmp_path):
@@ -152,7 +154,7 @@ def test_tensorboard_on_a_full_disk_stops_with_one_notice(tmp_path):
 class Clock:
     def __init__(self, monkeypatch):
         self.now, self.asked = 100.0, 0
-        monkeypatch.setattr(logging.time, "monotonic", self)
+        monkeypatch.setattr(progress_module.time, "monotonic", self)
 
     def __call__(self):
         self.asked += 1

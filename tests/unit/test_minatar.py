@@ -22,9 +22,9 @@ GAMES = ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"]
 
 
 def start(recipe: Any, folder: Path) -> None:
-    from protorl.recipes import running
+    from protorl.recipes.start import start as train
 
-    running.start(recipe, folder, progress=False)
+    train(recipe, folder, progress=False)
 
 
 @pytest.mark.parametrize("game", GAMES)

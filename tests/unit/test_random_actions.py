@@ -9,7 +9,8 @@ import pytest
 
 import protorl as prl
 from protorl.envs import RandomActions, make_vec_envs
-from protorl.recipes import running
+from protorl.recipes.saved import load
+from protorl.recipes.start import start
 
 
 def taken(env: RandomActions, told: np.ndarray, steps: int, seed: int | None = 3) -> np.ndarray:
@@ -51,9 +52,9 @@ def test_its_streams_can_be_saved() -> None:
 def test_evaluations_of_a_recipe_take_them_and_training_does_not(tmp_path: Path) -> None:
     recipe = prl.recipes.DQN(env="CartPole-v1", steps=20, eval_epsilon=0.25)
     assert not isinstance(recipe.make_env(), RandomActions)
-    running.start(recipe, tmp_path / "run", progress=False)
+    start(recipe, tmp_path / "run", progress=False)
     for given, used in ((None, 0.25), (0.5, 0.5), (0.0, 0.0)):
-        trained = running.load(tmp_path / "run", epsilon=given)
+        trained = load(tmp_path / "run", epsilon=given)
         assert trained.epsilon == used
         assert isinstance(trained.env, RandomActions) == (used > 0)
         trained.env.close()

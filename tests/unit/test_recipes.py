@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -14,10 +16,14 @@ import torch
 
 import protorl as prl
 from protorl.data import ActionSpec, ArraySpec, EnvSpec
-from protorl.recipes import RECIPES, measure, presets, running
+from protorl.recipes import RECIPES, measure, presets
+from protorl.recipes.config import fields_of, record, reference
 from protorl.recipes.fields import parse_settings, table
+from protorl.recipes.find import find_recipe
 from protorl.recipes.presets import preset
-from protorl.runs.log import read_metrics
+from protorl.recipes.saved import load, read_recipe
+from protorl.recipes.start import placed, start
+from protorl.runs.metrics import read_metrics
 
 IMAGE = EnvSpec(
     "image",
@@ -203,8 +209,8 @@ def test_a_users_class_chooses_its_protocol() -> None:
 
 
 def test_the_command_line_names_the_protocol(capsys: pytest.CaptureFixture[str]) -> None:
-    from protorl.cli.arguments import parse
     from protorl.cli.commands import build_recipe
+    from protorl.cli.parse import parse
 
     words = ["train", "dqn", "--env", "ALE/Pong-v5", "--protocol", "machado", "--set", "gamma=0.5"]
     recipe = build_recipe(parse(words))
@@ -358,26 +364,48 @@ not_a_recipe = 3
 
 
 def test_a_recipe_is_found_by_name_file_and_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert running.find_recipe("d3qn") is prl.recipes.D3QN
+    assert find_recipe("d3qn") is prl.recipes.D3QN
     file = tmp_path / "own_paper.py"
     file.write_text(textwrap.dedent(OWN))
-    by_file = running.find_recipe(f"{file}:Own")
+    by_file = find_recipe(f"{file}:Own")
     assert by_file().lr == 0.125
     package = tmp_path / "own_package"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "paper.py").write_text(textwrap.dedent(OWN))
     monkeypatch.syspath_prepend(tmp_path)
-    by_module = running.find_recipe("own_package.paper:Own")
+    by_module = find_recipe("own_package.paper:Own")
     assert by_module().lr == 0.125
     monkeypatch.chdir(tmp_path)
-    by_relative_file = running.find_recipe("own_paper.py:Own")
+    by_relative_file = find_recipe("own_paper.py:Own")
     for cls in (by_module, by_relative_file):  # found again from anywhere, as a resumed run must
-        reference = running.recipe_reference(cls())
+        found = reference(cls())
         with monkeypatch.context() as elsewhere:
             elsewhere.chdir("/")
-            again = running.find_recipe(reference)
+            again = find_recipe(found)
         assert (again.__name__, again().lr) == ("Own", 0.125)
+
+
+def test_a_recipe_of_a_users_file_is_rebuilt_in_another_process(tmp_path: Path) -> None:
+    for folder, lr in (("one", 0.125), ("two", 0.25)):  # two files of one name are told apart
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own_paper.py").write_text(OWN.replace("0.125", str(lr)))
+    recipes = [find_recipe(f"{tmp_path / folder}/own_paper.py:Own")(gamma=0.5, widths=(3, 4)) for folder in ("one", "two")]
+    recipes.append(prl.recipes.PPO(env="Pendulum-v1", policy="beta"))
+    code = """
+import json, sys
+from protorl.recipes.find import fields_of, rebuild, reference
+
+for name, fields in json.loads(sys.argv[1]):
+    recipe = rebuild(name, fields)
+    print(json.dumps([reference(recipe), fields_of(recipe)]))
+"""
+    sent = [[reference(recipe), fields_of(recipe)] for recipe in recipes]
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(sent)], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line) for line in done.stdout.splitlines()] == json.loads(json.dumps(sent))
+    assert [fields["lr"] for _, fields in sent[:2]] == [0.125, 0.25]
+    assert sent[2][0] == "ppo"
 
 
 @pytest.mark.parametrize(
@@ -392,14 +420,14 @@ def test_a_recipe_is_found_by_name_file_and_module(tmp_path: Path, monkeypatch: 
 )
 def test_a_recipe_that_is_not_there_gets_one_sentence(name: str, message: str) -> None:
     with pytest.raises(prl.ProtoRLError, match=message):
-        running.find_recipe(name)
+        find_recipe(name)
 
 
 @pytest.mark.parametrize("cls", RECIPES.values())
 def test_the_config_brings_every_field_back(cls: Any, tmp_path: Path) -> None:
     recipe = cls(env="CartPole-v1", lr=0.5, clip_reward=float("inf"), widths=(3, 4), env_kwargs={"sutton_barto_reward": True})
-    running.write_config(recipe, tmp_path)
-    assert running.read_recipe(tmp_path) == recipe
+    record(recipe, tmp_path)
+    assert read_recipe(tmp_path) == recipe
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["recipe"] == cls.name
 
@@ -563,20 +591,20 @@ def test_the_device_is_chosen_said_and_kept(
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(measure, "learning_speed", speed)
-    monkeypatch.setattr(running, "hardware", dict)
+    monkeypatch.setattr("protorl.runs.folder.hardware", dict)
     with caplog.at_level("INFO", logger="protorl"):
-        recipe = running.placed(RECIPES[cls](**settings), tmp_path)
+        recipe = placed(RECIPES[cls](**settings), tmp_path)
     assert recipe.device == device
     assert f"device: {device} (" in caplog.text
     assert why in caplog.text
-    assert running.read_recipe(tmp_path) == recipe
-    assert running.placed(recipe, tmp_path) is recipe  # once is enough
+    assert read_recipe(tmp_path) == recipe
+    assert placed(recipe, tmp_path) is recipe  # once is enough
 
 
 def test_what_was_trained_on_a_gpu_can_be_evaluated_without_one(tmp_path: Path) -> None:
     recipe = prl.recipes.DQN(env="CartPole-v1", steps=200, eval_every=0)
-    running.start(recipe, tmp_path / "run", progress=False)
-    running.write_config(dataclasses.replace(recipe, device="cuda"), tmp_path / "run")
-    trained = running.load(tmp_path / "run", "last")
+    start(recipe, tmp_path / "run", progress=False)
+    record(dataclasses.replace(recipe, device="cuda"), tmp_path / "run")
+    trained = load(tmp_path / "run", "last")
     assert trained.agent.device.type == "cpu"
     trained.env.close()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn every expected failure into one sentence and an exit status."""
-    from protorl.cli.arguments import parse
+    from protorl.cli.parse import parse
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     if os.getcwd() not in sys.path:  # so that a person's own modules are found, as with `python -m`
@@ -20,10 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except _errors() as error:
         return _report(error)
+    from protorl.cli.commands import run
     from protorl.runs import Interrupted
 
     try:
-        return command.run()
+        return run(command)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.code

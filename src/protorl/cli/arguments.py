@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
 Set = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")]
-
-
-class Command(Protocol):
-    def run(self) -> int: ...
 
 
 @dataclass
@@ -46,11 +39,6 @@ class Train:
     set: Set = ()
     """Any field of the recipe, as often as needed: --set lr=1e-3 --set widths=64,64; --lr 1e-3 is the same."""
 
-    def run(self) -> int:
-        from protorl.cli import commands
-
-        return commands.train(self)
-
 
 @dataclass
 class Resume:
@@ -60,11 +48,6 @@ class Resume:
     """The run folder, or a folder of seeds."""
     steps: int | None = None
     """A new total of agent steps, to train longer."""
-
-    def run(self) -> int:
-        from protorl.cli import commands
-
-        return commands.resume(self)
 
 
 @dataclass
@@ -86,11 +69,6 @@ class Eval:
     normalise: Literal["human"] | None = None
     """human: also say how many percent of a human's score that is (Atari; a random player has 0)."""
 
-    def run(self) -> int:
-        from protorl.cli import commands
-
-        return commands.evaluate(self)
-
 
 @dataclass
 class Plot:
@@ -105,20 +83,10 @@ class Plot:
     normalise: Literal["human"] | None = None
     """human: draw percent of a human's score (Atari; a random player has 0); also median and mean over games."""
 
-    def run(self) -> int:
-        from protorl.cli import commands
-
-        return commands.draw(self)
-
 
 @dataclass
 class List:
     """List the recipes, with their papers."""
-
-    def run(self) -> int:
-        from protorl.cli import commands
-
-        return commands.show_recipes()
 
 
 @dataclass
@@ -134,61 +102,6 @@ class Doctor:
     json: bool = False
     """Print JSON instead of tables."""
 
-    def run(self) -> int:
-        from protorl.cli.doctor import doctor
 
-        return doctor(self.recipe, self.env, quick=self.quick, as_json=self.json)
-
-
-COMMANDS: dict[str, Callable[..., Command]] = {
-    "train": Train,
-    "resume": Resume,
-    "eval": Eval,
-    "plot": Plot,
-    "list": List,
-    "doctor": Doctor,
-}
-
-
-def fields_as_settings(argv: Sequence[str]) -> list[str]:
-    """`train RECIPE --lr 1e-3` as `train RECIPE --set lr=1e-3`, for every field of the recipe that is no option of `train`."""
-    options = {field.name for field in fields(Train)} | {"help"}
-    words = deque(argv)
-    spelled = [words.popleft() for _ in range(min(2, len(words)))]
-    known: set[str] | None = None
-    while words:
-        word = words.popleft()
-        name, equals, value = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        if not word.startswith("--") or name in options:
-            spelled.append(word)
-            continue
-        if known is None:  # only now: it imports the recipes
-            from protorl.recipes.running import find_recipe
-
-            recipe: Any = find_recipe(spelled[1])
-            known = {field.name for field in fields(recipe)}
-        if name not in known:  # a mistake, for the parser to explain
-            spelled.append(word)
-            continue
-        if not equals:  # a flag alone means true
-            value = words.popleft() if words and not words[0].startswith("--") else "true"
-        spelled += ["--set", f"{name}={value}"]
-    return spelled
-
-
-def parse(argv: Sequence[str]) -> Command:
-    """The command that `argv` describes; exits with usage where it describes none."""
-    if len(argv) > 2 and argv[0] == "train" and not argv[1].startswith("-"):
-        argv = fields_as_settings(argv)
-        if {"-h", "--help"} & set(argv):
-            from protorl.cli.commands import describe
-
-            Train.__doc__ = describe(list(argv[1:]))
-    command: Command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="protorl",
-        description="Reproduce a reinforcement-learning paper. Try: protorl train dqn --env CartPole-v1",
-        args=list(argv),
-    )
-    return command
+Command = Train | Resume | Eval | Plot | List | Doctor
+COMMANDS = {"train": Train, "resume": Resume, "eval": Eval, "plot": Plot, "list": List, "doctor": Doctor}

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -22,8 +21,9 @@ import torch
 
 from protorl.data import Array, EnvSpec, ProtoRLError
 from protorl.envs.make import BACKENDS
+from protorl.recipes import Recipe
+from protorl.recipes.find import find_recipe
 from protorl.recipes.measure import Row, kept_threads, learning_speed, per_second, seconds_per_step
-from protorl.recipes.running import find_recipe
 
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "atari": ("Atari games", ("ale-py", "opencv-python-headless")),
@@ -45,7 +45,7 @@ LATE = "left out, the minute is nearly over: run it again, what was compiled is 
 COMPILE_BEFORE = 30.0
 """Seconds after which not more than one mode is compiled, which takes up to half a minute."""
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
-CLEARLY = 1.1  # times as fast, to be recommended for it
+TO_RECOMMEND = 1.1  # times as fast, to be recommended for it
 
 
 def doctor(recipe: str, env: str | None, *, quick: bool = False, as_json: bool = False, window: float = 0.5) -> int:
@@ -76,7 +76,7 @@ def examine(
     Raises: ProtoRLError where the recipe or the environment cannot be built.
     """
     deadline = time.monotonic() + compile_before
-    recipe: Any = find_recipe(name)(**({} if env is None else {"env": env}))
+    recipe = find_recipe(name)(**({} if env is None else {"env": env}))
     recipe.make_env(FEW).close()  # a mistake in its name or a missing package is the whole answer
     with kept_threads():
         environments = measure_environments(recipe, window, quick, say)
@@ -143,7 +143,7 @@ def installed(package: str) -> str | None:
 # What it does per second
 
 
-def measure_environments(recipe: Any, window: float, quick: bool, say: Callable[[str], None]) -> list[Row]:
+def measure_environments(recipe: Recipe, window: float, quick: bool, say: Callable[[str], None]) -> list[Row]:
     """Steps per second of random actions, all environments together, for each backend and number of environments."""
     rows: list[Row] = []
     for backend in BACKENDS[1:]:  # "auto" is one of the others
@@ -163,7 +163,7 @@ def measure_environments(recipe: Any, window: float, quick: bool, say: Callable[
     return rows
 
 
-def step_rate(recipe: Any, num_envs: int, window: float) -> float:
+def step_rate(recipe: Recipe, num_envs: int, window: float) -> float:
     """Steps per second of the recipe's environment."""
     with closing(recipe.make_env(num_envs)) as env:
         env.reset()
@@ -178,7 +178,7 @@ def random_actions(spec: EnvSpec) -> Iterator[Array]:
 
 
 def measure_learning(
-    recipe: Any, window: float, quick: bool, say: Callable[[str], None], deadline: float = math.inf
+    recipe: Recipe, window: float, quick: bool, say: Callable[[str], None], deadline: float = math.inf
 ) -> list[Row]:
     """Updates and acting calls per second in each mode: eager with one thread, with all, and on the GPU if there is one, the
     others as the recipe has it. After `deadline` (of `time.monotonic`) no more than one is compiled: the next ones have their
@@ -227,7 +227,7 @@ def ways_to_learn(threads: int) -> list[tuple[str, str, int, str]]:
 # What follows
 
 
-def recommend(recipe: Any, environments: list[Row], modes: list[Row]) -> Row:
+def recommend(recipe: Recipe, environments: list[Row], modes: list[Row]) -> Row:
     """Settings for --set: the mode and threads with which a step of the training takes least (what had to be compiled for
     that is kept on disk, and found there by the training), bf16 where that is clearly faster, a backend that is clearly faster
     than the plain loop, and more environments where that is free.
@@ -241,12 +241,12 @@ def recommend(recipe: Any, environments: list[Row], modes: list[Row]) -> Row:
 
     def fastest(num_envs: int) -> tuple[str, float]:
         speeds = {r["backend"]: r["steps_per_second"] for r in environments if r["num_envs"] == num_envs and "note" not in r}
-        backend = max(speeds, key=lambda name: speeds[name] * (CLEARLY if name == "sync" else 1))
+        backend = max(speeds, key=lambda name: speeds[name] * (TO_RECOMMEND if name == "sync" else 1))
         return backend, speeds[backend]
 
     mode = min(
         (row for row in modes if "note" not in row),
-        key=lambda row: learning(row) * (CLEARLY if row.get("precision") == "bf16" else 1),
+        key=lambda row: learning(row) * (TO_RECOMMEND if row.get("precision") == "bf16" else 1),
     )
     backend, speed = fastest(recipe.num_envs)
     settings: Row = {"accelerate": mode["mode"], "threads": mode["threads"], "backend": backend}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from protorl.data import Array, ProtoRLError
 from protorl.papers.atari57 import human_normalised
-from protorl.runs.log import read_metrics
+from protorl.runs.metrics import read_metrics, to_stderr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito: colour-blind safe
 DASHES = ["-", "--", "-.", ":"]
@@ -24,7 +27,7 @@ PER_RUN = {"seed", "run_dir", "device"}  # settings that do not make another exp
 
 
 @dataclass(frozen=True)
-class Run:
+class Curve:
     """One run's curve: `steps` in agent steps and `scores`, [P] each, with what is needed to group and to name it.
 
     `smooth` is the width, in points, of the average that made the scores.
@@ -33,7 +36,7 @@ class Run:
     folder: Path
     recipe: str
     env: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     steps: Array
     scores: Array
     smooth: int
@@ -44,7 +47,7 @@ def plot(
     out: Path,
     metric: str = "return",
     smooth: int | None = None,
-    notify: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] = to_stderr,
     normalise: str | None = None,
 ) -> Path:
     """Draw the learning curves of runs into `out` (the suffix says the format: .png, .svg, .pdf); returns `out`.
@@ -59,7 +62,6 @@ def plot(
 
     Raises ProtoRLError when a folder holds no run, a run has no such metric, or the format is unknown.
     """
-    say = _to_stderr if notify is None else notify
     metric, runs = read_runs(run_dirs, metric, smooth, normalise)
     groups = _group(runs)
 
@@ -85,7 +87,7 @@ def plot(
     for name, group in groups:
         i = names.index(name)
         style = {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i // len(COLORS) % len(DASHES)]}
-        _draw(panels[envs.index(group[0].env)], name, group, style, say)
+        _draw(panels[envs.index(group[0].env)], name, group, style, notify)
     handles = {handle.get_label(): handle for panel in panels for handle in panel.get_legend_handles_labels()[0]}
     notes = ["mean over seeds with its 95% bootstrap interval"] if any(len(g) >= BAND_SEEDS for _, g in groups) else []
     widths = {run.smooth for run in runs}
@@ -116,7 +118,7 @@ def plot(
 
 def read_runs(
     run_dirs: Sequence[Path], metric: str = "return", smooth: int | None = None, normalise: str | None = None
-) -> tuple[str, list[Run]]:
+) -> tuple[str, list[Curve]]:
     """The metric that "return" stands for, and the curves of runs; `plot` explains the arguments.
 
     `normalise` "human": returns in percent of the human's, who has 100, where a random player has 0 (Atari's 57 games).
@@ -137,7 +139,7 @@ def read_runs(
     return metric, [replace(run, scores=human_normalised(run.env, run.scores)) for run in runs]
 
 
-def human_report(runs: Sequence[Run]) -> list[str]:
+def human_report(runs: Sequence[Curve]) -> list[str]:
     """Lines about human-normalised runs: the last point of each game, mean over its seeds; median and mean over games."""
     scores: dict[str, dict[str, float]] = {}
     for name, group in _group(list(runs)):
@@ -152,7 +154,7 @@ def human_report(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def bootstrap_interval(values: Any, n: int = 10_000, seed: int = 0, level: float = 0.95) -> tuple[Array, Array]:
+def bootstrap_interval(values: ArrayLike, n: int = 10_000, seed: int = 0, level: float = 0.95) -> tuple[Array, Array]:
     """A percentile bootstrap interval of the mean over seeds (axis 0): its low and high ends.
 
     `values` is [seeds, ...]; both ends are float64 [...]. Seeds are drawn with replacement `n` times, the same draw for
@@ -183,7 +185,7 @@ def _expand(folder: Path) -> list[Path]:
     return runs
 
 
-def _run(folder: Path, table: dict[str, Array], metric: str, smooth: int | None) -> Run:
+def _run(folder: Path, table: dict[str, Array], metric: str, smooth: int | None) -> Curve:
     known = np.isfinite(table.get(metric, np.empty(0)))
     if not known.any():
         logged = ", ".join(name for name in table if name != "step" and np.isfinite(table[name]).any())
@@ -193,10 +195,10 @@ def _run(folder: Path, table: dict[str, Array], metric: str, smooth: int | None)
     if smooth is None:
         smooth = 1 if metric.startswith("eval") else max(1, len(scores) // 50)
     recipe, env, settings = _identity(folder)
-    return Run(folder, recipe, env, settings, steps, _moving_average(scores, smooth), smooth)
+    return Curve(folder, recipe, env, settings, steps, _moving_average(scores, smooth), smooth)
 
 
-def _identity(folder: Path) -> tuple[str, str, dict[str, Any]]:
+def _identity(folder: Path) -> tuple[str, str, dict[str, object]]:
     """Recipe, environment and settings from config.json; the folder's name for whatever is not there."""
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -210,9 +212,9 @@ def _identity(folder: Path) -> tuple[str, str, dict[str, Any]]:
     return Path(str(named.get("recipe", folder.name))).name, str(named.get("env", "")), settings
 
 
-def _group(runs: list[Run]) -> list[tuple[str, list[Run]]]:
+def _group(runs: list[Curve]) -> list[tuple[str, list[Curve]]]:
     """Runs that differ only in their seed, together; groups of one recipe are told apart by the settings that differ."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[Curve]] = {}
     for run in runs:
         key = json.dumps([run.recipe, run.env, run.settings], sort_keys=True, default=str)
         groups.setdefault(key, []).append(run)
@@ -230,7 +232,7 @@ def _group(runs: list[Run]) -> list[tuple[str, list[Run]]]:
     return named
 
 
-def _draw(panel: Any, name: str, group: list[Run], style: dict[str, Any], say: Callable[[str], None]) -> None:
+def _draw(panel: Axes, name: str, group: list[Curve], style: dict[str, Any], say: Callable[[str], None]) -> None:
     seeds = len(group)
     label = f"{name} (one seed)" if seeds == 1 else f"{name} ({seeds} seeds)"
     if seeds < BAND_SEEDS:
@@ -267,7 +269,3 @@ def _moving_average(scores: Array, width: int) -> Array:
 def _axis_label(metric: str) -> str:
     known = {"eval_return": "evaluation return (per episode)", "return": "training return (per episode)"}
     return known.get(metric, metric)
-
-
-def _to_stderr(sentence: str) -> None:
-    print(sentence, file=sys.stderr)

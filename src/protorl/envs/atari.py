@@ -19,11 +19,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from protorl import rng
 from protorl.data import Array, ArraySpec, ProtoRLError, State
+from protorl.envs.api import AnyVectorEnv, Info, Options, Reset, Results
 from protorl.envs.snapshot import freeze, thaw
 
 INSTALL = 'Atari needs the ALE: pip install "protorl[atari]"'
@@ -51,7 +52,7 @@ class AtariProtocol:
     fire_reset: bool = False
 
     def __post_init__(self) -> None:
-        numbers: dict[Any, Any] = {float: Real, int: Integral}
+        numbers: dict[type, type] = {float: Real, int: Integral}
         for field in fields(self):
             value: Any = getattr(self, field.name)
             kind: Any = type(field.default)
@@ -152,7 +153,7 @@ class AtariGame(gymnasium.Env[Array, Any]):
         self.observation_space = spaces.Box(0, 255, (1, protocol.size, protocol.size), np.uint8)
         self.time_limit = protocol.time_limit
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[Array, Info]:
         super().reset(seed=seed)
         if seed is None and not self.seeded:
             seed = int(self.np_random.integers(2**31))
@@ -175,7 +176,7 @@ class AtariGame(gymnasium.Env[Array, Any]):
         self.screens[1].fill(0)
         return self._observe(), {"lives": self.lives}
 
-    def step(self, action: int) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[Array, float, bool, bool, Info]:
         reward, wanted = 0.0, self.actions[action]
         for left in range(self.protocol.frame_skip, 0, -1):
             reward += self._act(wanted)
@@ -187,7 +188,7 @@ class AtariGame(gymnasium.Env[Array, Any]):
             if left <= 2:
                 self.ale.getScreenGrayscale(self.screens[left - 1])
         lives = self.ale.lives()
-        info: dict[str, Any] = {"lives": lives}
+        info: Info = {"lives": lives}
         if self.protocol.life_loss and life_lost(self.lives, lives):
             info["discount"] = 0.0
         self.lives = lives
@@ -270,7 +271,7 @@ class LifeLoss:
         return np.where(lost, np.float32(0), np.float32(1))
 
 
-class AtariVector(VectorEnv[Any, Any, Any]):
+class AtariVector(AnyVectorEnv):
     """N copies of a game in ALE's C++ threads, seeded row by row; finished rows are reset by the caller."""
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}
@@ -303,7 +304,7 @@ class AtariVector(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.life_loss = LifeLoss() if protocol.life_loss else None
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: Options = None) -> Reset:
         if seed is not None:
             seed = np.asarray(seed)
         obs, info = self.games.reset(seed=seed, options=options)
@@ -311,11 +312,11 @@ class AtariVector(VectorEnv[Any, Any, Any]):
             self.life_loss.reset(info["lives"])
         return obs, info
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    def step(self, actions: Array) -> Results:
         obs, reward, terminated, truncated, info = self.games.step(actions)
         if self.life_loss is not None:
             info["discount"] = self.life_loss.discount(info["lives"])
         return obs, reward, terminated, truncated, info
 
-    def close_extras(self, **kwargs: Any) -> None:
+    def close_extras(self, **kwargs: object) -> None:
         self.games.close()

@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from protorl.data import ProtoRLError
+from protorl.envs.api import AnyEnv, AnySpace, Info, Options, Reset
 
 
-def convert_space(space: Any) -> spaces.Space[Any]:
+def convert_space(space: Any) -> AnySpace:
     """A Gymnasium space from an old Gym space, known by its attributes: `spaces`, `nvec`, `low`/`high`, or `n`.
 
     Raises:
@@ -39,7 +39,7 @@ def convert_space(space: Any) -> spaces.Space[Any]:
     raise ProtoRLError(f"cannot read the space {space!r}: it has neither n, nvec, low and high, nor spaces")
 
 
-class OldApi(gymnasium.Env[Any, Any]):
+class OldApi(AnyEnv):
     """One old environment behind Gymnasium's interface.
 
     Understands a `step` that returns four values (observation, reward, done, info) or five, a `reset` that returns the
@@ -56,7 +56,7 @@ class OldApi(gymnasium.Env[Any, Any]):
         self.metadata = dict(getattr(self.old, "metadata", {}))
         self.render_mode = render_mode
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Options = None) -> Reset:
         super().reset(seed=seed)
         if seed is not None and hasattr(self.old, "seed"):
             self.old.seed(seed)
@@ -69,7 +69,7 @@ class OldApi(gymnasium.Env[Any, Any]):
             return answer
         return answer, {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
         answer = self.old.step(action)
         if len(answer) == 5:
             return answer

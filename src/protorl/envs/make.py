@@ -14,6 +14,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from protorl.data import ObsSpec, ProtoRLError
 from protorl.envs.adapter import AdaptedEnv
+from protorl.envs.api import AnyEnv
 from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
 from protorl.envs.compat import OldApi
 from protorl.envs.native import AsyncRows, CartPoleRows, EnvPoolRows
@@ -22,7 +23,6 @@ from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import VecEnv
 from protorl.envs.wrappers import Canonical, FrameStack
 
-AnyEnv = gymnasium.Env[Any, Any]
 EnvLike = str | Callable[..., Any]
 Wrap = Callable[[AnyEnv], AnyEnv]
 BACKENDS = ("auto", "sync", "async", "native", "envpool")

@@ -9,37 +9,37 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.utils import seeding
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from protorl import rng
 from protorl.data import Array, ProtoRLError, State
 from protorl.envs import snapshot
+from protorl.envs.api import AnyEnv, AnyVectorEnv, AnyWrapper, Options, Reset, Result, Results
 from protorl.envs.atari import AtariProtocol, LifeLoss
 from protorl.envs.kernels import cartpole_step
 
 ENVPOOL_INSTALL = 'the envpool backend needs EnvPool: pip install "protorl[envpool]"'
 
 
-class Row(gymnasium.Wrapper[Any, Any, Any, Any]):
+class Row(AnyWrapper):
     """One environment inside a worker process: it names itself where it fails, and takes and gives its snapshot."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], row: int, number: int, id: str) -> None:
+    def __init__(self, env: AnyEnv, row: int, number: int, id: str) -> None:
         super().__init__(env)
         self.row, self.number, self.id = row, number, id
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Options = None) -> Reset:
         try:
             return self.env.reset(seed=seed, options=options)
         except Exception as error:
             raise ProtoRLError(f"{self.id} failed in reset() of row {self.number}: {error!r}") from error
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> Result:
         try:
             return self.env.step(action)
         except Exception as error:
@@ -58,11 +58,11 @@ class Row(gymnasium.Wrapper[Any, Any, Any, Any]):
 class MakeRow:
     """Builds row `row` in its worker; picklable as far as `make` is. A worker leaves Ctrl-C to the process that saves."""
 
-    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], row: int, first_row: int, id: str) -> None:
+    def __init__(self, make: Callable[[], AnyEnv], row: int, first_row: int, id: str) -> None:
         self.make, self.row, self.first_row, self.id = make, row, first_row, id
         self.home = os.getpid()
 
-    def __call__(self) -> gymnasium.Env[Any, Any]:
+    def __call__(self) -> AnyEnv:
         if os.getpid() != self.home:  # Gymnasium builds one more at home, to see its spaces
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         return Row(self.make(), self.row, self.first_row + self.row, self.id)
@@ -72,7 +72,7 @@ class AsyncRows(AsyncVectorEnv):
     """One worker process per environment, observations in shared memory; started fresh, never forked: a fork would copy
     the threads' locks and any CUDA context of this process."""
 
-    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], num_envs: int, first_row: int, id: str) -> None:
+    def __init__(self, make: Callable[[], AnyEnv], num_envs: int, first_row: int, id: str) -> None:
         context = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         makers = [MakeRow(make, row, first_row, id) for row in range(num_envs)]
         super().__init__(makers, copy=False, context=context, autoreset_mode=AutoresetMode.DISABLED)
@@ -105,7 +105,7 @@ class CartPoleRows(CartPoleVectorEnv):
         """[4, N] initial states, each row's from its own generator."""
         return np.stack([row.uniform(low, high, 4) for row in self.rows], axis=1)
 
-    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    def step(self, action: Array) -> Results:
         state: Any = self.state
         obs, terminated, truncated = self.blank.copy(), self.flags.copy(), self.flags.copy()
         cos, sin = np.cos(state[2]), np.sin(state[2])
@@ -113,7 +113,7 @@ class CartPoleRows(CartPoleVectorEnv):
         reward = -terminated.astype(np.float32) if self._sutton_barto_reward else self.ones.copy()
         return obs, reward, terminated, truncated, {}
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: Options = None) -> Reset:
         if seed is not None:
             self.rows = [seeding.np_random(one)[0] for one in seed]
         mask = (options or {}).get("reset_mask")
@@ -136,7 +136,7 @@ class CartPoleRows(CartPoleVectorEnv):
             rng.unpack(row, kept)
 
 
-class EnvPoolRows(VectorEnv[Any, Any, Any]):
+class EnvPoolRows(AnyVectorEnv):
     """An EnvPool task as a Gymnasium vector environment. EnvPool resets a row in the step after its episode's end, and
     takes its seeds only at construction: a seeded reset makes the pool anew."""
 
@@ -162,7 +162,7 @@ class EnvPoolRows(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: Options = None) -> Reset:
         if seed is not None:
             self.pool.close()
             self.pool = self.make(seed=[int(one) for one in seed])
@@ -171,13 +171,13 @@ class EnvPoolRows(VectorEnv[Any, Any, Any]):
             self.life_loss.reset(info["lives"])
         return obs, {}
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    def step(self, actions: Array) -> Results:
         actions = np.asarray(actions).astype(self.single_action_space.dtype)
         obs, reward, terminated, truncated, info = self.pool.step(actions)
         discount = {} if self.life_loss is None else {"discount": self.life_loss.discount(info["lives"])}
         return obs, reward, terminated, truncated, discount
 
-    def close_extras(self, **kwargs: Any) -> None:
+    def close_extras(self, **kwargs: object) -> None:
         self.pool.close()
 
 

@@ -14,9 +14,10 @@ from gymnasium import spaces
 
 from protorl import rng
 from protorl.data import Array, State
+from protorl.envs.api import AnySpace, Info, Options
 from protorl.envs.snapshot import freeze, thaw
 
-Result = tuple[Array, float, bool, bool, dict[str, Any]]
+Result = tuple[Array, float, bool, bool, Info]
 
 
 def _floats(*numbers: float) -> Array:
@@ -34,11 +35,11 @@ class Probe(gymnasium.Env[Array, Any]):
 
     def __init__(self, *, obs_size: int = 1, actions: int = 1, continuous: bool = False) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (obs_size,), np.float32)
-        self.action_space: spaces.Space[Any] = spaces.Discrete(actions)
+        self.action_space: AnySpace = spaces.Discrete(actions)
         if continuous:
             self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[Array, Info]:
         super().reset(seed=seed)
         self.t = 0
         return self.begin(), {}
@@ -60,7 +61,7 @@ class Probe(gymnasium.Env[Array, Any]):
 class ConstantReward(Probe):
     """P1. One state, one action, one step, reward 1. Q = V = 1 (500 updates): the value loss and the optimizer work."""
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         return _floats(0), 1.0, True, False, {}
 
 
@@ -75,7 +76,7 @@ class ObservationReward(Probe):
         self.cue = 2 * int(self.np_random.integers(2)) - 1
         return _floats(self.cue)
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         return _floats(0), float(self.cue), True, False, {}
 
 
@@ -83,7 +84,7 @@ class DelayedReward(Probe):
     """P3. Two steps, observations 0 then 1, rewards 0 then 1. Q(0) = gamma, Q(1) = 1 (1,000 updates): bootstrapping and
     discounting."""
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         self.t += 1
         return _floats(self.t), float(self.t == 2), self.t == 2, False, {}
 
@@ -95,7 +96,7 @@ class ActionReward(Probe):
     def __init__(self) -> None:
         super().__init__(actions=2)
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         return _floats(0), 1.0 if action == 1 else -1.0, True, False, {}
 
 
@@ -113,7 +114,7 @@ class ObservationActionReward(Probe):
         self.cue = int(self.np_random.integers(2))
         return _floats(self.cue)
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         return _floats(0), 1.0 if action == self.cue else -1.0, True, False, {}
 
 
@@ -123,7 +124,7 @@ class TimeLimitReward(Probe):
 
     time_limit = 10
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         self.t += 1
         return _floats(0), 1.0, False, self.t == self.time_limit, {}
 
@@ -139,7 +140,7 @@ class Chain(Probe):
         super().__init__()
         self.truncated = truncated
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         self.t += 1
         ended = self.t == self.length
         return _floats(self.t), float(self.t), ended and not self.truncated, ended and self.truncated, {}
@@ -153,7 +154,7 @@ class Counter(Probe):
         super().__init__(actions=2)
         self.length, self.truncated = length, truncated
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         self.t += 1
         ended = self.t >= self.length
         return _floats(self.t), float(self.t), ended and not self.truncated, ended and self.truncated, {}
@@ -175,7 +176,7 @@ class MaximizationBias(Probe):
         self.at_b = False
         return _floats(1, 0, 0)
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         if self.at_b:
             return _floats(0, 0, 1), float(self.np_random.normal(-0.1, 1.0)), True, False, {}
         self.at_b = action < 5
@@ -192,7 +193,7 @@ class GaussianBandit(Probe):
         super().__init__()
         self.action_space = spaces.Box(-self.limit, self.limit, (1,), np.float32)
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: Array) -> Result:
         return _floats(0), -((float(action[0]) - 0.3 * self.limit) ** 2), True, False, {}
 
 
@@ -215,7 +216,7 @@ class NoiseCorridor(Probe):
         self.position, self.side = 0, 2 * int(self.np_random.integers(2)) - 1
         return self._observe()
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: int) -> Result:
         self.t += 1
         self.position += 1 if action == 1 else -1
         ended = abs(self.position) == self.half

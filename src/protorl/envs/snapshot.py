@@ -19,6 +19,7 @@ from gymnasium import wrappers as gym_wrappers
 
 from protorl import rng
 from protorl.data import ProtoRLError, State
+from protorl.envs.api import AnyEnv
 from protorl.envs.compat import OldApi
 
 WRAPPER_MEMORY: dict[type, tuple[str, ...]] = {
@@ -33,7 +34,7 @@ STATELESS = (gym_wrappers.TransformObservation, gym_wrappers.TransformAction, gy
 PLAIN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.", "gymnasium.envs.mujoco.")
 
 
-def freeze(value: Any) -> Any:
+def freeze(value: object) -> Any:
     """Plain data from numbers, strings, arrays and containers of them, every type remembered.
 
     Raises:
@@ -70,7 +71,7 @@ def thaw(frozen: Any) -> Any:
     return tuple(items) if kind == "tuple" else items
 
 
-def layers(env: gymnasium.Env[Any, Any]) -> list[Any]:
+def layers(env: AnyEnv) -> list[Any]:
     """The wrappers of an environment, outermost first, and the simulator last."""
     found: list[Any] = [env]
     while isinstance(found[-1], gymnasium.Wrapper):
@@ -80,19 +81,19 @@ def layers(env: gymnasium.Env[Any, Any]) -> list[Any]:
     return found
 
 
-def exact(env: gymnasium.Env[Any, Any]) -> bool:
+def exact(env: AnyEnv) -> bool:
     """Whether every layer of the environment can be saved and put back exactly."""
     *outer, simulator = layers(env)
     return all(_wrapper_known(layer) for layer in outer) and _simulator_known(simulator)
 
 
-def save(env: gymnasium.Env[Any, Any]) -> list[Any]:
+def save(env: AnyEnv) -> list[Any]:
     """One entry per layer, outermost first. Only for environments that are `exact`."""
     *outer, simulator = layers(env)
     return [*(_save_wrapper(layer) for layer in outer), _save_simulator(simulator)]
 
 
-def load(env: gymnasium.Env[Any, Any], state: list[Any]) -> None:
+def load(env: AnyEnv, state: list[Any]) -> None:
     """Put an environment built the same way where `save` saw its like.
 
     Raises:
@@ -112,19 +113,19 @@ def load(env: gymnasium.Env[Any, Any], state: list[Any]) -> None:
     _load_simulator(simulator, state[-1])
 
 
-def to_bytes(env: gymnasium.Env[Any, Any]) -> bytes:
+def to_bytes(env: AnyEnv) -> bytes:
     """`save`, in a form that crosses a process boundary."""
     buffer = io.BytesIO()
     torch.save(save(env), buffer)
     return buffer.getvalue()
 
 
-def from_bytes(env: gymnasium.Env[Any, Any], state: bytes) -> None:
+def from_bytes(env: AnyEnv, state: bytes) -> None:
     """`load`, from `to_bytes`."""
     load(env, torch.load(io.BytesIO(state), weights_only=True))
 
 
-def _stateful(layer: Any) -> bool:
+def _stateful(layer: object) -> bool:
     # Asked of the type: a Gymnasium wrapper may forward unknown attributes to what it wraps.
     return hasattr(type(layer), "state_dict") and hasattr(type(layer), "load_state_dict")
 
@@ -142,13 +143,13 @@ def _save_wrapper(layer: Any) -> State:
     return {name: freeze(getattr(layer, name)) for name in WRAPPER_MEMORY.get(type(layer), ()) if hasattr(layer, name)}
 
 
-def _simulator_known(env: Any) -> bool:
+def _simulator_known(env: AnyEnv) -> bool:
     if _stateful(env):
         return True
     return type(env).__module__.startswith(PLAIN_FAMILIES) or _minatar(env) or _plain_ale(env)
 
 
-def _minatar(env: Any) -> bool:
+def _minatar(env: AnyEnv) -> bool:
     return type(env).__module__ == "minatar.gym"
 
 
@@ -199,7 +200,7 @@ def _load_simulator(env: Any, state: State) -> None:
         setattr(env, name, thaw(value))
 
 
-def _plain_attributes(env: Any) -> State:
+def _plain_attributes(env: AnyEnv) -> State:
     """The attributes with a plain form. In the families known here, what has none (spaces, screens, fixed transition
     tables, models) does not change while the environment runs."""
     kept = {}

@@ -10,13 +10,14 @@ from gymnasium import Wrapper, spaces
 from gymnasium.wrappers import TimeLimit
 
 from protorl.data import ActionSpec, Array, ArraySpec, ObsSpec, ProtoRLError, tree_map
+from protorl.envs.api import AnySpace
 
 Leaf = Callable[[Any], Array]
 SUPPORTED_OBS = "Box, Discrete, or a flat Dict of these"
 SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, or a Box of floats"
 
 
-def canonical(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Callable[[Any], Any] | None]:
+def canonical(space: AnySpace) -> tuple[AnySpace, Callable[[Any], Any] | None]:
     """The space an agent sees, and the function that takes one observation, or a batch, there (None: nothing to do).
 
     Images in uint8, [H, W, C] or [H, W], become [C, H, W], and so do maps of bools [H, W, C], whose bytes are 0 and 1; a
@@ -35,7 +36,7 @@ def canonical(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Callable[[An
     return seen, lambda obs: {key: obs[key] if f is None else f(obs[key]) for key, f in functions.items()}
 
 
-def _canonical_leaf(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Leaf | None]:
+def _canonical_leaf(space: AnySpace) -> tuple[AnySpace, Leaf | None]:
     if isinstance(space, spaces.Discrete):
         eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
         return spaces.Box(0.0, 1.0, (int(space.n),), np.float32), lambda obs: eye[np.asarray(obs) - start]
@@ -56,21 +57,21 @@ def _canonical_leaf(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], Leaf |
     return space, None
 
 
-def obs_spec(space: spaces.Space[Any], frame_stack: int = 1, stack_padding: str = "reset") -> ObsSpec:
+def obs_spec(space: AnySpace, frame_stack: int = 1, stack_padding: str = "reset") -> ObsSpec:
     """The `ArraySpec` of a canonical space, or a dict of them: uint8 stays, every other number becomes float32."""
     if isinstance(space, spaces.Dict):
         return {key: _array_spec(leaf, 1, "reset") for key, leaf in space.spaces.items()}
     return _array_spec(space, frame_stack, stack_padding)
 
 
-def _array_spec(space: spaces.Space[Any], frame_stack: int, stack_padding: str) -> ArraySpec:
+def _array_spec(space: AnySpace, frame_stack: int, stack_padding: str) -> ArraySpec:
     if not isinstance(space, spaces.Box):
         raise ProtoRLError(f"observation space {space} is not supported: use {SUPPORTED_OBS}")
     dtype = np.dtype(np.uint8 if space.dtype == np.uint8 else np.float32)
     return ArraySpec(space.shape, dtype, space.low.astype(dtype), space.high.astype(dtype), frame_stack, stack_padding)
 
 
-def action_spec(space: spaces.Space[Any]) -> ActionSpec:
+def action_spec(space: AnySpace) -> ActionSpec:
     """The `ActionSpec` of an action space.
 
     Raises:
@@ -93,7 +94,7 @@ class ActionEdge:
     clipped there (an unsquashed Gaussian may leave [-1, 1]); where a bound is infinite the number passes through.
     """
 
-    def __init__(self, space: spaces.Space[Any], num_envs: int) -> None:
+    def __init__(self, space: AnySpace, num_envs: int) -> None:
         self.spec = action_spec(space)
         self.shape = (num_envs, *self.spec.shape)
         self.start: Any = getattr(space, "start", 0)

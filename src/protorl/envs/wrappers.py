@@ -10,10 +10,9 @@ import numpy as np
 from gymnasium import spaces
 
 from protorl.data import ProtoRLError, State
+from protorl.envs.api import AnyEnv, AnyWrapper, Options, Reset, Result
 from protorl.envs.snapshot import freeze, thaw
 from protorl.envs.spec import canonical
-
-AnyEnv = gymnasium.Env[Any, Any]
 
 
 class Canonical(gymnasium.ObservationWrapper[Any, Any, Any]):
@@ -33,7 +32,7 @@ class Canonical(gymnasium.ObservationWrapper[Any, Any, Any]):
         """Nothing to remember."""
 
 
-class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any]):
+class FrameStack(AnyWrapper):
     """The last `num_frames` observations joined along the first axis, oldest first: [C, H, W] becomes [k*C, H, W].
 
     padding: what stands for the frames before an episode's first one: "reset" repeats the first, "zero" puts zeros
@@ -59,14 +58,14 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.observation_space = spaces.Box(low, high, dtype=space.dtype.type)
         self.frames: deque[Any] = deque(maxlen=num_frames)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Options = None) -> Reset:
         obs, info = self.env.reset(seed=seed, options=options)
         obs = np.array(obs)
         self.frames.extend([obs if self.padding == "reset" else np.zeros_like(obs)] * self.num_frames)
         self.frames.append(obs)
         return np.concatenate(self.frames), info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Result:
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.frames.append(np.array(obs))
         return np.concatenate(self.frames), reward, terminated, truncated, info
@@ -78,7 +77,7 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.frames = thaw(state["frames"])
 
 
-class TimeAware(gymnasium.Wrapper[Any, Any, Any, Any]):
+class TimeAware(AnyWrapper):
     """The share of the time limit that has passed, t / T in [0, 1], in view: one more number at the end of a vector, one
     more entry "time" of a Dict. (Pardo et al. 2018, "Time limits in reinforcement learning": where the limit is part
     of the task, the agent must see it.)
@@ -106,12 +105,12 @@ class TimeAware(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise ProtoRLError(f"time cannot be shown beside {space}: only beside a vector of floats or a Dict")
         self.limit, self.elapsed = time_limit, 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Options = None) -> Reset:
         obs, info = self.env.reset(seed=seed, options=options)
         self.elapsed = 0
         return self._show(obs), info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Result:
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.elapsed += 1
         return self._show(obs), reward, terminated, truncated, info

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from protorl.accelerate import SETTLED, accelerate
+from protorl.recipes.experiment import Experiment
 
 Row = dict[str, Any]
-CLEARLY = 1.2
+FOR_A_GPU = 1.2
 """Times as fast as the processor that a GPU must be for small networks to go there."""
 
 
-def faster_device(recipe: Any, window: float = 0.3) -> tuple[str, str]:
+def faster_device(recipe: Experiment, window: float = 0.3) -> tuple[str, str]:
     """The device where acting and learning take less time per agent step, and a sentence that says so.
 
     Each is measured in the mode that a training of this length would use there ("auto"), compiled for that if need be, which
@@ -29,7 +30,7 @@ def faster_device(recipe: Any, window: float = 0.3) -> tuple[str, str]:
         for device in ("cpu", "cuda"):
             here = dataclasses.replace(recipe, device=device)
             times[device] = seconds_per_step(learning_speed(here, here.accelerate, here.precision, window), here.num_envs)
-    device = "cuda" if CLEARLY * times["cuda"] < times["cpu"] else "cpu"
+    device = "cuda" if FOR_A_GPU * times["cuda"] < times["cpu"] else "cpu"
     why = f"acting and learning take {times['cpu'] * 1e3:.2f} ms a step on the processor, {times['cuda'] * 1e3:.2f} on the GPU"
     return device, why
 
@@ -39,7 +40,7 @@ def seconds_per_step(row: Row, num_envs: int) -> float:
     return float(row["updates_per_step"] / row["updates_per_second"] + 1 / (row["acts_per_second"] * num_envs))
 
 
-def learning_speed(recipe: Any, mode: str, precision: str, window: float) -> Row:
+def learning_speed(recipe: Experiment, mode: str, precision: str, window: float) -> Row:
     """Updates and acting calls per second of a recipe's agent in one mode; "auto": what its training would use."""
     recipe = smaller(recipe)
     with closing(recipe.make_env()) as env:
@@ -64,7 +65,7 @@ def learning_speed(recipe: Any, mode: str, precision: str, window: float) -> Row
         }
 
 
-def smaller(recipe: Any) -> Any:
+def smaller(recipe: Experiment) -> Experiment:
     """The recipe with the least memory and the shortest wait that its batch allows; an update costs the same."""
     size = getattr(recipe, "batch_size", 1)
     short = {"capacity": 10 * size + 1_000, "warmup_steps": 2 * size, "rollout_steps": -(-size // recipe.num_envs)}
@@ -74,7 +75,7 @@ def smaller(recipe: Any) -> Any:
     )
 
 
-def per_second(call: Callable[[], Any], window: float) -> float:
+def per_second(call: Callable[[], object], window: float) -> float:
     """Calls per second, over at least `window` seconds, after one that does not count."""
     wait: Callable[[], None] = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     call()

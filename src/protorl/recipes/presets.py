@@ -11,6 +11,11 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+Block = dict[str, Any]
+"""Fields of a recipe and their values."""
+Presets = Mapping[str, Mapping[str, Any]]
+"""Blocks by the ids or patterns of environments that they are for."""
+
 MUJOCO = (
     "HalfCheetah-*", "Hopper-*", "Walker2d-*", "Ant-*", "Humanoid-*", "HumanoidStandup-*", "Swimmer-*", "Reacher-*",
     "Pusher-*", "InvertedPendulum-*", "InvertedDoublePendulum-*",
@@ -20,7 +25,7 @@ ATARI = ("ALE/*", "*NoFrameskip-v4")
 """Atari games."""
 
 
-def atari(values: Mapping[str, Any], **protocols: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def atari(values: Block, **protocols: Block) -> dict[str, Block]:
     """Entries for Atari games: `values`, and others for each protocol asked for by name (`machado=...`)."""
     entries = {"": values, **{f"@{protocol}": others for protocol, others in protocols.items()}}
     return {pattern + suffix: block for suffix, block in entries.items() for pattern in ATARI}
@@ -31,7 +36,7 @@ def atari(values: Mapping[str, Any], **protocols: Mapping[str, Any]) -> dict[str
 # same moment counted in updates (CartPole: every burst of 128; MountainCar: 600 steps = 300 updates; others: 250 = 250).
 # CartPole differs in one value: `n_step` is 3 where the zoo has 1, with which some seeds never reach 475 (see
 # benchmarks/learning/results); `--set n_step=1` is the zoo's own.
-ZOO_DQN: dict[str, dict[str, Any]] = {
+ZOO_DQN: dict[str, Block] = {
     "CartPole-v1": {
         "steps": 50_000, "lr": 2.3e-3, "batch_size": 64, "capacity": 100_000, "warmup_steps": 1_000, "gamma": 0.99,
         "target_every": 128, "update_every": 256, "updates": 128, "epsilon_steps": 8_000, "epsilon_end": 0.04,
@@ -52,7 +57,7 @@ ZOO_DQN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # Mnih et al. 2015, Extended Data Table 1, in agent steps (4 frames) and updates; RMSProp's 0.01 is for summed gradients.
-NATURE_DQN: dict[str, Any] = {
+NATURE_DQN: Block = {
     "steps": 50_000_000, "optimizer": "rmsprop", "lr": 2.5e-4, "optimizer_eps": 0.01 / 32**2, "batch_size": 32,
     "capacity": 1_000_000, "warmup_steps": 50_000, "gamma": 0.99, "target_every": 2_500, "update_every": 4, "updates": 1,
     "epsilon_steps": 1_000_000, "epsilon_end": 0.1, "clip_reward": 1.0, "max_grad_norm": None, "eval_every": 250_000,
@@ -61,17 +66,17 @@ NATURE_DQN: dict[str, Any] = {
 
 # van Hasselt et al. 2016, "tuned", as in the authors' dqn_zoo/double_q/run_atari.py: the target is copied every 30 000 steps
 # (120 000 frames), exploration ends lower, also in evaluations. The shared bias of the last layer is not offered.
-NATURE_DOUBLE_DQN: dict[str, Any] = {**NATURE_DQN, "target_every": 7_500, "epsilon_end": 0.01, "eval_epsilon": 0.01}
+NATURE_DOUBLE_DQN: Block = {**NATURE_DQN, "target_every": 7_500, "epsilon_end": 0.01, "eval_epsilon": 0.01}
 
 # Wang et al. 2016, section 4.2: Double DQN's numbers, gradients clipped to a norm of 10, and a learning rate "slightly lower"
 # that the paper does not give (it stays here). With prioritized replay it is 6.25e-5: `--set per_alpha=0.6 --set lr=6.25e-5`.
-NATURE_D3QN: dict[str, Any] = {**NATURE_DOUBLE_DQN, "max_grad_norm": 10.0}
+NATURE_D3QN: Block = {**NATURE_DOUBLE_DQN, "max_grad_norm": 10.0}
 
 # Dopamine, jax/agents/dqn/configs/dqn.gin, of whose iterations of 250 000 steps 200 are published; in agent steps and updates.
 # Its squared error is not halved as ours is, so its Adam sees gradients twice as large: our epsilon is half of its 1.5e-4. Its
 # exploration stays at 1 during the warm-up and falls afterwards; its convolutions are padded (7,744 features where the Nature
 # network has 3,136). Initial weights as in its jax/networks.py. It has no Double or dueling DQN: they share these numbers.
-DOPAMINE_DQN: dict[str, Any] = {
+DOPAMINE_DQN: Block = {
     "steps": 50_000_000, "optimizer": "adam", "lr": 6.25e-5, "optimizer_eps": 1.5e-4 / 2, "kappa": math.inf, "batch_size": 32,
     "init": "xavier", "capacity": 1_000_000, "warmup_steps": 20_000, "gamma": 0.99, "target_every": 2_000, "update_every": 4,
     "updates": 1, "epsilon_steps": 250_000, "epsilon_end": 0.01, "clip_reward": 1.0, "max_grad_norm": None,
@@ -79,45 +84,45 @@ DOPAMINE_DQN: dict[str, Any] = {
 }  # fmt: skip
 
 # The authors' code, munchausen_rl/configs/atari.gin; beside DQN's own numbers it changes these.
-MUNCHAUSEN_ATARI: dict[str, Any] = {
+MUNCHAUSEN_ATARI: Block = {
     **NATURE_DQN, "optimizer": "adam", "lr": 5e-5, "optimizer_eps": 3.125e-4, "target_every": 2_000, "warmup_steps": 20_000,
     "epsilon_steps": 250_000, "epsilon_end": 0.01, "protocol": "machado", "eval_epsilon": 0.001,
 }  # fmt: skip
 
 # PPO on classic control: CleanRL's ppo.py (documentation, "Proximal Policy Gradient"), whose published scores are at 500 000
 # steps. Its value_coef of 0.5 belongs to half of the squared error.
-CLEANRL_PPO: dict[str, Any] = {
+CLEANRL_PPO: Block = {
     "steps": 500_000, "num_envs": 4, "rollout_steps": 128, "epochs": 4, "batch_size": 128, "lr": 2.5e-4, "anneal": True,
     "entropy_coef": 0.01, "value_coef": 0.25, "clip_value": 0.2, "eval_every": 25_000, "checkpoint_every": 100_000,
 }  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/ppo.yml, MountainCar-v0. (With the settings above CleanRL reports -200: it never gets out.)
-ZOO_PPO_MOUNTAINCAR: dict[str, Any] = {
+ZOO_PPO_MOUNTAINCAR: Block = {
     "steps": 1_000_000, "num_envs": 16, "rollout_steps": 16, "epochs": 4, "batch_size": 64, "gae_lambda": 0.98,
     "normalise_obs": True, "normalise_reward": True, "eval_every": 50_000, "checkpoint_every": 200_000,
 }  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/ppo.yml, LunarLander and LunarLanderContinuous.
-ZOO_PPO_LUNARLANDER: dict[str, Any] = {
+ZOO_PPO_LUNARLANDER: Block = {
     "steps": 1_000_000, "num_envs": 16, "rollout_steps": 1_024, "epochs": 4, "batch_size": 64, "gae_lambda": 0.98,
     "gamma": 0.999, "entropy_coef": 0.01, "eval_every": 50_000, "checkpoint_every": 200_000,
 }  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/ppo.yml, BipedalWalker-v3.
-ZOO_PPO_BIPEDAL: dict[str, Any] = {
+ZOO_PPO_BIPEDAL: Block = {
     "steps": 5_000_000, "num_envs": 32, "rollout_steps": 2_048, "epochs": 10, "batch_size": 64, "gae_lambda": 0.95,
     "gamma": 0.999, "clip": 0.18, "normalise_obs": True, "normalise_reward": True, "eval_every": 131_072,
     "checkpoint_every": 524_288,
 }  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/ppo.yml, Pendulum-v1, without its state-dependent exploration.
-ZOO_PPO_PENDULUM: dict[str, Any] = {
+ZOO_PPO_PENDULUM: Block = {
     "steps": 100_000, "num_envs": 4, "rollout_steps": 1_024, "epochs": 10, "batch_size": 64, "gamma": 0.9, "lr": 1e-3,
 }  # fmt: skip
 
 # Schulman et al. 2017, table 3 (horizon 2048, Adam 3e-4, 10 epochs, minibatch 64, gamma 0.99, lambda 0.95), with what CleanRL's
 # ppo_continuous_action.py adds: annealing, value clipping, scaled observations and rewards.
-PPO_MUJOCO: dict[str, Any] = {
+PPO_MUJOCO: Block = {
     "steps": 1_000_000, "num_envs": 1, "rollout_steps": 2_048, "epochs": 10, "batch_size": 64, "lr": 3e-4, "anneal": True,
     "value_coef": 0.25, "clip_value": 0.2, "normalise_obs": True, "normalise_reward": True, "eval_every": 50_000,
     "checkpoint_every": 200_000,
@@ -125,7 +130,7 @@ PPO_MUJOCO: dict[str, Any] = {
 
 # Schulman et al. 2017, table 5, with the four epochs, the value clipping and the coefficients of OpenAI Baselines (ppo2), and
 # the constant clip of CleanRL's ppo_atari.py (the paper's falls to 0: `--set anneal_clip=true`).
-PPO_ATARI: dict[str, Any] = {
+PPO_ATARI: Block = {
     "steps": 10_000_000, "num_envs": 8, "rollout_steps": 128, "epochs": 4, "batch_size": 256, "lr": 2.5e-4, "anneal": True,
     "clip": 0.1, "clip_value": 0.1, "value_coef": 0.25, "entropy_coef": 0.01, "clip_reward": 1.0, "protocol": "nature",
     "eval_every": 250_000, "checkpoint_every": 250_000,
@@ -133,35 +138,35 @@ PPO_ATARI: dict[str, Any] = {
 
 # Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
 # noise, widths, warm-up), with the tau, batch and one learning rate that are the defaults of Stable-Baselines3 2.3 and later.
-ZOO_DDPG: dict[str, Any] = {
+ZOO_DDPG: Block = {
     "lr": 1e-3, "actor_lr": None, "weight_decay": 0.0, "tau": 0.005, "batch_size": 256, "final_bound": None,
     "noise": "gaussian", "noise_std": 0.1, "action_layer": 1, "warmup_steps": 10_000, "steps": 1_000_000,
 }  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/ddpg.yml and td3.yml, which agree: Pendulum, LunarLanderContinuous, BipedalWalker. Where it
 # updates after each episode, once per step of it, here an update follows each step; batch_size as for ZOO_DDPG.
-ZOO_TUNED: dict[str, Any] = {"gamma": 0.98, "capacity": 200_000, "batch_size": 256, "warmup_steps": 10_000}
-ZOO_PENDULUM: dict[str, Any] = {**ZOO_TUNED, "steps": 20_000, "eval_every": 1_000}
-ZOO_LUNARLANDER: dict[str, Any] = {**ZOO_TUNED, "steps": 300_000}
-ZOO_BIPEDAL: dict[str, Any] = {**ZOO_TUNED, "steps": 1_000_000}
+ZOO_TUNED: Block = {"gamma": 0.98, "capacity": 200_000, "batch_size": 256, "warmup_steps": 10_000}
+ZOO_PENDULUM: Block = {**ZOO_TUNED, "steps": 20_000, "eval_every": 1_000}
+ZOO_LUNARLANDER: Block = {**ZOO_TUNED, "steps": 300_000}
+ZOO_BIPEDAL: Block = {**ZOO_TUNED, "steps": 1_000_000}
 # The same files, MountainCarContinuous. Their Ornstein-Uhlenbeck noise (sigma 0.5, theta 0.15) advances by dt = 0.01 a step,
 # which makes a slow swing of it: sigma sqrt(dt) and theta dt are these.
-ZOO_MOUNTAINCAR: dict[str, Any] = {
+ZOO_MOUNTAINCAR: Block = {
     "steps": 300_000, "batch_size": 256, "warmup_steps": 100, "noise": "ou", "noise_std": 0.05, "noise_theta": 0.0015,
 }  # fmt: skip
 
 # Fujimoto et al. 2018, supplement: HalfCheetah and Ant begin with 10 000 random actions, the others with 1 000.
-TD3_LONG: dict[str, Any] = {"steps": 1_000_000, "warmup_steps": 10_000}
-TD3_SHORT: dict[str, Any] = {"steps": 1_000_000, "warmup_steps": 1_000}
+TD3_LONG: Block = {"steps": 1_000_000, "warmup_steps": 10_000}
+TD3_SHORT: Block = {"steps": 1_000_000, "warmup_steps": 1_000}
 
 # Haarnoja et al. 2018 (arXiv 1812.05905), table 1, is the recipe's own; the 10 000 random actions are rl-baselines3-zoo's
 # (the authors' code takes 1 000).
-SAC_MUJOCO: dict[str, Any] = {"steps": 1_000_000}
+SAC_MUJOCO: Block = {"steps": 1_000_000}
 # rl-baselines3-zoo, hyperparams/sac.yml: Pendulum; LunarLanderContinuous (its learning rate falls to 0, here it stays);
 # BipedalWalker without its state-dependent exploration.
-SAC_PENDULUM: dict[str, Any] = {"steps": 20_000, "lr": 1e-3, "alpha_lr": 1e-3, "warmup_steps": 100, "eval_every": 1_000}
-SAC_LUNARLANDER: dict[str, Any] = {"steps": 500_000, "lr": 7.3e-4, "alpha_lr": 7.3e-4, "tau": 0.01, "widths": (400, 300)}
-SAC_BIPEDAL: dict[str, Any] = {
+SAC_PENDULUM: Block = {"steps": 20_000, "lr": 1e-3, "alpha_lr": 1e-3, "warmup_steps": 100, "eval_every": 1_000}
+SAC_LUNARLANDER: Block = {"steps": 500_000, "lr": 7.3e-4, "alpha_lr": 7.3e-4, "tau": 0.01, "widths": (400, 300)}
+SAC_BIPEDAL: Block = {
     "steps": 500_000, "lr": 7.3e-4, "alpha_lr": 7.3e-4, "capacity": 300_000, "gamma": 0.98, "tau": 0.02, "update_every": 64,
     "updates": 64, "widths": (400, 300),
 }  # fmt: skip
@@ -169,13 +174,13 @@ SAC_BIPEDAL: dict[str, Any] = {
 # Young and Tian 2019, arXiv 1903.03176, and the authors' examples/dqn.py; the step sizes are the best of their sweep, per game.
 # A version of that file adds a momentum of 0.95 to RMSProp, with which Breakout stays at 2 to 3 points. Their epsilon stays 1
 # for 5 000 steps and falls over 100 000; here it falls from the start, to end at the same step.
-MINATAR_DQN: dict[str, Any] = {
+MINATAR_DQN: Block = {
     "steps": 5_000_000, "base": "minatar", "optimizer": "torch-rmsprop", "lr": 2**-12, "optimizer_eps": 0.01,
     "max_grad_norm": None, "batch_size": 32, "capacity": 100_000, "warmup_steps": 5_000, "gamma": 0.99, "target_every": 1_000,
     "update_every": 1, "updates": 1, "epsilon_steps": 105_000, "epsilon_end": 0.1, "threads": 1, "eval_every": 100_000,
     "checkpoint_every": 100_000,
 }  # fmt: skip
-MINATAR: dict[str, Mapping[str, Any]] = {
+MINATAR: dict[str, Block] = {
     "MinAtar/Breakout-*": {**MINATAR_DQN, "lr": 2**-9},
     "MinAtar/Freeway-*": {**MINATAR_DQN, "lr": 2**-11},
     "MinAtar/SpaceInvaders-*": {**MINATAR_DQN, "lr": 2**-12},
@@ -185,7 +190,7 @@ MINATAR: dict[str, Mapping[str, Any]] = {
 
 # rl-baselines3-zoo, hyperparams/qrdqn.yml, with the defaults of SB3-contrib's QRDQN (Adam's epsilon 0.01 / batch size, no
 # clipping of the gradient); `target_every` is counted as for ZOO_DQN. LunarLander's learning rate falls to 0.
-ZOO_QRDQN: dict[str, dict[str, Any]] = {
+ZOO_QRDQN: dict[str, Block] = {
     "CartPole-v1": {
         "steps": 50_000, "lr": 2.3e-3, "batch_size": 64, "capacity": 100_000, "warmup_steps": 1_000, "gamma": 0.99,
         "target_every": 128, "update_every": 256, "updates": 128, "epsilon_steps": 8_000, "epsilon_end": 0.04,
@@ -209,7 +214,7 @@ ZOO_QRDQN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # Dabney et al. 2018 (arXiv 1710.10044), as in the authors' dqn_zoo: the numbers of NATURE_DQN where nothing else is said.
-QRDQN_ATARI: dict[str, Any] = {
+QRDQN_ATARI: Block = {
     "steps": 50_000_000, "optimizer": "adam", "lr": 5e-5, "optimizer_eps": 0.01 / 32, "batch_size": 32, "capacity": 1_000_000,
     "warmup_steps": 50_000, "gamma": 0.99, "target_every": 2_500, "update_every": 4, "updates": 1, "epsilon_steps": 1_000_000,
     "epsilon_end": 0.01, "clip_reward": 1.0, "max_grad_norm": None, "quantiles": 200, "eval_every": 250_000,
@@ -217,28 +222,28 @@ QRDQN_ATARI: dict[str, Any] = {
 }  # fmt: skip
 
 # Dabney et al. 2018 (arXiv 1806.06923): as QR-DQN, with 64 + 64 levels to learn and 32 to act (the recipe's own).
-IQN_ATARI: dict[str, Any] = {name: value for name, value in QRDQN_ATARI.items() if name != "quantiles"}
+IQN_ATARI: Block = {name: value for name, value in QRDQN_ATARI.items() if name != "quantiles"}
 
 # Dopamine, jax/agents/quantile/configs/quantile.gin and implicit_quantile.gin: beside its DQN's numbers, three-step returns for
 # both; for quantiles also prioritized replay (there the priority is the root of the loss, and beta stays 0.5).
-DOPAMINE_QRDQN: dict[str, Any] = {
+DOPAMINE_QRDQN: Block = {
     **{name: value for name, value in DOPAMINE_DQN.items() if name not in ("kappa", "init")},
     "lr": 5e-5, "optimizer_eps": 3.125e-4, "quantiles": 200, "n_step": 3, "per_alpha": 0.5, "per_beta": 0.5,
 }  # fmt: skip
-DOPAMINE_IQN: dict[str, Any] = {
+DOPAMINE_IQN: Block = {
     name: value for name, value in DOPAMINE_QRDQN.items() if name not in ("quantiles", "per_alpha", "per_beta")
 }
 
 # Our own: ZOO_QRDQN's numbers without its quantiles, and fewer levels than on Atari: with small networks an update costs in
 # proportion to them.
-IQN_CONTROL: dict[str, dict[str, Any]] = {
+IQN_CONTROL: dict[str, Block] = {
     env: {name: value for name, value in values.items() if name != "quantiles"}
     | {"samples": 8, "target_samples": 8, "act_samples": 16}
     for env, values in ZOO_QRDQN.items()
 }
 
 # Hessel et al. 2018, table 1, in agent steps (4 frames) and updates; sigma0 = 0.5 is the noisy layers' own.
-RAINBOW_ATARI: dict[str, Any] = {
+RAINBOW_ATARI: Block = {
     "steps": 50_000_000, "optimizer": "adam", "lr": 6.25e-5, "optimizer_eps": 1.5e-4, "batch_size": 32, "capacity": 1_000_000,
     "warmup_steps": 20_000, "gamma": 0.99, "target_every": 2_000, "update_every": 4, "updates": 1, "n_step": 3,
     "per_alpha": 0.5, "per_beta": 0.4, "atoms": 51, "v_min": -10.0, "v_max": 10.0, "clip_reward": 1.0, "max_grad_norm": None,
@@ -248,11 +253,11 @@ RAINBOW_ATARI: dict[str, Any] = {
 # Our own. The supports hold every discounted return: CartPole's are 0..1 / (1 - gamma) = 100, MountainCar's (gamma 0.98) and
 # Acrobot's never positive and above -1 / (1 - gamma); LunarLander's lie in -300..300 but for a rare crash from far away. The
 # head has two streams, each as wide as the base, so 128 stands for the 256 of the others.
-RAINBOW_SMALL: dict[str, Any] = {
+RAINBOW_SMALL: Block = {
     "widths": (128, 128), "batch_size": 64, "capacity": 50_000, "target_every": 250, "update_every": 4, "updates": 2,
     "max_grad_norm": 10.0,
 }  # fmt: skip
-RAINBOW_CONTROL: dict[str, dict[str, Any]] = {
+RAINBOW_CONTROL: dict[str, Block] = {
     "CartPole-v1": {
         **RAINBOW_SMALL, "steps": 50_000, "lr": 1e-3, "v_min": 0.0, "v_max": 100.0, "eval_every": 2_000, "eval_episodes": 20,
     },
@@ -263,35 +268,35 @@ RAINBOW_CONTROL: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-PPO: dict[str, Mapping[str, Any]] = {
+PPO: dict[str, Block] = {
     "CartPole-v1": CLEANRL_PPO, "Acrobot-v1": CLEANRL_PPO, "MountainCar-v0": ZOO_PPO_MOUNTAINCAR,
     "LunarLander*-v3": ZOO_PPO_LUNARLANDER, "BipedalWalker-v3": ZOO_PPO_BIPEDAL, "Pendulum-v1": ZOO_PPO_PENDULUM,
     **atari(PPO_ATARI), **dict.fromkeys(MUJOCO, PPO_MUJOCO),
 }  # fmt: skip
-DDPG: dict[str, Mapping[str, Any]] = {
+DDPG: dict[str, Block] = {
     "Pendulum-v1": ZOO_DDPG | ZOO_PENDULUM, "LunarLander*-v3": ZOO_DDPG | ZOO_LUNARLANDER,
     "BipedalWalker-v3": ZOO_DDPG | ZOO_BIPEDAL, "MountainCarContinuous-v0": ZOO_DDPG | ZOO_MOUNTAINCAR,
     **dict.fromkeys(MUJOCO, ZOO_DDPG),
 }  # fmt: skip
-TD3: dict[str, Mapping[str, Any]] = {
+TD3: dict[str, Block] = {
     "Pendulum-v1": ZOO_PENDULUM, "LunarLander*-v3": ZOO_LUNARLANDER, "BipedalWalker-v3": ZOO_BIPEDAL,
     "MountainCarContinuous-v0": ZOO_MOUNTAINCAR,
     **dict.fromkeys(MUJOCO, TD3_SHORT), "HalfCheetah-*": TD3_LONG, "Ant-*": TD3_LONG,
 }  # fmt: skip
-SAC: dict[str, Mapping[str, Any]] = {
+SAC: dict[str, Block] = {
     "Pendulum-v1": SAC_PENDULUM, "LunarLander*-v3": SAC_LUNARLANDER, "BipedalWalker-v3": SAC_BIPEDAL,
     **dict.fromkeys(MUJOCO, SAC_MUJOCO),
 }  # fmt: skip
-DQN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN)}
-DOUBLE_DQN: dict[str, Mapping[str, Any]] = {**DQN, **atari(NATURE_DOUBLE_DQN)}
-D3QN: dict[str, Mapping[str, Any]] = {**DQN, **atari(NATURE_D3QN)}
-MUNCHAUSEN: dict[str, Mapping[str, Any]] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
-RAINBOW: dict[str, Mapping[str, Any]] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
-QR_DQN: dict[str, Mapping[str, Any]] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
-IQN: dict[str, Mapping[str, Any]] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}
+DQN: dict[str, Block] = {**ZOO_DQN, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN)}
+DOUBLE_DQN: dict[str, Block] = {**DQN, **atari(NATURE_DOUBLE_DQN)}
+D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
+MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
+RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
+QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
+IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}
 
 
-def preset(presets: Mapping[str, Mapping[str, Any]], env: Any, protocol: str | None = None) -> dict[str, Any]:
+def preset(presets: Presets, env: object, protocol: str | None = None) -> dict[str, Any]:
     """The preset for an environment: its own id's, or the first whose pattern fits ("ALE/*"); empty where there is none.
     Where a protocol is asked for, one of that protocol ("ALE/*@machado") goes before."""
     if not isinstance(env, str):
@@ -304,7 +309,7 @@ def preset(presets: Mapping[str, Mapping[str, Any]], env: Any, protocol: str | N
     return {}
 
 
-def tuned_for(presets: Mapping[str, Mapping[str, Any]]) -> str:
+def tuned_for(presets: Presets) -> str:
     """The environments of presets in words: "CartPole-v1, MuJoCo, Atari"."""
     families = dict.fromkeys(MUJOCO, "MuJoCo") | dict.fromkeys(MINATAR, "MinAtar")
     families |= dict.fromkeys(ATARI, "Atari")

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from typing_extensions import dataclass_transform
@@ -22,6 +22,7 @@ from protorl.envs import RandomActions, make_vec_envs
 from protorl.memory import Replay
 from protorl.recipes.fields import check, hints, hp, hp_field, unknown_field
 from protorl.recipes.presets import preset
+from protorl.recipes.start import Result, start
 
 INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or td3"}
 """Recipes for each kind of action, for whoever chose one that does not fit."""
@@ -30,9 +31,6 @@ OWN_ENV_KWARGS = {
     "env", "num_envs", "seed", "name", "backend", "package_to_import", "apply_api_compatibility", "protocol", "render_mode",
 }  # fmt: skip
 """What `make_env` passes itself."""
-
-if TYPE_CHECKING:
-    from protorl.recipes.running import Result
 
 
 class Threads:
@@ -73,6 +71,7 @@ class Recipe:
     Raises: ProtoRLError for an unknown field, a wrong type, or a value out of range.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -212,9 +211,7 @@ class Recipe:
         return THREADS.torch() if spec.pixels else 1
 
     def run(self, run_dir: str | Path | None = None, *, progress: bool = True) -> Result:
-        """Train in a run folder (a new one under runs/ if none is given); see `protorl.recipes.running.start`."""
-        from protorl.recipes.running import start
-
+        """Train in a run folder (a new one under runs/ if none is given); see `protorl.recipes.start`."""
         return start(self, run_dir, progress=progress)
 
 

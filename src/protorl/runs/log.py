@@ -1,219 +1,23 @@
-"""What a run says about itself: metrics.csv, TensorBoard events, a progress line, and means kept on the device."""
+"""A run's log: means of what updates report, kept on the device; episodes; rows of metrics.csv and TensorBoard events."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from protorl.data import Array, ProtoRLError
+from protorl.data import ProtoRLError
+from protorl.runs.metrics import MetricsFile, to_stderr
+from protorl.runs.parts import Finished
 
-
-class MetricsFile:
-    """metrics.csv: one row per log, one column per metric, the first column `step` in agent steps; open only to write.
-
-    A column that appears later is empty in the rows before it. A last line torn by a killed process is dropped when the
-    file is opened. A disk that refuses (full, say) loses rows and costs one notice, never the training.
-
-    Raises ProtoRLError when the file cannot be opened at all.
-    """
-
-    def __init__(self, path: Path, notify: Callable[[str], None] | None = None) -> None:
-        self.path = Path(path)
-        self.notify = _to_stderr if notify is None else notify
-        self.silent = False  # a disk that refuses is reported once
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab+") as file:
-                file.seek(0)
-                data = file.read()
-                file.truncate(data.rfind(b"\n") + 1)
-        except OSError as error:
-            raise ProtoRLError(f"cannot write metrics to {self.path}: {error.strerror}") from error
-        self.columns = next(csv.reader([data.partition(b"\n")[0].decode()]), []) if b"\n" in data else []
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one row, on its way to the disk when this returns."""
-        row = {**metrics, "step": step}
-        try:
-            new = [name for name in metrics if name not in self.columns and name != "step"]
-            if new or not self.columns:
-                self._rewrite([*(self.columns if self.columns else ["step"]), *new], self._rows())
-            self._append(row)
-        except OSError as error:
-            self._refused(error)
-
-    def truncate(self, step: int) -> None:
-        """Drop the rows beyond `step`: a resumed run writes them again."""
-        try:
-            rows = self._rows()
-            kept = [row for row in rows if int(row["step"]) <= step]
-            if len(kept) < len(rows):
-                self._rewrite(self.columns, kept)
-        except OSError as error:
-            self._refused(error)
-
-    def _rows(self) -> list[dict[str, str]]:
-        return list(csv.DictReader(self.path.read_bytes().decode().splitlines()))
-
-    def _append(self, row: Mapping[str, Any]) -> None:
-        size = self.path.stat().st_size
-        try:
-            with open(self.path, "ab") as file:
-                file.write(_lines(self.columns, [row]))
-        except OSError:
-            os.truncate(self.path, size)  # a part of a row: the next one would continue it
-            raise
-
-    def _rewrite(self, columns: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Exchange the whole file in one instant."""
-        temporary = self.path.with_name(f".tmp-{self.path.name}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(_lines(columns, [dict(zip(columns, columns)), *rows]))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        self.columns = columns
-
-    def _refused(self, error: OSError) -> None:
-        if not self.silent:
-            self.notify(f"cannot write metrics to {self.path}: {error.strerror}; training goes on without these rows")
-        self.silent = True
-
-
-def read_metrics(path: Path) -> dict[str, Array]:
-    """The columns of a metrics.csv, each float64 [rows]; NaN where a cell is empty. A torn last line is left out.
-
-    Raises ProtoRLError when there is no such file.
-    """
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise ProtoRLError(f"cannot read metrics from {path}: {error.strerror}") from error
-    rows = list(csv.reader(text[: text.rfind(b"\n") + 1].decode().splitlines()))
-    if not rows:
-        return {}
-    table = np.array([[float(cell) if cell else np.nan for cell in row] for row in rows[1:]])  # [rows, columns]
-    return dict(zip(rows[0], table.reshape(-1, len(rows[0])).T))
-
-
-class TensorBoardLog:
-    """TensorBoard events in `folder`. A run resumed at agent step `resumed_at` hides the events after it."""
-
-    def __init__(self, folder: Path, resumed_at: int | None = None, notify: Callable[[str], None] | None = None) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ProtoRLError('TensorBoard is not installed: pip install "tensorboard>=2.15"') from error
-        self.notify = _to_stderr if notify is None else notify
-        purge = None if resumed_at is None else resumed_at + 1
-        self.writer: Any = SummaryWriter(str(folder), purge_step=purge)
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One point per metric at this agent step, on its way to the disk when this returns."""
-        if self.writer is None:
-            return
-        try:
-            for name, value in metrics.items():
-                self.writer.add_scalar(name, value, step)
-            self.writer.flush()  # a killed process loses no point that a checkpoint has left behind
-        except OSError as error:
-            self.notify(f"TensorBoard events stop here: {error.strerror}; metrics.csv goes on")
-            self.writer = None
-
-    def close(self) -> None:
-        if self.writer is not None:
-            with suppress(OSError):
-                self.writer.close()
-
-
-class Progress:
-    """A line that says how far a run is: agent steps, steps/s, the figures it is given, and the time left.
-
-    On a terminal it stays in place; elsewhere a plain line is printed at most every `every` seconds. Use it as a context
-    manager, or `close` it: the last line is then always shown.
-    """
-
-    def __init__(self, total: int, start: int = 0, every: float = 10.0, console: Any = None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bar
-
-        self.total, self.steps = total, start
-        self.figures: dict[str, float | None] = {}
-        self.marks = deque([(time.monotonic(), start)], maxlen=20)  # (seconds, steps) of the last lines shown
-        self.console = Console(highlight=False, soft_wrap=True) if console is None else console
-        self.bar: Any = None
-        if self.console.is_terminal:
-            # Refreshed by `update` alone: no thread of its own takes time from the training.
-            columns = BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
-            self.bar = Bar(*columns, console=self.console, auto_refresh=False)
-            self.task = self.bar.add_task(self._line(), total=total, completed=start)
-            self.bar.start()
-        self.every = 0.5 if self.bar is not None else every
-        self.due = self.marks[0][0] + self.every
-
-    def update(self, steps: int, **figures: float | None) -> None:
-        """Tell the agent steps done so far and new figures (`return_=...` shows as "return"); most calls show nothing."""
-        self.steps = steps
-        if figures:
-            self.figures.update(figures)
-        now = time.monotonic()
-        if now >= self.due:
-            self.due = now + self.every
-            self._show(now)
-
-    def print(self, text: str) -> None:
-        """A line of its own, above the progress line."""
-        self.console.print(text, markup=False)
-
-    def close(self) -> None:
-        """Show the last line, unless it stands there already, and leave the terminal as it was."""
-        if self.marks[-1][1] != self.steps or self.bar is not None:
-            self._show(time.monotonic())
-        if self.bar is not None:
-            self.bar.stop()
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _show(self, now: float) -> None:
-        self.marks.append((now, self.steps))
-        if self.bar is None:
-            self.print(self._line())
-        else:
-            self.bar.update(self.task, completed=self.steps, description=self._line(), refresh=True)
-
-    def _line(self) -> str:
-        parts = [f"{self.steps:,}/{self.total:,} steps"]
-        (began, steps_then), (now, _) = self.marks[0], self.marks[-1]
-        rate = (self.steps - steps_then) / (now - began) if now > began else 0.0  # over the last lines only
-        if rate > 0:
-            parts.append(f"{rate:,.{0 if rate >= 10 else 2}f} steps/s")
-        for name, value in self.figures.items():
-            if value is not None:
-                parts.append(f"{name.rstrip('_').replace('_', ' ')} {value:,.4g}")
-        if rate > 0:
-            parts.append(f"{_clock((self.total - self.steps) / rate)} left")
-        return "  ".join(parts)
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class RunningMeans:
@@ -250,22 +54,91 @@ class RunningMeans:
         return {name: total / times for name, (total, times) in totals.items()}
 
 
-def _lines(columns: list[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return text.getvalue().encode()
+class TensorBoardLog:
+    """TensorBoard events in `folder`. A run resumed at agent step `resumed_at` hides the events after it."""
+
+    def __init__(self, folder: Path, resumed_at: int | None = None, notify: Callable[[str], None] = to_stderr) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ProtoRLError('TensorBoard is not installed: pip install "tensorboard>=2.15"') from error
+        self.notify = notify
+        purge = None if resumed_at is None else resumed_at + 1
+        self.writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=purge)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One point per metric at this agent step, on its way to the disk when this returns."""
+        if self.writer is None:
+            return
+        try:
+            for name, value in metrics.items():
+                self.writer.add_scalar(name, value, step)
+            self.writer.flush()  # a killed process loses no point that a checkpoint has left behind
+        except OSError as error:
+            self.notify(f"TensorBoard events stop here: {error.strerror}; metrics.csv goes on")
+            self.writer = None
+
+    def close(self) -> None:
+        if self.writer is not None:
+            with suppress(OSError):
+                self.writer.close()
 
 
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value if type(value) is int else float(value))
+class Log:
+    """What a run writes down. Between two rows it takes in what updates report (`add`) and the episodes that ended.
 
+    folder: gets metrics.csv and the events. notify: told of a disk that refuses. frame_skip: an emulator's frames per agent
+    step, to log them too.
+    """
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+    def __init__(self, folder: Path, frame_skip: int | None, notify: Callable[[str], None]) -> None:
+        self.folder, self.frame_skip, self.notify = folder, frame_skip, notify
+        self.means = RunningMeans()
+        self.add = self.means.add
+        self.finished: list[Finished] = []
+        self.recent: deque[float] = deque(maxlen=100)
+        self.since = (0, 0.0)  # (agent steps, seconds) of the row before
 
+    @contextmanager
+    def opened(self, steps: int) -> Iterator[None]:
+        """Around a training that begins at this agent step: rows and events beyond it are of a future that did not happen."""
+        self.metrics = MetricsFile(self.folder / "metrics.csv", notify=self.notify)
+        self.metrics.truncate(steps)
+        before = any(self.folder.glob("events.out.tfevents.*"))
+        self.board = TensorBoardLog(self.folder, resumed_at=steps if before else None, notify=self.notify)
+        self.since = (steps, time.monotonic())
+        try:
+            yield
+        finally:
+            self.board.close()
 
-def _to_stderr(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    def episodes(self, finished: Iterable[Finished]) -> None:
+        """Episodes that ended."""
+        for episode in finished:
+            self.finished.append(episode)
+            self.recent.append(episode.ret)
+
+    def recent_return(self) -> float | None:
+        """Mean return of the last hundred episodes."""
+        return float(np.mean(self.recent)) if self.recent else None
+
+    def row(self, means: Mapping[str, float], steps: int, updates: int) -> dict[str, float]:
+        """The figures since the row before: these means, the episodes, and how fast it went."""
+        row = dict(means)
+        if self.finished:
+            row["return"] = float(np.mean([episode.ret for episode in self.finished]))
+            row["length"] = float(np.mean([episode.length for episode in self.finished]))
+            row["episodes"] = len(self.finished)
+            self.finished = []
+        row["updates"] = updates
+        if self.frame_skip is not None:  # an emulator's frames; everything else here counts agent steps
+            row["frames"] = steps * self.frame_skip
+        steps_then, then = self.since
+        row["steps_per_second"] = (steps - steps_then) / max(time.monotonic() - then, 1e-9)
+        return row
+
+    def write(self, steps: int, row: Mapping[str, float]) -> None:
+        """One row of metrics.csv and the same events; the time until now counts for no other row."""
+        self.metrics.write(steps, row)
+        self.board.write(steps, row)
+        self.since = (steps, time.monotonic())

@@ -1,0 +1,133 @@
+"""Several seeds, each in a process of its own, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from protorl.cli.arguments import Train
+from protorl.data import ProtoRLError
+
+if TYPE_CHECKING:
+    from protorl.recipes import Recipe
+
+
+def train_seeds(arguments: Train, recipe: Recipe) -> int:
+    """Every seed in a process of its own, so many at a time."""
+    from protorl.recipes.config import described, recipe_name
+    from protorl.runs.folder import create_folder, refuse_used, unused_folder
+
+    folder = arguments.run_dir
+    if folder is None:
+        folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}")
+    refuse_used(folder)
+    runs = [folder / f"seed-{seed}" for seed in range(arguments.seed, arguments.seed + arguments.seeds)]
+    for seed, run_dir in enumerate(runs, arguments.seed):  # all of them now, so that `resume` finds those that never began
+        create_folder(run_dir, described(dataclasses.replace(recipe, seed=seed)))
+    return side_by_side(folder, runs, [], arguments.jobs)
+
+
+def side_by_side(folder: Path, runs: list[Path], options: list[str], at_once: int | None) -> int:
+    """`protorl resume` for each run, in a process of one thread and out of reach of the terminal's Ctrl-C, which is handed on;
+    reports as they end."""
+    at_once = max(1, os.cpu_count() or 1) if at_once is None else at_once
+    print(f"{len(runs)} runs in {folder}, {min(at_once, len(runs))} at a time; their output is in *.log there", flush=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    waiting = list(runs)
+    running: dict[Path, subprocess.Popen[bytes]] = {}
+    failed: list[Path] = []
+    stopped = 0
+    with forwarded_signals(running) as received:
+        while waiting or running:
+            while waiting and len(running) < at_once and not received:
+                run_dir = waiting.pop(0)
+                words = [sys.executable, "-m", "protorl", "resume", str(run_dir), *options]
+                with open(run_dir.with_suffix(".log"), "ab") as log:
+                    running[run_dir] = subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
+            time.sleep(0.2)
+            for run_dir, process in list(running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[run_dir]
+                if code == 0:
+                    print(f"{run_dir.name}: {last_score(run_dir)}", flush=True)
+                elif code > 128 and received:
+                    stopped += 1
+                else:
+                    failed.append(run_dir)
+                    print(f"{run_dir.name} failed: {last_line(run_dir.with_suffix('.log'))}", file=sys.stderr, flush=True)
+            if received and not running:
+                break
+    if received:
+        left = f", {len(waiting)} had not begun" if waiting else ""
+        print(f"stopped {stopped} runs{left}: continue with `protorl resume {folder}`", file=sys.stderr)
+        return 128 + received[0]
+    if failed:
+        raise ProtoRLError(
+            f"{len(failed)} of {len(runs)} runs failed ({', '.join(run.name for run in failed)}): see their .log files"
+        )
+    from protorl.cli.plot import plot
+
+    print(f"learning curve: {plot([folder], folder / 'curve.png')}")
+    print(f"next: protorl eval {folder} --episodes 100")
+    return 0
+
+
+@contextmanager
+def forwarded_signals(running: dict[Path, subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Ctrl-C, SIGTERM and a terminal's end go to the runs, which save themselves; the numbers received are in the list."""
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        for process in list(running.values()):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def last_line(path: Path) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"
+
+
+def last_score(run_dir: Path) -> str:
+    from protorl.runs.metrics import read_metrics
+
+    metrics = read_metrics(run_dir / "metrics.csv")
+    for name in ("eval_return", "return"):
+        values = metrics.get(name, np.zeros(0))
+        values = values[~np.isnan(values)]
+        if len(values):
+            return f"last {name} {values[-1]:.1f}"
+    return "done"
+
+
+def seed_folders(folder: Path) -> list[Path]:
+    """The runs of a folder of seeds; the folder itself if it is one run."""
+    if (folder / "config.json").exists():
+        return [folder]
+    runs = sorted((p.parent for p in folder.glob("seed-*/config.json")), key=lambda p: int(p.name.split("-")[1]))
+    if not runs:
+        raise ProtoRLError(f"{folder} is no run folder: it has neither config.json nor seed-*/config.json")
+    return runs

@@ -1,0 +1,53 @@
+"""What starting a run asks of a recipe: its numbers, and the parts that it builds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Protocol
+
+from protorl.actors import LocalActors
+from protorl.agents import Agent
+from protorl.data import EnvSpec
+from protorl.envs.vector import VecEnv
+from protorl.memory import Replay
+
+
+class Experiment(Protocol):
+    """A frozen dataclass of plain data that builds everything; `Recipe` says what its fields mean."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+    name: ClassVar[str]
+    paper: ClassVar[str]
+
+    @property
+    def env(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def num_envs(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def accelerate(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def log_every(self) -> int: ...
+    @property
+    def eval_every(self) -> int: ...
+    @property
+    def eval_episodes(self) -> int: ...
+    @property
+    def checkpoint_every(self) -> int: ...
+    @property
+    def keep(self) -> int: ...
+
+    def make_env(self, num_envs: int | None = None) -> VecEnv: ...
+
+    def make_eval_env(self, num_envs: int) -> VecEnv: ...
+
+    def assemble(self, env: VecEnv) -> tuple[Agent, Replay, LocalActors]: ...
+
+    def build_agent(self, spec: EnvSpec) -> Agent: ...

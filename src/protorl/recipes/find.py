@@ -1,0 +1,60 @@
+"""Finding a recipe: by name, by file, by module; and one that another process described."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from protorl.data import ProtoRLError
+from protorl.recipes import RECIPES
+from protorl.recipes.config import fields_of, reference
+from protorl.recipes.recipe import Recipe
+
+__all__ = ["fields_of", "find_recipe", "rebuild", "reference"]
+
+
+def find_recipe(name: str) -> type[Recipe]:
+    """A recipe by name, by file (`my_paper.py:MyRecipe`) or by module (`package.module:MyRecipe`)."""
+    if name in RECIPES:
+        return RECIPES[name]
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
+        raise ProtoRLError(
+            f"recipe {name!r} is unknown: choose one of {', '.join(RECIPES)}, or your own as my_paper.py:MyRecipe"
+        )
+    if place.endswith(".py"):
+        module = module_of(Path(place), attribute)
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ImportError as error:
+            raise ProtoRLError(f"module {place!r} of recipe {name!r} cannot be imported: {error}") from error
+    found = getattr(module, attribute, None)
+    if not (isinstance(found, type) and issubclass(found, Recipe)):
+        raise ProtoRLError(f"{place} has no recipe class {attribute!r} (a subclass of prl.Recipe)")
+    return found
+
+
+def rebuild(reference: str, fields: Mapping[str, Any]) -> Recipe:
+    """The recipe that `reference` and `fields_of` described, here or in another process."""
+    return find_recipe(reference)(**fields)
+
+
+def module_of(path: Path, attribute: str) -> ModuleType:
+    """A file as a module, run anew; files of one name in two folders are two modules."""
+    if not path.is_file():
+        raise ProtoRLError(f"there is no file {path} to take the recipe {attribute} from")
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"recipe_file_{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise ProtoRLError(f"{path} cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

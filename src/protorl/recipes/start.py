@@ -1,0 +1,149 @@
+"""Starting a recipe in a run folder: decide what is left open, build everything, train."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from protorl import rng
+from protorl.accelerate import accelerate
+from protorl.agents import Agent
+from protorl.checkpoint import encode
+from protorl.data import ProtoRLError
+from protorl.envs.vector import VecEnv
+from protorl.loops import Evaluation, evaluate, train
+from protorl.recipes.config import described, recipe_name, record
+from protorl.recipes.experiment import Experiment
+from protorl.recipes.measure import faster_device
+from protorl.runs import Run
+from protorl.runs.folder import create_folder, unused_folder
+
+E = TypeVar("E", bound=Experiment)
+
+ONLY_ON = {"aot": "cpu", "cudagraphs": "cuda"}
+"""Ways of running updates that one device has."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished training run left: its folder, its agent, and its last and best evaluation (mean return, or None)."""
+
+    run_dir: Path
+    agent: Agent
+    steps: int
+    last: float | None
+    best: float | None
+
+
+def start(recipe: Experiment, run_dir: str | Path | None = None, *, progress: bool = True) -> Result:
+    """Train from the beginning, in a new folder (under runs/ where none is given).
+
+    Raises: ProtoRLError where the folder holds a run already, and whatever ends the training early.
+    """
+    name = f"{recipe_name(recipe)}_{recipe.env}_seed{recipe.seed}"
+    folder = unused_folder(name) if run_dir is None else Path(run_dir)
+    create_folder(folder, described(recipe))
+    try:
+        return execute(recipe, folder, progress=progress)
+    except ProtoRLError:
+        if os.listdir(folder) == ["config.json"]:  # nothing was begun: leave nothing that stands in the way
+            shutil.rmtree(folder)
+        raise
+
+
+def execute(recipe: Experiment, folder: Path, *, progress: bool) -> Result:
+    """Build everything, bring back what was saved, train, evaluate, save."""
+    with narrated(progress):
+        recipe = placed(recipe, folder)
+        torch.manual_seed(rng.integer(recipe.seed, "torch"))
+        with closing(recipe.make_env()) as env:
+            agent, memory, actors = recipe.assemble(env)
+            encode(agent.state_dict(), "agent")  # what cannot be saved is refused before anything is begun
+            with closing(Examiner(recipe, agent)) as examiner:
+                run = Run(
+                    folder,
+                    agent,
+                    memory,
+                    actors,
+                    steps=recipe.steps,
+                    log_every=recipe.log_every,
+                    eval_every=recipe.eval_every,
+                    checkpoint_every=recipe.checkpoint_every,
+                    keep=recipe.keep,
+                    evaluation=examiner,
+                    frame_skip=env.spec.frame_skip,
+                )
+                if run.resume():
+                    run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
+                left = max(memory.rate.expected(recipe.steps) - run.updates, 0)
+                accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
+                with run.watch(progress):
+                    train(agent, memory, actors, steps=recipe.steps, monitor=run)
+                last, best = run.evaluations.last, run.evaluations.best
+                return Result(folder, agent, run.steps, last, None if last is None else best)
+
+
+def placed(recipe: E, folder: Path) -> E:
+    """The recipe with `device` decided where there is a choice, also in config.json, so that a resumed run computes as it
+    did: images go to the GPU, and small networks where they are measured to be faster."""
+    if recipe.device != "auto" or not torch.cuda.is_available():
+        return recipe
+    log = logging.getLogger("protorl")
+    with closing(recipe.make_env(1)) as env:
+        pixels = env.spec.pixels
+    if recipe.accelerate in ONLY_ON:
+        device, why = ONLY_ON[recipe.accelerate], f"where accelerate={recipe.accelerate} works"
+    elif pixels:
+        device, why = "cuda", "images"
+    else:
+        log.info("device: measuring the processor and the GPU")
+        device, why = faster_device(recipe)
+    log.info(f"device: {device} ({why})")
+    recipe = dataclasses.replace(recipe, device=device)
+    record(recipe, folder)
+    return recipe
+
+
+class Examiner:
+    """The periodic evaluation: environments of its own, built when first needed, with the same seed every time."""
+
+    def __init__(self, recipe: Experiment, agent: Agent) -> None:
+        self.recipe, self.agent = recipe, agent
+        self.env: VecEnv | None = None
+
+    def __call__(self) -> Evaluation:
+        episodes = self.recipe.eval_episodes
+        if self.env is None:
+            self.env = self.recipe.make_eval_env(min(episodes, 10))
+        return evaluate(self.agent, self.env, episodes, seed=rng.integer(self.recipe.seed, "eval"))
+
+    def close(self) -> None:
+        """Close the environments, if there are any."""
+        if self.env is not None:
+            self.env.close()
+
+
+@contextmanager
+def narrated(progress: bool) -> Iterator[None]:
+    """Show what the library reports (how much a memory takes, say) while a run is on."""
+    logger = logging.getLogger("protorl")
+    handler = logging.StreamHandler(sys.stdout)
+    level = logger.level
+    if progress:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

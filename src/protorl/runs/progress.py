@@ -1,0 +1,91 @@
+"""A progress line: how far a run is, how fast, and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+
+class Progress:
+    """A line that says how far a run is: agent steps, steps/s, the figures it is given, and the time left.
+
+    On a terminal it stays in place; elsewhere a plain line is printed at most every `every` seconds. Use it as a context
+    manager, or `close` it: the last line is then always shown.
+    """
+
+    def __init__(self, total: int, start: int = 0, every: float = 10.0, console: Console | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self.total, self.steps = total, start
+        self.figures: dict[str, float | None] = {}
+        self.marks = deque([(time.monotonic(), start)], maxlen=20)  # (seconds, steps) of the last lines shown
+        self.console = Console(highlight=False, soft_wrap=True) if console is None else console
+        self.bar: Bar | None = None
+        if self.console.is_terminal:
+            # Refreshed by `update` alone: no thread of its own takes time from the training.
+            columns = BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
+            self.bar = Bar(*columns, console=self.console, auto_refresh=False)
+            self.task = self.bar.add_task(self._line(), total=total, completed=start)
+            self.bar.start()
+        self.every = 0.5 if self.bar is not None else every
+        self.due = self.marks[0][0] + self.every
+
+    def update(self, steps: int, **figures: float | None) -> None:
+        """Tell the agent steps done so far and new figures (`return_=...` shows as "return"); most calls show nothing."""
+        self.steps = steps
+        if figures:
+            self.figures.update(figures)
+        now = time.monotonic()
+        if now >= self.due:
+            self.due = now + self.every
+            self._show(now)
+
+    def print(self, text: str) -> None:
+        """A line of its own, above the progress line."""
+        self.console.print(text, markup=False)
+
+    def close(self) -> None:
+        """Show the last line, unless it stands there already, and leave the terminal as it was."""
+        if self.marks[-1][1] != self.steps or self.bar is not None:
+            self._show(time.monotonic())
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _show(self, now: float) -> None:
+        self.marks.append((now, self.steps))
+        if self.bar is None:
+            self.print(self._line())
+        else:
+            self.bar.update(self.task, completed=self.steps, description=self._line(), refresh=True)
+
+    def _line(self) -> str:
+        parts = [f"{self.steps:,}/{self.total:,} steps"]
+        (began, steps_then), (now, _) = self.marks[0], self.marks[-1]
+        rate = (self.steps - steps_then) / (now - began) if now > began else 0.0  # over the last lines only
+        if rate > 0:
+            parts.append(f"{rate:,.{0 if rate >= 10 else 2}f} steps/s")
+        for name, value in self.figures.items():
+            if value is not None:
+                parts.append(f"{name.rstrip('_').replace('_', ' ')} {value:,.4g}")
+        if rate > 0:
+            parts.append(f"{_clock((self.total - self.steps) / rate)} left")
+        return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

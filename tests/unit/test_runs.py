@@ -1,0 +1,65 @@
+"""The parts of a run: its clock, its signals, its folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from protorl.data import ProtoRLError
+from protorl.runs.clock import Clock
+from protorl.runs.folder import create_folder, read_config, unused_folder, write_config
+from protorl.runs.signals import Signals
+
+
+def test_the_clock_tells_what_is_due_and_how_long_nothing_is() -> None:
+    clock = Clock(100, log=30, eval=40, checkpoint=0)
+    seen = {}
+    for steps in range(0, 101, 7):  # seven environments: the clock is looked at every seven agent steps
+        if clock.room(steps) == 0:
+            seen[steps] = clock.due(steps)
+        assert clock.room(steps) == min([t - steps for t in (30, 40, 60, 80, 90, 100) if t > steps])
+    assert seen == {35: {"log"}, 42: {"eval"}, 63: {"log"}, 84: {"eval"}, 91: {"log"}}
+    assert clock.due(105) == {"log", "eval"}  # the end is an event for all that happen at all
+    assert clock.room(105) == 0
+
+
+def test_the_clock_of_a_resumed_run_goes_on_where_it_was() -> None:
+    clock = Clock(100, log=30, eval=0)
+    clock.due(65)
+    longer = Clock(200, log=30, eval=50)  # with evaluations, which the first had not
+    longer.load_state_dict(clock.state_dict())
+    assert longer.room(65) == 25
+
+
+def test_signals_are_noted_once_and_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    signals = Signals()
+    with signals.caught():
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_folder_appears_whole_and_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = unused_folder("a:b/c")
+    assert folder == Path("runs/a-b-c")
+    create_folder(folder, {"recipe": "mine"})
+    assert read_config(folder)["recipe"] == "mine"
+    assert unused_folder("a:b/c") == Path("runs/a-b-c-2")
+    with pytest.raises(ProtoRLError, match="runs/a-b-c already exists: resume it"):
+        create_folder(folder, {"recipe": "other"})
+    assert [path.name for path in Path("runs").iterdir()] == ["a-b-c"]
+
+
+def test_a_config_of_the_future_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path, {"recipe": "mine"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"format": 99}))
+    with pytest.raises(ProtoRLError, match="written by a newer ProtoRL"):
+        read_config(tmp_path)
