@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -93,7 +93,7 @@ class ActionSpec:
 @dataclass(frozen=True)
 class EnvSpec:
     """Everything the other parts size themselves from. `time_limit` is in agent steps (None: no limit known), `frame_skip`
-    in frames of an emulator per agent step (None: no emulator)."""
+    in frames of an emulator per agent step (None: no emulator), `first_lane` the number of row 0 over all actors."""
 
     id: str
     obs: ObsSpec
@@ -101,6 +101,12 @@ class EnvSpec:
     num_envs: int
     time_limit: int | None = None
     frame_skip: int | None = None
+    first_lane: int = 0
+
+    @property
+    def lanes(self) -> range:
+        """The rows' numbers over all actors: what names their random streams."""
+        return range(self.first_lane, self.first_lane + self.num_envs)
 
     @property
     def pixels(self) -> bool:
@@ -137,13 +143,21 @@ class Step(NamedTuple):
 class Seen(NamedTuple):
     """What an agent acts on; every array has one row per lane (environment row).
 
-    `first` says where `obs` starts an episode; `action` and `reward` are the previous ones, zeros at `first`.
+    `first` says where `obs` starts an episode; `action` and `reward` are the previous ones, zeros at `first`. Rows that are
+    `pending` will spend the step on their reset: whatever they do is not done, and not counted.
     """
 
     obs: Obs  # [N, *O]
     first: Array  # [N] bool
     action: Array  # [N, *A]
     reward: Array  # [N] float32, or [N, ...] for teams
+    pending: Array | None = None  # [N] bool; None: no row
+
+    @classmethod
+    def start(cls, obs: Obs, action: ActionSpec) -> Seen:
+        """Observations [N, *O] of which each starts an episode: for whoever has no environment of ours at hand."""
+        n = len(tree_leaves(obs)[0])
+        return cls(obs, np.ones(n, np.bool_), np.zeros((n, *action.shape), action.dtype), np.zeros(n, np.float32))
 
 
 class Chunk(NamedTuple):
@@ -275,6 +289,21 @@ Schedule: TypeAlias = Callable[[int], float]
 def as_schedule(value: float | Schedule) -> Schedule:
     """A number becomes a constant schedule; a schedule stays itself."""
     return value if callable(value) else Constant(float(value))
+
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+
+def optional(method: Hook) -> Hook:
+    """Marks a method that does nothing until a subclass writes it; see `written`."""
+    method.optional = True  # type: ignore[attr-defined]
+    return method
+
+
+def written(owner: Any, name: str) -> Callable[..., Any] | None:
+    """A method that somebody wrote; None where there is none, or the one that does nothing: it need not be called."""
+    method = getattr(owner, name, None)
+    return None if getattr(method, "optional", False) else method
 
 
 def tree_map(function: Callable[..., Any], first: Any, *rest: Any) -> Any:

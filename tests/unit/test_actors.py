@@ -21,9 +21,10 @@ class Counting:
     def initial_carry(self, n: int) -> Any:
         return ()
 
-    def act(self, obs: Any, carry: Any = (), *, explore: bool) -> Act:
+    def act(self, seen: prl.Seen, carry: Any = (), *, explore: bool) -> Act:
         assert explore
-        return Act(np.full(len(obs), self.updates % 2), extras={"updates": np.full(len(obs), self.updates)})
+        n = len(seen.obs)
+        return Act(np.full(n, self.updates % 2), extras={"updates": np.full(n, self.updates)})
 
 
 def steps_of(actors: Any, n: int) -> list[Any]:

@@ -244,12 +244,14 @@ def test_absent_rows_leave_the_running_return_and_the_explained_variance_alone(e
 def test_acting_tells_the_value_of_what_is_seen(fields: dict[str, Any], mode: str) -> None:
     parts = prl.recipes.PPO(**{**TINY, "num_envs": 3, **fields}).build()
     agent = accelerate(parts.agent, mode)
-    obs = parts.actors.env.obs
-    act = agent.act(obs, explore=True)
+    seen = parts.actors.env.seen
+    act = agent.act(seen, explore=True)
     assert act.extras["value"].shape == (3,)
     with torch.no_grad():
-        assert_close(torch.from_numpy(act.extras["value"]), agent.network.value(torch.from_numpy(obs)), rtol=1e-5, atol=1e-6)
-    assert not agent.act(obs, explore=False).extras
+        assert_close(
+            torch.from_numpy(act.extras["value"]), agent.network.value(torch.from_numpy(seen.obs)), rtol=1e-5, atol=1e-6
+        )
+    assert not agent.act(seen, explore=False).extras
 
 
 # The loss
@@ -466,12 +468,12 @@ def test_scaling_is_saved_and_frozen_in_evaluation(env: str) -> None:
     assert_equal(before, agent.state_dict())
 
     _, other = make(env, normalise_obs=True, normalise_reward=True, seed=5)
-    obs = test_env.obs
-    assert not np.array_equal(other.agent.act(obs, explore=False).action, 0 * obs)
+    seen = test_env.seen
+    assert not np.array_equal(other.agent.act(seen, explore=False).action, 0 * seen.obs)
     other.agent.load_state_dict(before)
     assert_equal(before, other.agent.state_dict())
     assert prl.evaluate(other.agent, test_env, 2, seed=1) == result
-    np.testing.assert_array_equal(agent.act(obs, explore=True).action, other.agent.act(obs, explore=True).action)
+    np.testing.assert_array_equal(agent.act(seen, explore=True).action, other.agent.act(seen, explore=True).action)
     assert scaler.used == 3 * 32
     assert_equal(agent.state_dict(), other.agent.state_dict())
 

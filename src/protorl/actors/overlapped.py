@@ -31,8 +31,7 @@ class OverlappedActors(LocalActors):
         self.land()
         step, self.landed = self.landed, None
         self.finished += self.env.episodes()
-        act = self.agent.act(self.env.obs, self.carry, explore=True)
-        self.carry = act.carry
+        act = self.act()
         self.flying = self.thread.submit(self.env.step, act.action), act.extras
         return [] if step is None else [step]
 
@@ -40,8 +39,7 @@ class OverlappedActors(LocalActors):
         """Wait for the step that is under way, if there is one."""
         if self.flying is not None:
             (future, extras), self.flying = self.flying, None
-            step = future.result()
-            self.landed = step._replace(extras=extras) if extras else step
+            self.landed = self.annotated(future.result(), extras)
 
     def episodes(self) -> list[Any]:
         """Episodes that ended in the steps given so far."""

@@ -53,7 +53,7 @@ class AdaptedEnv(HostedEnvs):
         self._leaves: Any = obs_spec(space) if obs is None else obs
         self._edge = ActionEdge(vector.single_action_space, vector.num_envs)
         self._numbers, self._flags = np.zeros(vector.num_envs, np.float32), np.zeros(vector.num_envs, np.bool_)
-        spec = EnvSpec(id, self._leaves, self._edge.spec, vector.num_envs, time_limit)
+        spec = EnvSpec(id, self._leaves, self._edge.spec, vector.num_envs, time_limit, first_lane=first_row)
         offers = hasattr(type(vector), "state_dict") and hasattr(type(vector), "load_state_dict")
         exact = offers and getattr(vector, "exact", True)
         super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=exact)
@@ -84,9 +84,14 @@ class AdaptedEnv(HostedEnvs):
         if "discount" in info or "final_info" in info:
             np.copyto(discount, self._announced(info, ended), where=valid & ~terminated)
         first, self._first = self._first, ended
-        self._obs = next_obs
+        self._obs, self._action, self._reward = next_obs, action, reward
+        fresh = some  # whether an episode starts in a row
         if self._mode is AutoresetMode.NEXT_STEP:
             self._first, self._pending = self._pending, ended
+            fresh, self._waits = self._waits, some
+        if fresh:
+            self._action, self._reward = action.copy(), reward.copy()
+            self._action[self._first], self._reward[self._first] = 0, 0.0
         if some:
             for i in np.flatnonzero(ended).tolist():
                 self._finished.append(Episode(float(self._returns[i]), int(self._lengths[i]), i))
@@ -162,8 +167,8 @@ class AdaptedEnv(HostedEnvs):
         return self._fresh(self._reset_vector(seed=seeds if many else seeds[0]))
 
     def _begin(self) -> None:
+        super()._begin()
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
-        self._first, self._pending = np.ones(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
 
     def _render(self) -> Any:
         if self._vector.render_mode is None:
@@ -186,13 +191,10 @@ class AdaptedEnv(HostedEnvs):
         return {
             "returns": snapshot.freeze(self._returns),
             "lengths": snapshot.freeze(self._lengths),
-            "first": self._first.tolist(),
-            "pending": self._pending.tolist(),
         }
 
     def _resume(self, progress: State) -> None:
         self._returns, self._lengths = snapshot.thaw(progress["returns"]), snapshot.thaw(progress["lengths"])
-        self._first, self._pending = (np.array(progress[key], np.bool_) for key in ("first", "pending"))
 
 
 def _rows(info: dict[str, Any], key: str, num_envs: int) -> Array:

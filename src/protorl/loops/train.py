@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protorl.data import ProtoRLError
+from protorl.data import ProtoRLError, written
 from protorl.loops.monitor import Monitor
 
 
@@ -16,9 +16,11 @@ def train(agent: Any, memory: Any, actors: Any, *, steps: int, monitor: Monitor 
     if steps < 0:
         raise ProtoRLError(f"steps {steps} is negative: use the number of agent steps to train for")
     monitor = Monitor() if monitor is None else monitor
+    observe = written(agent, "observe")
     while monitor.steps < steps and not monitor.stop:
         for step in actors.poll():
-            agent.observe(step)
+            if observe is not None:
+                observe(step)
             memory.add(step)
             monitor.stepped(step)
         for _ in range(memory.due()):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from protorl.accelerate import accelerate, choose
+from protorl.data import written
 
 Row = dict[str, Any]
 CLEARLY = 1.2
@@ -47,9 +48,11 @@ def learning_speed(recipe: Any, mode: str, precision: str, window: float) -> Row
         if mode == "auto":
             mode = choose(agent, memory.rate.expected(recipe.steps))[0]
         accelerate(agent, mode, precision)
+        observe = written(agent, "observe")
         while not memory.due():
             for step in actors.poll():
-                agent.observe(step)
+                if observe is not None:
+                    observe(step)
                 memory.add(step)
         batch = memory.sample()
         begin = time.perf_counter()
@@ -60,7 +63,7 @@ def learning_speed(recipe: Any, mode: str, precision: str, window: float) -> Row
             "threads": torch.get_num_threads(),
             "setup_seconds": round(setup, 2),
             "updates_per_second": per_second(lambda: agent.update(batch), window),
-            "acts_per_second": per_second(lambda: agent.act(env.obs, actors.carry, explore=True), window / 2),
+            "acts_per_second": per_second(lambda: agent.act(env.seen, actors.carry, explore=True), window / 2),
             "updates_per_step": memory.rate.updates / memory.rate.every,
         }
 
