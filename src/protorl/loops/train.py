@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protorl.data import ProtoRLError
+from protorl.data import Chunk, ProtoRLError
 from protorl.loops.monitor import Monitor
 
 
@@ -19,7 +19,7 @@ def train(agent: Any, memory: Any, actors: Any, *, steps: int, monitor: Monitor 
     while monitor.steps < steps and not monitor.stop:
         for step in actors.poll():
             agent.observe(step)
-            memory.add(step)
+            memory.add(Chunk.of(step))
             monitor.stepped(step)
         for _ in range(memory.due()):
             batch = memory.sample()

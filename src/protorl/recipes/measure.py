@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from protorl.accelerate import accelerate, choose
+from protorl.data import Chunk
 
 Row = dict[str, Any]
 CLEARLY = 1.2
@@ -50,7 +51,7 @@ def learning_speed(recipe: Any, mode: str, precision: str, window: float) -> Row
         while not memory.due():
             for step in actors.poll():
                 agent.observe(step)
-                memory.add(step)
+                memory.add(Chunk.of(step))
         batch = memory.sample()
         begin = time.perf_counter()
         agent.update(batch)
