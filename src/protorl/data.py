@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
@@ -176,7 +177,60 @@ class Chunk(NamedTuple):
     first: Array  # [T, n] bool
     valid: Array  # [T, n] bool
     extras: Mapping[str, Array]  # [T, n, ...] each
-    lanes: Array  # [n] int64
+    lanes: Array  # [n] int64, each once
+
+    @classmethod
+    def of(cls, step: Step, lanes: Array | None = None) -> Chunk:
+        """One step, as views of its arrays. lanes: [n] (None: 0 .. n - 1)."""
+        row: Any = step
+        obs, action, reward, discount, terminated, truncated, next_obs, first, valid, extras = row
+        plain = type(obs) is not dict
+        return cls(
+            obs[None] if plain else {key: array[None] for key, array in obs.items()},
+            action[None],
+            reward[None],
+            discount[None],
+            terminated[None],
+            truncated[None],
+            next_obs[None] if plain else {key: array[None] for key, array in next_obs.items()},
+            first[None],
+            valid[None],
+            {name: array[None] for name, array in extras.items()} if extras else extras,
+            every_lane(reward.shape[0]) if lanes is None else lanes,
+        )
+
+    @classmethod
+    def stack(cls, steps: Sequence[Step], lanes: Array | None = None) -> Chunk:
+        """Several steps of the same lanes, oldest first, copied. lanes: [n] (None: 0 .. n - 1)."""
+
+        def stacked(parts: Sequence[Any]) -> Any:
+            return tree_map(lambda *arrays: np.stack(arrays), *parts)
+
+        *columns, extras = zip(*steps)
+        named = {name: np.stack([one[name] for one in extras]) for name in extras[0]}
+        return cls(*[*map(stacked, columns), named, every_lane(len(steps[0].reward)) if lanes is None else lanes])
+
+    def part(self, times: int | slice) -> list[Any]:
+        """All arrays but `lanes` at some times, as views."""
+        return [tree_map(lambda array: array[times], column) for column in self[:-2]] + [
+            {name: array[times] for name, array in self.extras.items()}
+        ]
+
+    def steps(self) -> Iterator[Step]:
+        """Its steps one by one, oldest first, as views."""
+        for t in range(self.reward.shape[0]):
+            yield Step(*self.part(t))
+
+    def pieces(self, most: int) -> Iterator[Chunk]:
+        """Chunks of at most `most` of its steps, oldest first, as views."""
+        for start in range(0, self.reward.shape[0], most):
+            yield Chunk(*[*self.part(slice(start, start + most)), self.lanes])
+
+
+@cache
+def every_lane(n: int) -> Array:
+    """Lanes 0 .. n - 1, for everyone to read."""
+    return np.arange(n)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 import protorl as prl
 from protorl.accelerate import accelerate
 from protorl.agents import PPO
-from protorl.data import Batch
+from protorl.data import Batch, Chunk
 from protorl.envs.probes import Counter
 from protorl.memory import Rollout
 from protorl.networks import ActorCritic, CategoricalHead, ValueHead
@@ -176,12 +176,12 @@ def test_advantages_end_with_their_episodes_and_stay_in_their_environments() -> 
         terminated, truncated, first = (yes if t in times else no for times in ([3], [1], [0, 2, 4]))
         first = first | (t == 0)
         extras = {"log_prob": np.zeros(2, np.float32), "value": np.array([values[t], 0], np.float32)}
-        memory.add(
+        memory.add(Chunk.of(
             prl.Step(
                 eye[[t, 8]], np.zeros(2, int), np.array([t + 1, 0], np.float32), 1 - terminated.astype(np.float32),
                 terminated, truncated, eye[[successor, 8]], first, ~no, extras,
             )
-        )  # fmt: skip
+        ))  # fmt: skip
     assert memory.due() == 1
     batch = memory.sample()
     assert_close(batch.advantage.reshape(5, 2).T, tensor([[7.952, 9.1, 4.74, 2.0, 5.2], [0.0] * 5]))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from protorl.data import ArraySpec, Columns, Field, ProtoRLError, tree_map
+from protorl.data import ArraySpec, Chunk, Columns, Field, ProtoRLError, tree_map
 from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory, storage, tables, transfer
-from tests.streams import ACTION, TAG, ListMemory, Stream, columns
+from tests.streams import ACTION, TAG, ListMemory, Stream, columns, out_of_step
 
 
 def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
@@ -31,6 +31,14 @@ def assert_same(memory: Replay, oracle: ListMemory) -> None:
         np.testing.assert_allclose(actual[key]["discount"], example["discount"], rtol=1e-6)
 
 
+def on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: rows wait until somebody reads, or until a few kilobytes do."""
+    monkeypatch.setattr(storage, "in_main_memory", lambda device: False)
+    for module in (storage, tables):
+        monkeypatch.setattr(module, "send", lambda arrays, device: transfer.together(arrays, device, pin=False))
+    monkeypatch.setattr(tables, "WAITING", 300)
+
+
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("n", [1, 3, 5])
 @pytest.mark.parametrize("stack", [(1, "reset"), (4, "reset"), (4, "zero")])
@@ -40,11 +48,8 @@ def test_every_sampleable_row_equals_the_oracle(
 ) -> None:
     if table == "big":  # rows of bytes and of whole words, gathered by the compiled loop
         monkeypatch.setattr(tables, "SMALL_ROW", 0)
-    if table == "device":  # as on a GPU: rows wait until somebody reads, or until a few kilobytes do
-        monkeypatch.setattr(storage, "in_main_memory", lambda device: False)
-        for module in (storage, tables):
-            monkeypatch.setattr(module, "send", lambda arrays, device: transfer.together(arrays, device, pin=False))
-        monkeypatch.setattr(tables, "WAITING", 300)
+    if table == "device":
+        on_a_device(monkeypatch)
     k, padding = stack
     shape, dtype = ((2,), np.float32) if k == 1 else ((k, 2, 2), np.uint8)
     spec = columns(num_envs, shape, dtype, TAG, frame_stack=k, stack_padding=padding)
@@ -53,11 +58,47 @@ def test_every_sampleable_row_equals_the_oracle(
     stream = Stream(num_envs, seed=n, holes=num_envs > 1, interruptions=True, stack=k, padding=padding)
     for t in range(150):
         step = stream.step()
-        memory.add(step)
-        oracle.add(step)
+        memory.add(Chunk.of(step))
+        oracle.add(Chunk.of(step))
         if t % 7 == 0 or t < 15:
             assert_same(memory, oracle)
     assert_same(memory, oracle)
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+@pytest.mark.parametrize("stack", [(1, "reset"), (4, "reset"), (4, "zero")])
+@pytest.mark.parametrize("table", ["small", "device"])
+def test_lanes_out_of_step_in_chunks_of_unequal_length(
+    n: int, stack: tuple[int, str], table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if table == "device":
+        on_a_device(monkeypatch)
+    k, padding = stack
+    shape, dtype = ((2,), np.float32) if k == 1 else ((k, 2, 2), np.uint8)
+    memory = Replay(columns(3, shape, dtype, TAG, frame_stack=k, stack_padding=padding), 40, batch_size=1, view=NStep(n, 0.9))
+    oracle = ListMemory(3, 40)
+    stream = Stream(3, seed=n, holes=True, interruptions=True, stack=k, padding=padding)
+    longest = [1, 4, 13, 14, 50]  # of the last, a chunk exceeds what the memory holds of a lane
+    for i, chunk in zip(range(60), out_of_step(stream, n, longest[n - 1])):
+        memory.add(chunk)
+        oracle.add(chunk)
+        if i % 3 == 0:
+            assert_same(memory, oracle)
+    assert_same(memory, oracle)
+    assert memory.rate.steps == sum(map(len, oracle.lanes))
+
+
+def test_steps_in_a_chunk_are_those_it_was_made_of() -> None:
+    stream = Stream(3, 0)
+    steps = [stream.step() for _ in range(5)]
+    steps = [step._replace(obs={"x": step.obs}, next_obs={"x": step.next_obs}) for step in steps]
+    chunk = Chunk.stack(steps)
+    assert chunk.lanes.tolist() == [0, 1, 2]
+    for one in ([*chunk.steps()], [step for step in steps for step in Chunk.of(step).steps()]):
+        for a, b in zip(one, steps, strict=True):
+            np.testing.assert_equal(a, b)
+    assert [len(piece.reward) for piece in chunk.pieces(2)] == [2, 2, 1]
+    assert np.shares_memory(Chunk.of(steps[0]).obs["x"], steps[0].obs["x"])
 
 
 def test_the_side_region_grows_with_very_short_episodes() -> None:
@@ -66,8 +107,8 @@ def test_the_side_region_grows_with_very_short_episodes() -> None:
     stream = Stream(1, seed=0)
     for _ in range(700):
         step = stream.step()._replace(truncated=np.array([True]), first=np.array([True]))
-        memory.add(step)
-        oracle.add(step)
+        memory.add(Chunk.of(step))
+        oracle.add(Chunk.of(step))
     assert memory.storage.sides > 500
     assert_same(memory, oracle)
 
@@ -80,13 +121,15 @@ def test_traps_n_step_tails_of_a_terminal_and_a_truncated_chain() -> None:
             step = Stream(1, 0).step()
             last = t == 4
             memory.add(
-                step._replace(
-                    reward=np.array([t + 1], np.float32),
-                    discount=np.array([0.0 if last and not truncated else 1.0], np.float32),
-                    terminated=np.array([last and not truncated]),
-                    truncated=np.array([last and truncated]),
-                    first=np.array([t == 0]),
-                    extras={},
+                Chunk.of(
+                    step._replace(
+                        reward=np.array([t + 1], np.float32),
+                        discount=np.array([0.0 if last and not truncated else 1.0], np.float32),
+                        terminated=np.array([last and not truncated]),
+                        truncated=np.array([last and truncated]),
+                        first=np.array([t == 0]),
+                        extras={},
+                    )
                 )
             )
         found = everything(memory)
@@ -101,12 +144,12 @@ def test_rewards_are_clipped_one_by_one_before_they_are_scaled_and_summed(scale:
     for t, reward in enumerate((5.0, -0.5, -7.0)):
         step = stream.step()
         quiet = np.array([False])
-        memory.add(
+        memory.add(Chunk.of(
             step._replace(
                 reward=np.array([reward], np.float32), discount=np.ones(1, np.float32), terminated=quiet, truncated=quiet,
                 first=np.array([t == 0]), extras={},
             )
-        )  # fmt: skip
+        ))  # fmt: skip
     found = everything(memory)
     np.testing.assert_allclose([found[0, t]["reward"] for t in range(2)], [0.5 * scale, -1.5 * scale], rtol=1e-6)
 
@@ -124,7 +167,11 @@ def test_dict_observations_are_stored_key_by_key() -> None:
     no = np.array([False])
     for t in range(5):
         memory.add(
-            template._replace(obs=obs[t], next_obs=obs[t + 1], terminated=no, truncated=no, first=np.array([t == 0]), extras={})
+            Chunk.of(
+                template._replace(
+                    obs=obs[t], next_obs=obs[t + 1], terminated=no, truncated=no, first=np.array([t == 0]), extras={}
+                )
+            )
         )
     columns_ = memory.view.examples(memory.storage, memory.window, np.arange(5), np.ones(5, np.float32))
     for key in ("image", "goal"):
@@ -138,8 +185,8 @@ def test_sampled_examples_never_leave_their_episode_over_three_times_the_capacit
     stream = Stream(2, 5, holes=True)
     for t in range(180):
         step = stream.step()
-        memory.add(step)
-        oracle.add(step)
+        memory.add(Chunk.of(step))
+        oracle.add(Chunk.of(step))
         if len(memory) >= 32 and t % 10 == 0:
             batch = memory.sample()
             expected = oracle.examples(3, 0.9)
@@ -154,7 +201,7 @@ def test_uniform_draws_every_row_of_every_lane_equally_often() -> None:
     memory = Replay(columns(3, extras=TAG), 30, batch_size=30, sampler=Uniform())
     stream = Stream(3, 2, holes=True)
     for _ in range(25):
-        memory.add(stream.step())
+        memory.add(Chunk.of(stream.step()))
     counts = np.zeros(len(memory))
     rows = memory.window.all()
     draws = 2_000
@@ -171,8 +218,8 @@ def test_all_and_minibatches_partition_what_is_stored() -> None:
     stream = Stream(2, 3)
     for _ in range(10):
         step = stream.step()
-        memory.add(step)
-        parts.add(step)
+        memory.add(Chunk.of(step))
+        parts.add(Chunk.of(step))
     assert memory.sample().index.tolist() == list(range(20))
     epochs = [[parts.sample().index for _ in range(3)] for _ in range(2)]
     for epoch in epochs:
@@ -200,7 +247,7 @@ def test_updates_wait_for_a_full_batch_of_complete_windows() -> None:
     due = []
     for _ in range(10):
         quiet = np.array([False])
-        memory.add(stream.step()._replace(terminated=quiet, truncated=quiet, first=np.array([not due])))
+        memory.add(Chunk.of(stream.step()._replace(terminated=quiet, truncated=quiet, first=np.array([not due]))))
         due.append(memory.due())
     assert due[:9] == [0] * 9
     assert due[9] > 0
@@ -214,7 +261,7 @@ def test_copies_on_insert() -> None:
     memory = Replay(columns(), 10, batch_size=1)
     step = Stream(1, 0).step()._replace(extras={})
     kept = step.obs.copy()
-    memory.add(step)
+    memory.add(Chunk.of(step))
     step.obs[:] = -1
     step.next_obs[:] = -1
     (example,) = everything(memory).values()
@@ -265,19 +312,19 @@ def test_impossible_settings_get_one_sentence(make, message: str) -> None:
 
 def test_steps_that_do_not_match_are_refused() -> None:
     memory = Replay(columns(2), 10, batch_size=1)
-    with pytest.raises(ProtoRLError, match="a step of 1 environments does not fit a memory of 2"):
-        memory.add(Stream(1, 0).step())
+    with pytest.raises(ProtoRLError, match="a step of lane 2 does not fit a memory of lanes 0 to 1"):
+        memory.add(Chunk.of(Stream(3, 0).step()))
     memory = Replay(columns(1, extras={"logp": Field((), np.dtype(np.float32))}), 10, batch_size=1)
     with pytest.raises(ProtoRLError, match="column 'logp'"):
-        memory.add(Stream(1, 0).step())
+        memory.add(Chunk.of(Stream(1, 0).step()))
     stacked = Replay(columns(1, (4, 2, 2), np.uint8, frame_stack=4, stack_padding="zero"), 10, batch_size=1)
     with pytest.raises(ProtoRLError, match="not padded by 'zero'"):
-        stacked.add(Stream(1, 0, stack=4, padding="reset").step())
+        stacked.add(Chunk.of(Stream(1, 0, stack=4, padding="reset").step()))
 
 
 def test_unknown_columns_name_the_known_ones() -> None:
     memory = Replay(columns(extras=TAG), 10, batch_size=1)
-    memory.add(Stream(1, 0).step())
+    memory.add(Chunk.of(Stream(1, 0).step()))
     with pytest.raises(AttributeError, match="no column 'logp' in this batch; it has: action, discount, index, next_obs, obs"):
         _ = memory.sample().logp
 
@@ -304,7 +351,7 @@ def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -
     original, segments, marks = make(), [], [0, 0]
     stream = Stream(2, 7, holes=True, interruptions=True, stack=stack)
     for t in range(130):
-        original.add(stream.step())
+        original.add(Chunk.of(stream.step()))
         if t % 13 == 5:
             segments.append(tree(original.rows([max(m, o) for m, o in zip(marks, original.oldest())])))
             marks = original.marks()
@@ -324,8 +371,8 @@ def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -
     restored.load_state_dict(original.state_dict())
     for _ in range(60):
         step = stream.step()
-        original.add(step)
-        restored.add(step)
+        original.add(Chunk.of(step))
+        restored.add(Chunk.of(step))
         one, two = original.sample(), restored.sample()
         for name in one:
             assert torch.equal(one.columns[name], two.columns[name]), name
@@ -345,7 +392,7 @@ def test_given_priorities_are_used_once_the_window_is_complete() -> None:
     quiet = np.array([False])
     for t in range(6):
         step = stream.step()._replace(terminated=quiet, truncated=quiet, first=np.array([t == 0]))
-        memory.add(step._replace(extras={"priority": np.array([t + 1], np.float32)}))
+        memory.add(Chunk.of(step._replace(extras={"priority": np.array([t + 1], np.float32)})))
     leaves = memory.sampler.tree.get(memory.window.slots(memory.window.all()))
     np.testing.assert_allclose(leaves, [1, 2, 3, 4, 5])
 
@@ -385,8 +432,8 @@ def test_examples_are_delivered_to_the_gpu() -> None:
     stream = Stream(1, 3)
     for _ in range(60):
         step = stream.step()
-        near.add(step)
-        far.add(step)
+        near.add(Chunk.of(step))
+        far.add(Chunk.of(step))
     one, two = near.sample(), far.sample()
     for name in one:
         assert two.columns[name].device.type == ("cpu" if name == "index" else "cuda")
@@ -403,7 +450,7 @@ def test_storage_on_a_gpu_gives_the_same_examples() -> None:
     for _ in range(90):
         step = stream.step()
         for memory in memories:
-            memory.add(step)
+            memory.add(Chunk.of(step))
     one, two = (memory.sample() for memory in memories)
     for name in one:
         assert torch.equal(one.columns[name], two.columns[name].cpu()), name
@@ -413,7 +460,7 @@ def test_the_state_between_episodes_holds_no_uninitialised_memory() -> None:
     memory = Replay(columns(), 10, batch_size=1)
     memory.storage.obs.data.fill_(float("nan"))
     memory.storage.clear_zero_frame()
-    memory.add(Stream(1, 0).step()._replace(extras={}, terminated=np.array([True]), discount=np.zeros(1, np.float32)))
+    memory.add(Chunk.of(Stream(1, 0).step()._replace(extras={}, terminated=np.array([True]), discount=np.zeros(1, np.float32))))
     assert memory.state_dict()["storage"]["heads"].tolist() == [[0.0, 0.0]]
 
 
@@ -422,7 +469,7 @@ def test_an_array_is_read_into_again_only_when_nobody_holds_what_was_read(monkey
     memory = Replay(columns(1, (4, 2, 2), np.uint8, frame_stack=4), 64, batch_size=16)
     stream = Stream(1, seed=0, stack=4)
     for _ in range(60):
-        memory.add(stream.step())
+        memory.add(Chunk.of(stream.step()))
     held = [memory.sample().obs[3:] for _ in range(9)]  # a view alone keeps an array
     numbers = [memory.sample().obs.numpy() for _ in range(2)]
     before = [torch.tensor(one) for one in numbers], [obs.clone() for obs in held]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from protorl.data import Array, Batch, Columns, ProtoRLError, State, Step, tree_leaves, tree_map
+from protorl.data import Array, Batch, Chunk, Columns, ProtoRLError, State, tree_leaves, tree_map
 from protorl.memory.kernels import turnover
 from protorl.memory.rate import Rate
 from protorl.memory.samplers import Sampler, Uniform, Window
@@ -59,18 +59,28 @@ class Replay:
         self.sampler.bind(self.window, batch_size, seed)
         self.given = "priority" in columns.extras
         self.spent = False  # a burst of updates has used what the view offers once
-        self.moved = np.empty((2, self.storage.lanes * (self.view.pending + 2)), np.int64)
+        self.moved = self.room_for(1)
+        self.pending = self.view.pending
+        self.turn = (self.storage.counts, self.storage.live, self.storage.book, self.window.lows, self.window.highs)
+
+    def room_for(self, steps: int) -> Array:
+        """For the slots that leave and enter the window when so many steps come."""
+        return np.empty((2, self.storage.lanes * (self.view.pending + steps + 1)), np.int64)
 
     def __len__(self) -> int:
         """Examples that can be sampled now."""
         return self.window.size
 
-    def add(self, step: Step) -> None:
-        """Remember one vector step; rows that are not valid are left out."""
+    def add(self, chunk: Chunk) -> None:
+        """Remember some steps; rows that are not valid are left out.
+
+        Raises: ProtoRLError if a lane or a column is not as declared.
+        """
         if self.spent:
             self.forget()
-        valid = self.storage.add(step)
-        left, entered = self.advance(self.moved)
+        steps = chunk.valid.shape[0]
+        valid = self.storage.add(chunk)
+        left, entered = self.advance(self.moved if steps == 1 else self.room_for(steps))
         given = self.storage.tables["priority"].read(entered).cpu().numpy() if self.given else None
         self.sampler.turnover(left, entered, given)
         self.rate.count(valid)
@@ -78,10 +88,7 @@ class Replay:
     def advance(self, moved: Array) -> tuple[Array, Array]:
         """Bring the window up to date; returns the slots that left it and those that entered."""
         storage, window = self.storage, self.window
-        left, entered = turnover(
-            storage.ring, storage.length, self.view.pending, storage.counts, storage.live, storage.book, window.lows,
-            window.highs, moved,
-        )  # fmt: skip
+        left, entered = turnover(storage.ring, storage.length, self.pending, self.turn, moved)
         window.version += 1
         return moved[0, :left], moved[1, :entered]
 

@@ -50,10 +50,10 @@ def learning_speed(recipe: Any, mode: str, precision: str, window: float) -> Row
         accelerate(agent, mode, precision)
         observe = written(agent, "observe")
         while not memory.due():
-            for step in actors.poll():
-                if observe is not None:
+            for chunk in actors.poll():
+                for step in chunk.steps() if observe is not None else ():
                     observe(step)
-                memory.add(step)
+                memory.add(chunk)
         batch = memory.sample()
         begin = time.perf_counter()
         agent.update(batch)

@@ -18,10 +18,8 @@ import torch
 from protorl.checkpoint import Checkpoints
 from protorl.runs.log import MetricsFile, Progress, RunningMeans, TensorBoardLog
 from protorl.loops.evaluate import Evaluation
-from protorl.loops.monitor import Monitor
+from protorl.loops.monitor import NEVER, Monitor
 from protorl.data import Batch, ProtoRLError, State, Update
-
-NEVER = 1 << 62
 
 
 class Interrupted(ProtoRLError):  # noqa: N818 - it is not a mistake
@@ -80,6 +78,9 @@ class Run(Monitor):
         self.frame_skip = frame_skip
 
     # What the loop calls
+
+    def room(self) -> int:
+        return self.wake - self.steps
 
     def updated(self, batch: Batch, update: Update) -> None:
         super().updated(batch, update)
