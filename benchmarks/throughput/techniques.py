@@ -28,7 +28,7 @@ from with_protorl import recipe
 
 import protorl as prl
 from protorl.accelerate import accelerate, graph
-from protorl.data import ActionSpec, ArraySpec, Chunk
+from protorl.data import ActionSpec, ArraySpec
 from protorl.networks import FlatParameters
 
 Call = Callable[[], Any]
@@ -56,7 +56,7 @@ def update(bench: str, mode: str, precision: str = "float32") -> Call:
     """An update of a batch that stays the same."""
     parts = trained(BENCHES[bench](), mode, precision)
     while not parts.memory.due():
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     batch = parts.memory.sample()
     return lambda: parts.agent.update(batch)
 
@@ -117,7 +117,7 @@ def products(images: bool, small: bool) -> Call:
     torch.set_num_threads(1)
     accelerate(parts.agent, "aot")
     while not parts.memory.due():
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     batch = parts.memory.sample()
     kept = graph.SmallProducts
     graph.SmallProducts = kept if small else nullcontext

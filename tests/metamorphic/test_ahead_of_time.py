@@ -15,7 +15,6 @@ import torch
 
 import protorl as prl
 from protorl.accelerate import AheadOfTime, accelerate
-from protorl.data import Chunk
 from protorl.recipes import running
 from tests.contract.test_resume import assert_equal, final_state, make, train_with_kills
 
@@ -33,7 +32,7 @@ def test_compiled_equals_eager_is_cached_and_resumes_exactly(tmp_path: Path, mon
     recipe = make("double-dqn", per_alpha=0.6, eval_every=0, accelerate="aot")
     parts = recipe.build()
     for _ in range(100):
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     compiled = copy.deepcopy(parts.agent)
     accelerate(compiled, "aot")
     for _ in range(30):
@@ -74,7 +73,7 @@ def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
     )
     parts = recipe.build()
     for _ in range(60):
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "aot")
     for one, two in both(agent, compiled, parts.memory):
         torch.testing.assert_close(one.priority, two.priority, rtol=1e-4, atol=1e-5)
@@ -90,7 +89,7 @@ def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
 def test_distributions_compile_too(name: str) -> None:
     parts = make(name, per_alpha=0.6, anneal=True, eval_every=0).build()
     for _ in range(60):
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "aot")
     for one, two in both(agent, compiled, parts.memory):
         torch.testing.assert_close(one.priority, two.priority, rtol=1e-4, atol=1e-5)
@@ -141,7 +140,7 @@ def test_a_cache_that_refuses_stays_eager_for_now(
         cache.write_text("no folder can be made in here")
     parts = make("dqn").build()
     for _ in range(40):
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     agent = accelerate(parts.agent, "aot")
     with caplog.at_level("INFO", logger="protorl"):
         assert torch.isfinite(agent.update(parts.memory.sample()).priority).all()
@@ -152,7 +151,7 @@ def test_a_cache_that_refuses_stays_eager_for_now(
 def test_other_randomness_stays_eager_and_tracing_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     parts = make("dqn").build()
     for _ in range(40):
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     agent: Any = parts.agent
     plain = agent.loss_and_priority
 
@@ -196,7 +195,7 @@ def test_what_does_not_load_stays_eager_and_is_not_tried_again(
     monkeypatch.setattr("torch._inductor.aoti_compile_and_package", torn)
     parts = make("dqn").build()
     for _ in range(40):
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     for _ in range(2):
         agent = accelerate(copy.deepcopy(parts.agent), "aot")
         with caplog.at_level("INFO", logger="protorl"):
@@ -251,7 +250,7 @@ def test_learning_from_images_in_bf16_compiles_to_what_eager_gives() -> None:
     )  # fmt: skip
     parts = recipe.build()
     for _ in range(60):
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     exact, compiled = (copy.deepcopy(parts.agent) for _ in range(2))
     agent = accelerate(parts.agent, "eager", "bf16")
     accelerate(compiled, "aot", "bf16")
@@ -269,7 +268,7 @@ def test_learning_from_images_in_bf16_compiles_to_what_eager_gives() -> None:
 def test_compiled_in_this_process_equals_eager() -> None:
     parts = make("dqn", widths=(8,), eval_every=0).build()
     for _ in range(60):
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "compiled")
     for _ in range(4):
         batch = parts.memory.sample()

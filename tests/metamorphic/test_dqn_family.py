@@ -184,7 +184,7 @@ def explored(num_envs: int, steps: int) -> list[prl.Step]:
     """What environments see under a purely exploring agent."""
     recipe = prl.recipes.DQN(**{**SMALL, "num_envs": num_envs, "epsilon_start": 1.0, "epsilon_end": 1.0})
     _, _, actors = recipe.build()
-    return [step for _ in range(steps) for step in actors.poll()]
+    return [step for _ in range(steps) for step in actors.poll()[0].steps()]
 
 
 def test_a_rows_exploration_does_not_depend_on_the_number_of_environments() -> None:

@@ -11,7 +11,6 @@ import torch
 
 import protorl as prl
 from protorl.accelerate import accelerate
-from protorl.data import Chunk
 from tests.contract.test_resume import make
 
 pytestmark = [
@@ -24,7 +23,7 @@ NAMES = ["dqn", "double-dqn", "rainbow", "qr-dqn", "iqn", "ddpg", "td3", "sac"]
 def filled(name: str, **settings: Any) -> Any:
     parts = make(name, device="cuda", eval_every=0, **settings).build()
     for _ in range(80):
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     return parts
 
 

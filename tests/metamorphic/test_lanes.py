@@ -24,7 +24,7 @@ def steps(recipe: Any, num_envs: int, first_row: int, **options: Any) -> list[pr
     env = prl.make_vec_envs(recipe.env, num_envs, seed=3, first_row=first_row, **options)
     assert list(env.lanes) == list(range(first_row, first_row + num_envs))
     actors = recipe.assemble(env).actors
-    return [step for _ in range(40) for step in actors.poll()]
+    return [step for _ in range(40) for step in actors.poll()[0].steps()]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -56,7 +56,7 @@ def test_a_step_spent_on_a_reset_does_not_count_as_exploration(mode: AutoresetMo
     actors, taken, after = prl.LocalActors(agent, env), 0, 0
     for _ in range(20):
         warm = warmup > 0 and agent.policy.done < warmup
-        (step,) = actors.poll()
+        (step,) = actors.poll()[0].steps()
         taken += int(step.valid.sum())
         after += 0 if warm else int(step.valid.sum())
         assert inner.steps == after

@@ -174,7 +174,7 @@ def test_a_carry_begins_anew_with_every_episode(actors: Any, backend: str, in_pl
     made = actors(agent, counters(backend))
     rows = 0
     for _ in range(30):
-        for step in made.poll():
+        for step in [step for chunk in made.poll() for step in chunk.steps()]:
             shown = np.where(step.valid, step.obs[:, 0], 3)
             np.testing.assert_array_equal(step.extras["now"], shown)
             np.testing.assert_array_equal(step.extras["count"], shown + 1)

@@ -326,7 +326,7 @@ def test_noise_begins_anew_with_each_episode(mode: AutoresetMode | None) -> None
     mean = agent.act(env.seen, explore=False).action[:, 0]
     noise, first, valid = [], [], []
     for _ in range(60):
-        (step,) = actors.poll()
+        (step,) = actors.poll()[0].steps()
         noise.append(step.action[:, 0] - mean)
         first.append(step.first)
         valid.append(step.valid)

@@ -356,7 +356,7 @@ def test_small_minibatches_give_numbers(env: str, steps: int, batch_size: int) -
 @pytest.mark.parametrize("policy", ["gaussian", "beta"])
 def test_log_probabilities_of_three_actions_add_up(policy: str) -> None:
     _, (agent, _, actors) = make(ThreeActions, policy=policy)
-    (step,) = actors.poll()
+    (step,) = actors.poll()[0].steps()
     assert step.action.shape == (2, 3)
     assert step.extras["log_prob"].shape == (2,)
     with torch.no_grad():

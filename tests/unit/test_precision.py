@@ -12,7 +12,6 @@ from torch import Tensor, nn
 import protorl as prl
 from protorl.accelerate import MODES, accelerate, choose
 from protorl.accelerate.precision import BFloat16Products
-from protorl.data import Chunk
 from protorl.networks import FlatParameters
 from tests.contract.test_resume import make
 
@@ -99,7 +98,7 @@ def test_an_update_in_bf16_is_near_the_exact_one() -> None:
     def one(precision: str, lr: float = 3e-4) -> Any:
         parts = make("sac", lr=lr, widths=(256, 256), batch_size=256, capacity=1000, warmup_steps=10, eval_every=0).build()
         for _ in range(300):
-            parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+            parts.memory.add(parts.actors.poll()[0])
         agent = accelerate(parts.agent, "eager", precision)
         torch.manual_seed(0)
         return agent, agent.update(parts.memory.sample())

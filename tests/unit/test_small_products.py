@@ -11,7 +11,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import protorl as prl
 from protorl.accelerate.graph import Run, Traced
 from protorl.accelerate.small import SmallProducts
-from protorl.data import Chunk
 
 
 def gradients(net: nn.Module, x: Tensor) -> list[Tensor]:
@@ -90,7 +89,7 @@ def test_an_update_on_small_images_is_the_same() -> None:
 
     parts = prl.recipes.DQN(env="MinAtar/Breakout-v0", warmup_steps=64, capacity=500, seed=3).build()
     while not parts.memory.due():
-        parts.memory.add(Chunk.of(parts.actors.poll()[0]))
+        parts.memory.add(parts.actors.poll()[0])
     eager, other = parts.agent, copy.deepcopy(parts.agent)
     other.learn = AsItStands(other)
     for _ in range(3):

@@ -54,7 +54,7 @@ class LocalActors:
                 act = self.act()
                 step = env.step(act.action)
                 if act.extras:
-                    step = Step(*step[:9], act.extras)
+                    step = step._replace(extras=act.extras)
                 steps.append(self.annotated(step) if annotates else step)
                 if len(steps) >= most or time.perf_counter() > late:
                     return steps

@@ -28,8 +28,8 @@ class OverlappedActors(LocalActors):
         self.finished: list[Any] = []
 
     def poll(self, room: int = 1, timeout: float | None = None) -> list[Chunk]:
-        """What the step before this one revealed; nothing at first. One step, whatever the room: each is chosen with the weights
-        of its moment."""
+        """What the step before this one revealed; nothing at first. It is one step, whatever the room: each is chosen with the
+        newest weights."""
         self.land()
         step, self.landed = self.landed, None
         self.finished += self.env.episodes()

@@ -51,8 +51,9 @@ def learning_speed(recipe: Any, mode: str, precision: str, window: float) -> Row
         observe = written(agent, "observe")
         while not memory.due():
             for chunk in actors.poll():
-                for step in chunk.steps() if observe is not None else ():
-                    observe(step)
+                if observe is not None:
+                    for step in chunk.steps():
+                        observe(step)
                 memory.add(chunk)
         batch = memory.sample()
         begin = time.perf_counter()
