@@ -203,12 +203,15 @@ class Chunk(NamedTuple):
     def stack(cls, steps: Sequence[Step], lanes: Array | None = None) -> Chunk:
         """Several steps of the same lanes, oldest first, copied. lanes: [n] (None: 0 .. n - 1)."""
 
-        def stacked(parts: Sequence[Any]) -> Any:
-            return tree_map(lambda *arrays: np.stack(arrays), *parts)
+        def stacked(*arrays: Array) -> Array:  # as np.stack, which takes three times as long over small arrays
+            return np.concatenate(arrays).reshape(len(arrays), *arrays[0].shape)
+
+        def joined(parts: Any) -> Any:
+            return tree_map(stacked, *parts) if type(parts[0]) is dict else stacked(*parts)
 
         *columns, extras = zip(*steps)
-        named = {name: np.stack([one[name] for one in extras]) for name in extras[0]}
-        return cls(*[*map(stacked, columns), named, every_lane(len(steps[0].reward)) if lanes is None else lanes])
+        named = {name: stacked(*[one[name] for one in extras]) for name in extras[0]}
+        return cls(*[*map(joined, columns), named, every_lane(len(steps[0].reward)) if lanes is None else lanes])
 
     def part(self, times: int | slice) -> list[Any]:
         """All arrays but `lanes` at some times, as views."""

@@ -46,12 +46,12 @@ class LocalActors:
 
     def stretch(self, most: int) -> list[Step]:
         """Up to `most` vector steps, at least one: from what is seen to what that revealed, nothing learned in between."""
-        env, annotates = self.env, written(self.agent, "annotate") is not None
+        env, agent, carries, annotates = self.env, self.agent, self.carries, written(self.agent, "annotate") is not None
         steps: list[Step] = []
         late = time.perf_counter() + PROMPT
         try:
             while True:
-                act = self.act()
+                act = self.act() if carries else agent.act(env.seen, explore=True)
                 step = env.step(act.action)
                 if act.extras:
                     step = step._replace(extras=act.extras)

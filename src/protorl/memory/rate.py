@@ -29,11 +29,6 @@ class Rate:
         """How many updates a training of so many agent steps makes."""
         return self.updates * max(steps // self.every - self.start // self.every, 0)
 
-    def room(self) -> int:
-        """Agent steps until the next updates are due, at the least."""
-        before = max(self.steps, self.start)
-        return 1 if self.credit else (before // self.every + 1) * self.every - self.steps
-
     def take(self) -> int:
         """How many updates are due now; they count as made."""
         due, self.credit = self.credit, 0

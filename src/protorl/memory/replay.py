@@ -99,10 +99,6 @@ class Replay:
         self.sampler.turnover(left, left[:0], None)
         self.spent = False
 
-    def room(self) -> int:
-        """Agent steps until the next updates are due, at the least."""
-        return self.rate.room()
-
     def due(self) -> int:
         """How many updates to make now."""
         due = self.rate.take() if self.rate.credit and len(self) >= self.batch_size else 0
