@@ -185,7 +185,7 @@ class Chunk(NamedTuple):
         row: Any = step
         obs, action, reward, discount, terminated, truncated, next_obs, first, valid, extras = row
         plain = type(obs) is not dict
-        return cls(
+        arrays = (
             obs[None] if plain else {key: array[None] for key, array in obs.items()},
             action[None],
             reward[None],
@@ -198,6 +198,7 @@ class Chunk(NamedTuple):
             {name: array[None] for name, array in extras.items()} if extras else extras,
             every_lane(reward.shape[0]) if lanes is None else lanes,
         )
+        return tuple.__new__(cls, arrays)  # as `cls(*arrays)`, in half the time
 
     @classmethod
     def stack(cls, steps: Sequence[Step], lanes: Array | None = None) -> Chunk:

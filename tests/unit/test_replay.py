@@ -7,7 +7,20 @@ import pytest
 import torch
 
 from protorl.data import ArraySpec, Chunk, Columns, Field, ProtoRLError, tree_map
-from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory, storage, tables, transfer
+from protorl.memory import (
+    All,
+    Minibatches,
+    NStep,
+    Prioritized,
+    Rate,
+    Replay,
+    Rollout,
+    Uniform,
+    plan_memory,
+    storage,
+    tables,
+    transfer,
+)
 from tests.streams import ACTION, TAG, ListMemory, Stream, columns, out_of_step
 
 
@@ -255,6 +268,75 @@ def test_updates_wait_for_a_full_batch_of_complete_windows() -> None:
         ProtoRLError, match="batch_size 8 exceeds the 0 examples stored: raise warmup_steps or lower batch_size"
     ):
         Replay(columns(), 50, batch_size=8).sample()
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize(("start", "every", "batch_size", "n"), [(0, 1, 8, 3), (20, 7, 4, 1), (25, 4, 30, 5), (0, 40, 2, 3)])
+def test_nothing_is_due_while_there_is_room(num_envs: int, start: int, every: int, batch_size: int, n: int) -> None:
+    memory = Replay(
+        columns(num_envs, extras=TAG), 60, batch_size=batch_size, view=NStep(n, 0.9), rate=Rate(start, every, 2)
+    )  # fmt: skip
+    stream, promises, exact = Stream(num_envs, n, holes=True), [], 0
+    for _ in range(120):
+        promises.append(memory.rate.steps + memory.room())
+        memory.add(Chunk.of(stream.step()))
+        if memory.due():
+            assert memory.rate.steps >= max(promises)
+            exact += memory.rate.steps < promises[-1] + num_envs
+            assert len(memory) < 30 or memory.room() == every - memory.rate.steps % every
+    assert exact == memory.rate.expected(memory.rate.steps) / 2 or every < num_envs or batch_size > 4
+
+
+def test_a_burst_leaves_room_for_the_next_rollout() -> None:
+    memory = Replay(columns(2, extras=TAG), 24, batch_size=6, view=Rollout(lambda batch: batch), rate=Rate(0, 24, 3))
+    stream, rooms = Stream(2, 0), []
+    for _ in range(30):
+        rooms.append(memory.room())
+        memory.add(Chunk.of(stream.step()))
+        for _ in range(memory.due()):
+            memory.sample()
+    assert rooms[:26] == [*range(24, 0, -2), *range(24, 0, -2), 24, 22]
+
+
+@pytest.mark.parametrize("tolerance", [0, 5, 100])
+def test_neither_actors_nor_learner_run_ahead(tolerance: int) -> None:
+    """Actors that take 3 steps at a time, as often as they may, beside a learner that is now slow and now fast."""
+    memory = Replay(columns(extras=TAG), 400, batch_size=10, rate=Rate(30, 8, 2, tolerance))
+    stream, rng = Stream(1, 0), np.random.default_rng(0)
+    on_the_way, made, furthest, waited = [], 0, 0, 0
+    for _ in range(2_000):
+        kind = rng.choice(3, p=[0.6, 0.3, 0.1])
+        if kind == 0 and memory.ahead(len(on_the_way)):
+            waited += 1
+        elif kind == 0:
+            on_the_way += [Chunk.of(stream.step()) for _ in range(3)]
+        elif kind == 1 and on_the_way:
+            memory.add(on_the_way.pop(0))
+        else:
+            made += memory.due()
+        steps = memory.rate.steps
+        assert made <= memory.rate.expected(steps)  # a learner that runs ahead waits
+        due_at = (30 // 8 + made // 2 + 1) * 8  # the next update
+        if made:
+            furthest = max(furthest, steps + len(on_the_way) - due_at)
+    assert tolerance < furthest <= tolerance + 3
+    assert made > 100
+    assert waited > 10
+    with pytest.raises(ProtoRLError, match="tolerance -1 is too small"):
+        Rate(tolerance=-1)
+
+
+def test_actors_never_wait_for_updates_that_cannot_be_made() -> None:
+    memory = Replay(columns(extras=TAG), 100, batch_size=50, rate=Rate(0, 1, 1))
+    stream = Stream(1, 0)
+    for _ in range(49):
+        memory.add(Chunk.of(stream.step()))
+        assert not memory.ahead(1_000)
+    memory.add(Chunk.of(stream.step()))
+    assert memory.ahead(0)
+    assert memory.due() == 50
+    assert not memory.ahead(1)
+    assert memory.ahead(2)
 
 
 def test_copies_on_insert() -> None:

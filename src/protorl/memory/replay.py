@@ -80,17 +80,22 @@ class Replay:
             self.forget()
         steps = chunk.valid.shape[0]
         valid = self.storage.add(chunk)
-        left, entered = self.advance(self.moved if steps == 1 else self.room_for(steps))
-        given = self.storage.tables["priority"].read(entered).cpu().numpy() if self.given else None
-        self.sampler.turnover(left, entered, given)
+        moved = self.moved if steps == 1 else self.room_for(steps)
+        left, entered = self.advance(moved)
+        if self.sampler.wants_turnover:
+            self.turnover(moved[0, :left], moved[1, :entered])
         self.rate.count(valid)
 
-    def advance(self, moved: Array) -> tuple[Array, Array]:
-        """Bring the window up to date; returns the slots that left it and those that entered."""
+    def turnover(self, left: Array, entered: Array) -> None:
+        """Tell the sampler which slots left the window and which entered it."""
+        given = self.storage.tables["priority"].read(entered).cpu().numpy() if self.given else None
+        self.sampler.turnover(left, entered, given)
+
+    def advance(self, moved: Array) -> tuple[int, int]:
+        """Bring the window up to date; returns how many slots left it and how many entered, which then lie in `moved`."""
         storage, window = self.storage, self.window
-        left, entered = turnover(storage.ring, storage.length, self.pending, self.turn, moved)
         window.version += 1
-        return moved[0, :left], moved[1, :entered]
+        return turnover(storage.ring, storage.length, self.pending, self.turn, moved)
 
     def forget(self) -> None:
         """No row stored so far is offered again."""
@@ -104,6 +109,18 @@ class Replay:
         due = self.rate.take() if self.rate.credit and len(self) >= self.batch_size else 0
         self.spent = self.spent or (due > 0 and self.view.once)
         return due
+
+    def room(self) -> int:
+        """How many agent steps may be taken before an update can be due, at least 1. With N rows a step these are
+        ceil(room / N) steps: nothing is learned before the last of them."""
+        offered = 0 if self.spent else len(self)
+        incomplete = int((self.storage.counts - self.window.highs).sum())  # may all become examples at once
+        return max(self.rate.next - self.rate.steps, self.batch_size - offered - incomplete, 1)
+
+    def ahead(self, taken: int = 0) -> bool:
+        """Whether actors must wait that have taken `taken` agent steps more than are stored; never before `batch_size` examples
+        are there."""
+        return len(self) >= self.batch_size and self.rate.ahead(taken)
 
     def sample(self) -> Batch:
         """Examples with columns obs, action, reward, discount, next_obs, weight, index and the agent's own, [B, ...] each

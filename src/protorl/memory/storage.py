@@ -155,7 +155,8 @@ class Storage:
         if not full:
             slots, successors = slots[chunk.valid], successors[chunk.valid]
         for table, values in zip(self.leaves, tree_leaves(chunk.next_obs)):
-            table.write(successors, newest_frame(values if full else values[chunk.valid], table.field))
+            values = values if full else values[chunk.valid]
+            table.write(successors, values if self.stack == 1 else newest_frame(values, table.field))
         self.tables["action"].write(slots, chunk.action if full else chunk.action[chunk.valid])
         for name in self.columns.extras:
             if name not in chunk.extras:
