@@ -51,7 +51,9 @@ class AdaptedEnv(HostedEnvs):
             time_limit = vector.spec.max_episode_steps
         space, self._convert = canonical(vector.single_observation_space)
         self._leaves: Any = obs_spec(space) if obs is None else obs
+        self._dtype = None if isinstance(self._leaves, dict) else self._leaves.dtype
         self._edge = ActionEdge(vector.single_action_space, vector.num_envs)
+        self._as_it_is = self._edge.kind == "discrete" and not self._edge.start
         self._numbers, self._flags = np.zeros(vector.num_envs, np.float32), np.zeros(vector.num_envs, np.bool_)
         spec = EnvSpec(id, self._leaves, self._edge.spec, vector.num_envs, time_limit, first_lane=first_row)
         offers = hasattr(type(vector), "state_dict") and hasattr(type(vector), "load_state_dict")
@@ -59,10 +61,10 @@ class AdaptedEnv(HostedEnvs):
         super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=exact)
 
     def step(self, action: Any) -> Step:
-        obs = self.obs
+        obs = self.obs if self._obs is None else self._obs
         action, answers = self._edge(action)
         try:
-            seen, gain, over, cut, info = self._vector.step(np.asarray(answers))
+            seen, gain, over, cut, info = self._vector.step(action.copy() if self._as_it_is else np.asarray(answers))
         except ProtoRLError:  # a worker named its row
             raise
         except Exception as error:
@@ -100,7 +102,8 @@ class AdaptedEnv(HostedEnvs):
                 next_obs = self._with_final(next_obs, info, ended)
             elif self._mode is AutoresetMode.DISABLED:
                 self._obs = self._fresh(self._reset_vector(options={"reset_mask": ended.copy()}))
-        return Step(obs, action, reward, discount, terminated, truncated, next_obs, first, valid)
+        step = (obs, action, reward, discount, terminated, truncated, next_obs, first, valid, {})
+        return tuple.__new__(Step, step)  # as `Step(*step)`, in half the time
 
     def close(self) -> None:
         self._vector.close()
@@ -108,6 +111,8 @@ class AdaptedEnv(HostedEnvs):
     def _fresh(self, seen: Any) -> Any:
         if self._convert is not None:
             seen = self._convert(seen)
+        if self._dtype is not None:
+            return np.array(seen, self._dtype)
         return tree_map(lambda leaf, array: np.array(array, leaf.dtype), self._leaves, seen)
 
     def _with_final(self, current: Any, info: dict[str, Any], ended: Array) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from protorl.data import ActionSpec, Array, Constant, Linear, ProtoRLError, Schedule, State, as_schedule
 from protorl.functional import pick
 from protorl.policies.draws import Draws, as_numpy, discrete
-from protorl.policies.kernels import toss
+from protorl.policies.kernels import draw, toss
 
 
 class Policy(Protocol):
@@ -146,12 +146,9 @@ class Categorical:
         logits = as_numpy(out.logits)
         z = logits.reshape(-1, logits.shape[-1])  # [N, n], or [N * A, n]
         z = z - z.max(-1, keepdims=True)
-        cdf = np.exp(z, dtype=np.float64).cumsum(-1)
-        total = cdf[:, -1:].copy()
-        cdf /= total  # ends in exactly 1, which no draw reaches, so an action of probability 0 is never counted to
         u = self.draws.take(len(logits), max(self.choices, 1))
-        action = (cdf <= u.reshape(-1, 1)).sum(-1)
-        log_prob = (z[np.arange(len(z)), action] - np.log(total[:, 0])).astype(np.float32)
+        action, chosen, total = draw(z, np.exp(z, dtype=np.float64), u.reshape(-1))
+        log_prob = (chosen - np.log(total)).astype(np.float32)
         if not self.choices:
             return action, log_prob
         return action.reshape(-1, self.choices), log_prob.reshape(-1, self.choices).sum(-1)
