@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from protorl.data import ActionSpec, ArraySpec, Columns, Field, Step
+from protorl.data import ActionSpec, ArraySpec, Chunk, Columns, Field, Step
 
 ACTION = ActionSpec("discrete", (), np.dtype(np.int64), n=4)
 
@@ -78,6 +79,25 @@ class Stream:
         return step
 
 
+def out_of_step(stream: Stream, seed: int, most: int) -> Iterator[Chunk]:
+    """Without end, a stream's steps as chunks of some lanes each, in any order, of 1 to `most` steps."""
+    rng, waiting = np.random.default_rng(seed), [[] for _ in range(stream.n)]
+    while True:
+        lanes = np.sort(rng.permutation(stream.n)[: rng.integers(1, stream.n + 1)])
+        length = rng.integers(1, most + 1)
+        while min(len(waiting[lane]) for lane in lanes) < length:
+            step = stream.step()
+            for rows in waiting:
+                rows.append(step)
+        columns_ = []
+        for lane in lanes:
+            mine, waiting[lane] = waiting[lane][:length], waiting[lane][length:]
+            columns_.append(Chunk.stack(mine).part(np.index_exp[:, lane : lane + 1]))
+        *plain, extras = zip(*columns_)
+        joined = [np.concatenate(parts, 1) for parts in plain]
+        yield Chunk(*joined, {name: np.concatenate([one[name] for one in extras], 1) for name in extras[0]}, lanes)
+
+
 TAG = {"tag": Field((), np.dtype(np.int64))}
 
 
@@ -88,21 +108,22 @@ class ListMemory:
         self.lanes: list[list[dict[str, Any]]] = [[] for _ in range(num_envs)]
         self.length = capacity // num_envs
 
-    def add(self, step: Step) -> None:
-        for lane, rows in enumerate(self.lanes):
-            if not step.valid[lane]:
+    def add(self, chunk: Chunk) -> None:
+        for t, i in np.ndindex(chunk.valid.shape):
+            rows = self.lanes[chunk.lanes[i]]
+            if not chunk.valid[t, i]:
                 continue
-            if step.first[lane] and rows and not rows[-1]["ended"]:
+            if chunk.first[t, i] and rows and not rows[-1]["ended"]:
                 rows[-1]["ended"] = True  # interrupted: a truncation
             rows.append(
                 {
-                    "obs": step.obs[lane].copy(),
-                    "action": step.action[lane],
-                    "reward": float(step.reward[lane]),
-                    "discount": float(step.discount[lane]),
-                    "next_obs": step.next_obs[lane].copy(),
-                    "ended": bool(step.terminated[lane] or step.truncated[lane]),
-                    "tag": step.extras["tag"][lane],
+                    "obs": chunk.obs[t, i].copy(),
+                    "action": chunk.action[t, i],
+                    "reward": float(chunk.reward[t, i]),
+                    "discount": float(chunk.discount[t, i]),
+                    "next_obs": chunk.next_obs[t, i].copy(),
+                    "ended": bool(chunk.terminated[t, i] or chunk.truncated[t, i]),
+                    "tag": chunk.extras["tag"][t, i],
                 }
             )
 

@@ -35,7 +35,7 @@ import torch
 from run import RESULTS, machine
 
 import protorl as prl
-from protorl.data import ActionSpec, Array, ArraySpec, Columns, Step
+from protorl.data import ActionSpec, Array, ArraySpec, Chunk, Columns, Step
 
 ENVS, EPISODE = 8, 2_000
 FRAME = (84, 84)
@@ -54,7 +54,7 @@ def fill(memory: prl.Replay, steps: int) -> float:
         following = np.concatenate([stack[:, 1:], frames[t % 97][:, None]], 1)
         over = (t + 251 * np.arange(ENVS)) % EPISODE == EPISODE - 1
         discount = 1 - over.astype(np.float32)
-        memory.add(Step(stack, action, ones, discount, over, no, following, first, yes))
+        memory.add(Chunk.of(Step(stack, action, ones, discount, over, no, following, first, yes)))
         first, stack = over, following
         if over.any():
             stack = following.copy()

@@ -188,9 +188,9 @@ class ProtoRL:
         import torch
 
         import protorl as prl
-        from protorl.data import ActionSpec, ArraySpec, Columns, Step
+        from protorl.data import ActionSpec, ArraySpec, Chunk, Columns, Step
 
-        self.rows, self.step = rows, Step
+        self.rows, self.chunk, self.step = rows, Chunk, Step
         self.priority = torch.from_numpy(rows.priority)
         self.memory = prl.Replay(
             Columns(
@@ -214,19 +214,18 @@ class ProtoRL:
         obs = rows.obs(i)[None]
         if first and rows.pixels:
             obs = obs[:, -1:].repeat(4, 1)  # frame stacks are rebuilt from frames: an episode's first repeats its frame
-        self.memory.add(
-            self.step(
-                obs=obs,
-                action=rows.action[one],
-                reward=rows.reward[one],
-                discount=self.discount[one],
-                terminated=rows.ended[one],
-                truncated=self.never,
-                next_obs=rows.obs(i + 1)[None],
-                first=self.always if first else self.never,
-                valid=self.always,
-            )
+        step = self.step(
+            obs=obs,
+            action=rows.action[one],
+            reward=rows.reward[one],
+            discount=self.discount[one],
+            terminated=rows.ended[one],
+            truncated=self.never,
+            next_obs=rows.obs(i + 1)[None],
+            first=self.always if first else self.never,
+            valid=self.always,
         )
+        self.memory.add(self.chunk.of(step))
 
     def sample(self) -> Any:
         return self.memory.sample()

@@ -68,8 +68,8 @@ def act(bench: str, mode: str, num_envs: int = 1, precision: str = "float32") ->
         settings = replace(settings, batch=min(settings.batch, num_envs * settings.rollout))
     parts = recipe(replace(settings, num_envs=num_envs), accelerate=mode, precision=precision).build()
     torch.set_num_threads(1)
-    agent, obs = accelerate(parts.agent, mode, precision), parts.actors.env.obs
-    return lambda: agent.act(obs, explore=True)
+    agent, seen = accelerate(parts.agent, mode, precision), parts.actors.env.seen
+    return lambda: agent.act(seen, explore=True)
 
 
 def step(env_id: str, num_envs: int, backend: str) -> Call:

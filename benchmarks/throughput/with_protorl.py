@@ -84,9 +84,10 @@ def main() -> None:
     agent, memory, actors = plan.build()
     poll = actors.poll
 
-    def paced_poll() -> list[prl.Step]:
-        pacer.tick(settings.num_envs)
-        return poll()
+    def paced_poll(room: int) -> list[prl.Chunk]:
+        chunks = poll(room)
+        pacer.tick(sum(chunk.valid.size for chunk in chunks))
+        return chunks
 
     actors.poll = paced_poll
     prl.train(accelerate(agent, plan.accelerate, plan.precision), memory, actors, steps=FOREVER)

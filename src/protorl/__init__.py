@@ -27,13 +27,16 @@ if TYPE_CHECKING:
         ActionSpec,
         ArraySpec,
         Batch,
+        Chunk,
         Columns,
         Constant,
         EnvSpec,
         Field,
         Linear,
         ProtoRLError,
+        Seen,
         Step,
+        Stream,
         Update,
     )
     from protorl.envs import from_vector, make_env, make_vec_envs
@@ -118,8 +121,8 @@ _HOME = {
     "recipes": ("Recipe", "hp"),
     "recipes.saved": ("load",),
     "data": (
-        "Act", "ActionSpec", "ArraySpec", "Batch", "Columns", "Constant", "EnvSpec", "Field", "Linear", "ProtoRLError",
-        "Step", "Update",
+        "Act", "ActionSpec", "ArraySpec", "Batch", "Chunk", "Columns", "Constant", "EnvSpec", "Field", "Linear", "ProtoRLError",
+        "Seen", "Step", "Stream", "Update",
     ),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -127,12 +130,12 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "DDPG", "DQN", "IQN", "MLP", "PPO", "QRDQN", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Adam", "Agent",
     "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead", "Checkpoints",
-    "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy",
+    "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy",
     "Evaluation", "Field", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead", "ImpalaResNet",
     "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network",
     "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "OverlappedActors", "Prioritized", "ProtoRLError",
     "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "Rate", "Recipe", "Replay", "ReturnScaler",
-    "Rollout", "Run", "ScaledBase", "SquashedGaussian", "Step", "SumTree", "Uniform", "Update", "ValueHead",
+    "Rollout", "Run", "ScaledBase", "Seen", "SquashedGaussian", "Step", "Stream", "SumTree", "Uniform", "Update", "ValueHead",
     "Warmup", "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env",
     "make_vec_envs", "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from functools import cache
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ class ActionSpec:
 @dataclass(frozen=True)
 class EnvSpec:
     """Everything the other parts size themselves from. `time_limit` is in agent steps (None: no limit known), `frame_skip`
-    in frames of an emulator per agent step (None: no emulator)."""
+    in frames of an emulator per agent step (None: no emulator), `first_lane` the number of row 0 over all actors."""
 
     id: str
     obs: ObsSpec
@@ -101,6 +102,12 @@ class EnvSpec:
     num_envs: int
     time_limit: int | None = None
     frame_skip: int | None = None
+    first_lane: int = 0
+
+    @property
+    def lanes(self) -> range:
+        """The rows' numbers over all actors: what names their random streams."""
+        return range(self.first_lane, self.first_lane + self.num_envs)
 
     @property
     def pixels(self) -> bool:
@@ -137,13 +144,21 @@ class Step(NamedTuple):
 class Seen(NamedTuple):
     """What an agent acts on; every array has one row per lane (environment row).
 
-    `first` says where `obs` starts an episode; `action` and `reward` are the previous ones, zeros at `first`.
+    `first` says where `obs` starts an episode; `action` and `reward` are the previous ones, zeros at `first`. Rows that are
+    `pending` will spend the step on their reset: whatever they do is not done, and not counted.
     """
 
     obs: Obs  # [N, *O]
     first: Array  # [N] bool
     action: Array  # [N, *A]
     reward: Array  # [N] float32, or [N, ...] for teams
+    pending: Array | None = None  # [N] bool; None: no row
+
+    @classmethod
+    def start(cls, obs: Obs, action: ActionSpec) -> Seen:
+        """Observations [N, *O] of which each starts an episode: for whoever has no environment of ours at hand."""
+        n = len(tree_leaves(obs)[0])
+        return cls(obs, np.ones(n, np.bool_), np.zeros((n, *action.shape), action.dtype), np.zeros(n, np.float32))
 
 
 class Chunk(NamedTuple):
@@ -162,7 +177,64 @@ class Chunk(NamedTuple):
     first: Array  # [T, n] bool
     valid: Array  # [T, n] bool
     extras: Mapping[str, Array]  # [T, n, ...] each
-    lanes: Array  # [n] int64
+    lanes: Array  # [n] int64, each once
+
+    @classmethod
+    def of(cls, step: Step, lanes: Array | None = None) -> Chunk:
+        """One step, as views of its arrays. lanes: [n] (None: 0 .. n - 1)."""
+        row: Any = step
+        obs, action, reward, discount, terminated, truncated, next_obs, first, valid, extras = row
+        plain = type(obs) is not dict
+        arrays = (
+            obs[None] if plain else {key: array[None] for key, array in obs.items()},
+            action[None],
+            reward[None],
+            discount[None],
+            terminated[None],
+            truncated[None],
+            next_obs[None] if plain else {key: array[None] for key, array in next_obs.items()},
+            first[None],
+            valid[None],
+            {name: array[None] for name, array in extras.items()} if extras else extras,
+            every_lane(reward.shape[0]) if lanes is None else lanes,
+        )
+        return tuple.__new__(cls, arrays)  # as `cls(*arrays)`, in half the time
+
+    @classmethod
+    def stack(cls, steps: Sequence[Step], lanes: Array | None = None) -> Chunk:
+        """Several steps of the same lanes, oldest first, copied. lanes: [n] (None: 0 .. n - 1)."""
+
+        def stacked(*arrays: Array) -> Array:  # as np.stack, which takes three times as long over small arrays
+            return np.concatenate(arrays).reshape(len(arrays), *arrays[0].shape)
+
+        def joined(parts: Any) -> Any:
+            return tree_map(stacked, *parts) if type(parts[0]) is dict else stacked(*parts)
+
+        *columns, extras = zip(*steps)
+        named = {name: stacked(*[one[name] for one in extras]) for name in extras[0]}
+        return cls(*[*map(joined, columns), named, every_lane(len(steps[0].reward)) if lanes is None else lanes])
+
+    def part(self, times: int | slice) -> list[Any]:
+        """All arrays but `lanes` at some times, as views."""
+        return [tree_map(lambda array: array[times], column) for column in self[:-2]] + [
+            {name: array[times] for name, array in self.extras.items()}
+        ]
+
+    def steps(self) -> Iterator[Step]:
+        """Its steps one by one, oldest first, as views."""
+        for t in range(self.reward.shape[0]):
+            yield Step(*self.part(t))
+
+    def pieces(self, most: int) -> Iterator[Chunk]:
+        """Chunks of at most `most` of its steps, oldest first, as views."""
+        for start in range(0, self.reward.shape[0], most):
+            yield Chunk(*[*self.part(slice(start, start + most)), self.lanes])
+
+
+@cache
+def every_lane(n: int) -> Array:
+    """Lanes 0 .. n - 1, for everyone to read."""
+    return np.arange(n)
 
 
 @dataclass(frozen=True)
@@ -275,6 +347,21 @@ Schedule: TypeAlias = Callable[[int], float]
 def as_schedule(value: float | Schedule) -> Schedule:
     """A number becomes a constant schedule; a schedule stays itself."""
     return value if callable(value) else Constant(float(value))
+
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+
+def optional(method: Hook) -> Hook:
+    """Marks a method that does nothing until a subclass writes it; see `written`."""
+    method.optional = True  # type: ignore[attr-defined]
+    return method
+
+
+def written(owner: Any, name: str) -> Callable[..., Any] | None:
+    """A method that somebody wrote; None where there is none, or the one that does nothing: it need not be called."""
+    method = getattr(owner, name, None)
+    return None if getattr(method, "optional", False) else method
 
 
 def tree_map(function: Callable[..., Any], first: Any, *rest: Any) -> Any:

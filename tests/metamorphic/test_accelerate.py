@@ -72,7 +72,8 @@ def obs(n: int = 7, dtype: Any = np.float32) -> Any:
 def assert_same(fast: Any, eager: Any, x: Any) -> None:
     for explore in (False, True):
         np.testing.assert_allclose(fast.infer(x, explore).q, eager.infer(x, explore).q, rtol=1e-5, atol=1e-6)
-    assert fast.act(x, explore=False).action.tolist() == eager.act(x, explore=False).action.tolist()
+    seen = prl.Seen.start(x, ACTION)
+    assert fast.act(seen, explore=False).action.tolist() == eager.act(seen, explore=False).action.tolist()
 
 
 @pytest.mark.parametrize("kind", FAST)
@@ -87,7 +88,8 @@ def test_fast_answers_are_the_eager_ones_and_follow_the_weights(kind: str) -> No
         fast.update(batch())
     assert np.abs(fast.infer(obs(), False).q - before).max() > 1e-3
     assert_same(fast, eager, obs())
-    assert fast.act(obs(), explore=True).action.tolist() == eager.act(obs(), explore=True).action.tolist()
+    seen = prl.Seen.start(obs(), ACTION)
+    assert fast.act(seen, explore=True).action.tolist() == eager.act(seen, explore=True).action.tolist()
     other = agent(FAST[kind])
     fast.load_state_dict(other.state_dict())  # written in place, so still seen
     assert_same(fast, other, obs())

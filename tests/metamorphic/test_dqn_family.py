@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 import protorl as prl
+from protorl.data import Chunk
 from tests.streams import TAG, Stream, columns
 
 SMALL: dict[str, Any] = {
@@ -21,7 +22,7 @@ def filled(view: Any, sampler: Any, seed: int = 0, steps: int = 150) -> prl.Repl
     memory = prl.Replay(columns(2, extras=TAG), 120, batch_size=16, view=view, sampler=sampler, seed=seed)
     stream = Stream(2, 3)
     for _ in range(steps):
-        memory.add(stream.step())
+        memory.add(Chunk.of(stream.step()))
     return memory
 
 
@@ -183,7 +184,7 @@ def explored(num_envs: int, steps: int) -> list[prl.Step]:
     """What environments see under a purely exploring agent."""
     recipe = prl.recipes.DQN(**{**SMALL, "num_envs": num_envs, "epsilon_start": 1.0, "epsilon_end": 1.0})
     _, _, actors = recipe.build()
-    return [step for _ in range(steps) for step in actors.poll()]
+    return [step for _ in range(steps) for step in actors.poll()[0].steps()]
 
 
 def test_a_rows_exploration_does_not_depend_on_the_number_of_environments() -> None:

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch.testing import assert_close
 
 import protorl as prl
+from protorl.data import Chunk
 
 pytest.importorskip("stable_baselines3", reason="parity needs stable-baselines3")
 
@@ -100,7 +101,7 @@ def remember(parts: Any, model: Any, envs: list[Scripted]) -> None:
             1 - terminated.astype(np.float32), terminated, truncated, successor, first, np.ones(N, bool), extras,
         )  # fmt: skip
         first = step.ended
-        parts.memory.add(step)
+        parts.memory.add(Chunk.of(step))
 
 
 @pytest.mark.parametrize("kind", ACTIONS)

@@ -74,7 +74,7 @@ def test_a_time_limit_is_not_an_end(name: str) -> None:
 def test_the_best_action_is_found_in_the_environments_units(name: str) -> None:
     """Reward -(a - 0.6)^2 for a in [-2, 2]: the actor's action, as the environment takes it, is 0.6."""
     agent = trained(name, "GaussianBandit", 600, **BANDIT)
-    action = agent.act(np.zeros((1, 1), np.float32), explore=False).action
+    action = agent.act(prl.make_vec_envs("protorl/GaussianBandit-v0").seen, explore=False).action
     close(2.0 * action, [[0.6]], 0.1)
     with torch.no_grad():  # in the agent's units the reward is -(2 a - 0.6)^2
         q = agent.critic(torch.zeros(3, 1), torch.tensor([[0.0], [0.3], [0.6]]))

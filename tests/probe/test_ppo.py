@@ -114,7 +114,7 @@ def test_the_mean_action_is_found_in_the_environments_units(policy: str, how: st
     """Reward -(a - 0.6)² with a in [-2, 2]: 0.3 on the agent's [-1, 1]; V is the mean reward of the policy as it samples."""
     agent = learned(probes.GaussianBandit, 30, how, policy=policy, log_std=-1.0)
     env = prl.make_vec_envs(probes.GaussianBandit, 1)
-    action = agent.act(env.obs, explore=False).action
+    action = agent.act(env.seen, explore=False).action
     assert 2 * action[0, 0] == pytest.approx(0.6, abs=0.1)
     assert prl.evaluate(agent, env, 1).mean > -0.01
     torch.manual_seed(0)

@@ -21,15 +21,16 @@ class Counting:
     def initial_carry(self, n: int) -> Any:
         return ()
 
-    def act(self, obs: Any, carry: Any = (), *, explore: bool) -> Act:
+    def act(self, seen: prl.Seen, carry: Any = (), *, explore: bool) -> Act:
         assert explore
-        return Act(np.full(len(obs), self.updates % 2), extras={"updates": np.full(len(obs), self.updates)})
+        n = len(seen.obs)
+        return Act(np.full(n, self.updates % 2), extras={"updates": np.full(n, self.updates)})
 
 
 def steps_of(actors: Any, n: int) -> list[Any]:
     steps: list[Any] = []
     while len(steps) < n:
-        steps += actors.poll()
+        steps += [step for chunk in actors.poll() for step in chunk.steps()]
         actors.agent.updates += 1
     actors.close()
     return steps
@@ -56,7 +57,7 @@ def test_episodes_belong_to_the_steps_given() -> None:
     actors = prl.OverlappedActors(Counting(), prl.make_vec_envs("protorl/Counter-v0", 1))
     ended = 0
     for _ in range(40):
-        for step in actors.poll():
+        for step in [step for chunk in actors.poll() for step in chunk.steps()]:
             ended += int(step.ended.sum())
         if actors.flying is not None:
             actors.flying[0].result()

@@ -231,10 +231,10 @@ def test_exploration_counts_agent_steps_and_evaluation_none(num_envs: int) -> No
     assert policy.schedule(1_000_000) == pytest.approx(0.1)
     agent = table_agent(prl.DQN, [[0.0, 1.0]] * 2, [[0.0, 0.0]] * 2)
     agent.policy = policy
-    obs = np.eye(2, dtype=np.float32)[np.zeros(num_envs, int)]
+    seen = prl.Seen.start(np.eye(2, dtype=np.float32)[np.zeros(num_envs, int)], spec(2, 2).action)
     for _ in range(64 // num_envs):
-        agent.act(obs, explore=True)
-        assert agent.act(obs, explore=False).action.tolist() == [1] * num_envs
+        agent.act(seen, explore=True)
+        assert agent.act(seen, explore=False).action.tolist() == [1] * num_envs
     assert policy.steps == 64
 
 
@@ -251,15 +251,15 @@ def test_a_restored_agent_goes_on_exactly(cls: Any) -> None:
 
     one, other = make(), make()
     example = batch([0, 1, 0], [0, 1, 1], [1.0, 2.0, -1.0], [0.9, 0.0, 0.9], [1, 0, 1])
-    obs = np.eye(2, dtype=np.float32)
+    seen = prl.Seen.start(np.eye(2, dtype=np.float32), spec(2, 2).action)
     for _ in range(5):
         one.update(example)
-        one.act(obs, explore=True)
+        one.act(seen, explore=True)
     other.load_state_dict(one.state_dict())
     for _ in range(5):
         for agent in (one, other):
             agent.update(example)
-        assert one.act(obs, explore=True).action.tolist() == other.act(obs, explore=True).action.tolist()
+        assert one.act(seen, explore=True).action.tolist() == other.act(seen, explore=True).action.tolist()
     assert one.updates == other.updates == 10
     assert torch.equal(one.online_parameters.buffer, other.online_parameters.buffer)
     assert torch.equal(one.target_parameters.buffer, other.target_parameters.buffer)

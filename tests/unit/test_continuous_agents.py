@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import protorl as prl
 from protorl import agents
-from protorl.data import ActionSpec, ArraySpec, Batch, EnvSpec, tree_map
+from protorl.data import ActionSpec, ArraySpec, Batch, EnvSpec
 from protorl.policies import GaussianNoise
 from protorl.recipes import RECIPES
 
@@ -92,7 +92,7 @@ def test_the_critic_sees_unit_actions_in_all_three_places(name: str, monkeypatch
     head = made.actor.head
     with torch.no_grad():  # an actor at its upper limit is at the limit everywhere
         (head.mean if name == "sac" else head.layer).bias.fill_(30.0)
-    assert made.act(np.zeros((2, 1), np.float32), explore=False).action.tolist() == [[1.0]] * 2
+    assert made.act(prl.Seen.start(np.zeros((2, 1), np.float32), BOX), explore=False).action.tolist() == [[1.0]] * 2
     obs, ones = torch.zeros(3, 1), torch.ones(3, 1)
     assert_close(made.actor(obs).action if name != "sac" else made.sample(obs, torch.zeros(3, 1))[0], ones)
 
@@ -315,7 +315,7 @@ def innovations(noise: np.ndarray, first: np.ndarray, theta: float) -> np.ndarra
 
 @pytest.mark.parametrize("mode", [None, AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_noise_begins_anew_with_each_episode(mode: AutoresetMode | None) -> None:
-    """In unit actions; a step that an environment spends on its reset does not count as the episode's first."""
+    """In unit actions; a step that an environment spends on its reset belongs to the episode before."""
     recipe = prl.recipes.DDPG(**TINY, **CONTINUOUS, num_envs=2, noise_std=0.1, noise_theta=0.3)
     if mode is None:
         env = recipe.make_env()
@@ -323,17 +323,16 @@ def test_noise_begins_anew_with_each_episode(mode: AutoresetMode | None) -> None
         makers = [lambda: prl.make_env("protorl/TimeLimitReward-v0", continuous=True)] * 2
         env = prl.from_vector(SyncVectorEnv(makers, autoreset_mode=mode))
     agent, _, actors = recipe.assemble(env)
-    mean = agent.act(env.obs, explore=False).action[:, 0]
+    mean = agent.act(env.seen, explore=False).action[:, 0]
     noise, first, valid = [], [], []
     for _ in range(60):
-        (step,) = actors.poll()
-        agent.observe(step)
+        (step,) = actors.poll()[0].steps()
         noise.append(step.action[:, 0] - mean)
         first.append(step.first)
         valid.append(step.valid)
     assert np.sum(first) >= 10
     assert (np.all(valid)) == (mode is not AutoresetMode.NEXT_STEP)
-    begins = np.array(first) | ~np.array(valid)
+    begins = np.array(first)
     white = GaussianNoise(env.spec.action, std=0.1, seed=recipe.seed, rows=range(2))
     expected = np.stack([white(2)[:, 0] for _ in range(60)])
     np.testing.assert_allclose(innovations(np.array(noise), begins, 0.3), expected, atol=1e-6)
@@ -344,10 +343,10 @@ def test_actions_are_uniform_during_the_warm_up_and_then_no_longer(name: str) ->
     recipe = RECIPES[name](**{**TINY, **CONTINUOUS, "warmup_steps": 1_000, "num_envs": 4})
     env = recipe.make_env()
     agent = recipe.build_agent(env.spec)
-    drawn = np.concatenate([agent.act(env.obs, explore=True).action for _ in range(500)])
+    drawn = np.concatenate([agent.act(env.seen, explore=True).action for _ in range(500)])
     assert stats.kstest(drawn[:1_000, 0], stats.uniform(-1, 2).cdf).pvalue > 0.01
     assert stats.kstest(drawn[1_000:, 0], stats.uniform(-1, 2).cdf).pvalue < 1e-6
-    best = [agent.act(env.obs, explore=False).action for _ in range(2)]
+    best = [agent.act(env.seen, explore=False).action for _ in range(2)]
     np.testing.assert_array_equal(*best)
 
 
@@ -377,10 +376,10 @@ def test_images_and_dicts_are_seen_too(name: str) -> None:
         spec = EnvSpec("somewhere", obs, BOX, num_envs=ROWS)
         agent = make(name, spec, device="cpu", threads=1)
         before = values(agent.critic)
-        tensors = tree_map(torch.from_numpy, arrays)
+        tensors = prl.data.tree_map(torch.from_numpy, arrays)
         agent.update(batch().replace(obs=tensors, next_obs=tensors))
         assert not torch.equal(before, values(agent.critic))
-        assert agent.act(arrays, explore=True).action.shape == (ROWS, ACTIONS)
+        assert agent.act(prl.Seen.start(arrays, BOX), explore=True).action.shape == (ROWS, ACTIONS)
 
 
 # What is refused

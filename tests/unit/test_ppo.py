@@ -17,7 +17,7 @@ from torch.testing import assert_close
 import protorl as prl
 from protorl.accelerate import accelerate
 from protorl.agents import PPO
-from protorl.data import Batch
+from protorl.data import Batch, Chunk
 from protorl.envs.probes import Counter
 from protorl.memory import Rollout
 from protorl.networks import ActorCritic, CategoricalHead, ValueHead
@@ -176,12 +176,12 @@ def test_advantages_end_with_their_episodes_and_stay_in_their_environments() -> 
         terminated, truncated, first = (yes if t in times else no for times in ([3], [1], [0, 2, 4]))
         first = first | (t == 0)
         extras = {"log_prob": np.zeros(2, np.float32), "value": np.array([values[t], 0], np.float32)}
-        memory.add(
+        memory.add(Chunk.of(
             prl.Step(
                 eye[[t, 8]], np.zeros(2, int), np.array([t + 1, 0], np.float32), 1 - terminated.astype(np.float32),
                 terminated, truncated, eye[[successor, 8]], first, ~no, extras,
             )
-        )  # fmt: skip
+        ))  # fmt: skip
     assert memory.due() == 1
     batch = memory.sample()
     assert_close(batch.advantage.reshape(5, 2).T, tensor([[7.952, 9.1, 4.74, 2.0, 5.2], [0.0] * 5]))
@@ -244,12 +244,14 @@ def test_absent_rows_leave_the_running_return_and_the_explained_variance_alone(e
 def test_acting_tells_the_value_of_what_is_seen(fields: dict[str, Any], mode: str) -> None:
     parts = prl.recipes.PPO(**{**TINY, "num_envs": 3, **fields}).build()
     agent = accelerate(parts.agent, mode)
-    obs = parts.actors.env.obs
-    act = agent.act(obs, explore=True)
+    seen = parts.actors.env.seen
+    act = agent.act(seen, explore=True)
     assert act.extras["value"].shape == (3,)
     with torch.no_grad():
-        assert_close(torch.from_numpy(act.extras["value"]), agent.network.value(torch.from_numpy(obs)), rtol=1e-5, atol=1e-6)
-    assert not agent.act(obs, explore=False).extras
+        assert_close(
+            torch.from_numpy(act.extras["value"]), agent.network.value(torch.from_numpy(seen.obs)), rtol=1e-5, atol=1e-6
+        )
+    assert not agent.act(seen, explore=False).extras
 
 
 # The loss
@@ -354,7 +356,7 @@ def test_small_minibatches_give_numbers(env: str, steps: int, batch_size: int) -
 @pytest.mark.parametrize("policy", ["gaussian", "beta"])
 def test_log_probabilities_of_three_actions_add_up(policy: str) -> None:
     _, (agent, _, actors) = make(ThreeActions, policy=policy)
-    (step,) = actors.poll()
+    (step,) = actors.poll()[0].steps()
     assert step.action.shape == (2, 3)
     assert step.extras["log_prob"].shape == (2,)
     with torch.no_grad():
@@ -466,12 +468,12 @@ def test_scaling_is_saved_and_frozen_in_evaluation(env: str) -> None:
     assert_equal(before, agent.state_dict())
 
     _, other = make(env, normalise_obs=True, normalise_reward=True, seed=5)
-    obs = test_env.obs
-    assert not np.array_equal(other.agent.act(obs, explore=False).action, 0 * obs)
+    seen = test_env.seen
+    assert not np.array_equal(other.agent.act(seen, explore=False).action, 0 * seen.obs)
     other.agent.load_state_dict(before)
     assert_equal(before, other.agent.state_dict())
     assert prl.evaluate(other.agent, test_env, 2, seed=1) == result
-    np.testing.assert_array_equal(agent.act(obs, explore=True).action, other.agent.act(obs, explore=True).action)
+    np.testing.assert_array_equal(agent.act(seen, explore=True).action, other.agent.act(seen, explore=True).action)
     assert scaler.used == 3 * 32
     assert_equal(agent.state_dict(), other.agent.state_dict())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from protorl.data import Linear, ProtoRLError
+from protorl.data import Chunk, Linear, ProtoRLError
 from protorl.memory import NStep, Prioritized, Replay, SumTree
 from tests.streams import Stream, columns
 
@@ -15,7 +15,7 @@ def filled(priorities: list[float], sampler: Prioritized, batch_size: int = 4) -
     memory = Replay(columns(), 16, batch_size=batch_size, sampler=sampler)
     stream = Stream(1, 0)
     for _ in priorities:
-        memory.add(stream.step()._replace(extras={}))
+        memory.add(Chunk.of(stream.step()._replace(extras={})))
     rows = memory.window.all()
     memory.sampler.feedback(rows, np.array(priorities))
     return memory
@@ -48,7 +48,7 @@ def test_a_zero_td_error_can_still_be_drawn_and_new_rows_enter_with_the_largest_
     memory = filled([0.0, 0.0, 5.0], Prioritized(1.0, 0.4))
     tree = memory.sampler.tree
     assert (tree.get(memory.window.slots(memory.window.all())) > 0).all()
-    memory.add(Stream(1, 3).step()._replace(extras={}, first=np.array([True])))
+    memory.add(Chunk.of(Stream(1, 3).step()._replace(extras={}, first=np.array([True]))))
     newest = memory.window.slots(memory.window.all()[-1:])
     assert tree.get(newest)[0] == pytest.approx(5.0, abs=1e-5)
 
@@ -67,7 +67,7 @@ def test_feedback_for_rows_overwritten_meanwhile_is_dropped() -> None:
     batch = memory.sample()
     stream = Stream(1, 9)
     for _ in range(17):
-        memory.add(stream.step()._replace(extras={}))
+        memory.add(Chunk.of(stream.step()._replace(extras={})))
     before = memory.sampler.tree.sums.copy()
     memory.feedback(batch, torch.full((4,), 1000.0))
     np.testing.assert_array_equal(memory.sampler.tree.sums, before)
@@ -101,7 +101,7 @@ def test_rows_without_a_complete_window_are_never_drawn() -> None:
     memory = Replay(columns(), 64, batch_size=16, view=NStep(4, 0.9), sampler=Prioritized())
     stream = Stream(1, 4)
     for _ in range(300):
-        memory.add(stream.step()._replace(extras={}))
+        memory.add(Chunk.of(stream.step()._replace(extras={})))
         leaves = memory.sampler.tree.get(np.arange(memory.storage.slots))
         assert set(np.flatnonzero(leaves)) == set(memory.window.slots(memory.window.all()).tolist())
 

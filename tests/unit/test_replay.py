@@ -6,9 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from protorl.data import ArraySpec, Columns, Field, ProtoRLError, tree_map
-from protorl.memory import All, Minibatches, NStep, Prioritized, Rate, Replay, Uniform, plan_memory, storage, tables, transfer
-from tests.streams import ACTION, TAG, ListMemory, Stream, columns
+from protorl.data import ArraySpec, Chunk, Columns, Field, ProtoRLError, tree_map
+from protorl.memory import (
+    All,
+    Minibatches,
+    NStep,
+    Prioritized,
+    Rate,
+    Replay,
+    Rollout,
+    Uniform,
+    plan_memory,
+    storage,
+    tables,
+    transfer,
+)
+from tests.streams import ACTION, TAG, ListMemory, Stream, columns, out_of_step
 
 
 def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
@@ -32,6 +45,14 @@ def assert_same(memory: Replay, oracle: ListMemory) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=5e-6 * computed, atol=1e-6 * computed, err_msg=f"{name} of {[*expected]}")
 
 
+def on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: rows wait until somebody reads, or until a few kilobytes do."""
+    monkeypatch.setattr(storage, "in_main_memory", lambda device: False)
+    for module in (storage, tables):
+        monkeypatch.setattr(module, "send", lambda arrays, device: transfer.together(arrays, device, pin=False))
+    monkeypatch.setattr(tables, "WAITING", 300)
+
+
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("n", [1, 3, 5])
 @pytest.mark.parametrize("stack", [(1, "reset"), (4, "reset"), (4, "zero")])
@@ -41,11 +62,8 @@ def test_every_sampleable_row_equals_the_oracle(
 ) -> None:
     if table == "big":  # rows of bytes and of whole words, gathered by the compiled loop
         monkeypatch.setattr(tables, "SMALL_ROW", 0)
-    if table == "device":  # as on a GPU: rows wait until somebody reads, or until a few kilobytes do
-        monkeypatch.setattr(storage, "in_main_memory", lambda device: False)
-        for module in (storage, tables):
-            monkeypatch.setattr(module, "send", lambda arrays, device: transfer.together(arrays, device, pin=False))
-        monkeypatch.setattr(tables, "WAITING", 300)
+    if table == "device":
+        on_a_device(monkeypatch)
     k, padding = stack
     shape, dtype = ((2,), np.float32) if k == 1 else ((k, 2, 2), np.uint8)
     spec = columns(num_envs, shape, dtype, TAG, frame_stack=k, stack_padding=padding)
@@ -54,11 +72,47 @@ def test_every_sampleable_row_equals_the_oracle(
     stream = Stream(num_envs, seed=n, holes=num_envs > 1, interruptions=True, stack=k, padding=padding)
     for t in range(150):
         step = stream.step()
-        memory.add(step)
-        oracle.add(step)
+        memory.add(Chunk.of(step))
+        oracle.add(Chunk.of(step))
         if t % 7 == 0 or t < 15:
             assert_same(memory, oracle)
     assert_same(memory, oracle)
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+@pytest.mark.parametrize("stack", [(1, "reset"), (4, "reset"), (4, "zero")])
+@pytest.mark.parametrize("table", ["small", "device"])
+def test_lanes_out_of_step_in_chunks_of_unequal_length(
+    n: int, stack: tuple[int, str], table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if table == "device":
+        on_a_device(monkeypatch)
+    k, padding = stack
+    shape, dtype = ((2,), np.float32) if k == 1 else ((k, 2, 2), np.uint8)
+    memory = Replay(columns(3, shape, dtype, TAG, frame_stack=k, stack_padding=padding), 40, batch_size=1, view=NStep(n, 0.9))
+    oracle = ListMemory(3, 40)
+    stream = Stream(3, seed=n, holes=True, interruptions=True, stack=k, padding=padding)
+    longest = [1, 4, 13, 14, 50]  # of the last, a chunk exceeds what the memory holds of a lane
+    for i, chunk in zip(range(60), out_of_step(stream, n, longest[n - 1])):
+        memory.add(chunk)
+        oracle.add(chunk)
+        if i % 3 == 0:
+            assert_same(memory, oracle)
+    assert_same(memory, oracle)
+    assert memory.rate.steps == sum(map(len, oracle.lanes))
+
+
+def test_steps_in_a_chunk_are_those_it_was_made_of() -> None:
+    stream = Stream(3, 0)
+    steps = [stream.step() for _ in range(5)]
+    steps = [step._replace(obs={"x": step.obs}, next_obs={"x": step.next_obs}) for step in steps]
+    chunk = Chunk.stack(steps)
+    assert chunk.lanes.tolist() == [0, 1, 2]
+    for one in ([*chunk.steps()], [step for step in steps for step in Chunk.of(step).steps()]):
+        for a, b in zip(one, steps, strict=True):
+            np.testing.assert_equal(a, b)
+    assert [len(piece.reward) for piece in chunk.pieces(2)] == [2, 2, 1]
+    assert np.shares_memory(Chunk.of(steps[0]).obs["x"], steps[0].obs["x"])
 
 
 def test_the_side_region_grows_with_very_short_episodes() -> None:
@@ -67,8 +121,8 @@ def test_the_side_region_grows_with_very_short_episodes() -> None:
     stream = Stream(1, seed=0)
     for _ in range(700):
         step = stream.step()._replace(truncated=np.array([True]), first=np.array([True]))
-        memory.add(step)
-        oracle.add(step)
+        memory.add(Chunk.of(step))
+        oracle.add(Chunk.of(step))
     assert memory.storage.sides > 500
     assert_same(memory, oracle)
 
@@ -81,13 +135,15 @@ def test_traps_n_step_tails_of_a_terminal_and_a_truncated_chain() -> None:
             step = Stream(1, 0).step()
             last = t == 4
             memory.add(
-                step._replace(
-                    reward=np.array([t + 1], np.float32),
-                    discount=np.array([0.0 if last and not truncated else 1.0], np.float32),
-                    terminated=np.array([last and not truncated]),
-                    truncated=np.array([last and truncated]),
-                    first=np.array([t == 0]),
-                    extras={},
+                Chunk.of(
+                    step._replace(
+                        reward=np.array([t + 1], np.float32),
+                        discount=np.array([0.0 if last and not truncated else 1.0], np.float32),
+                        terminated=np.array([last and not truncated]),
+                        truncated=np.array([last and truncated]),
+                        first=np.array([t == 0]),
+                        extras={},
+                    )
                 )
             )
         found = everything(memory)
@@ -102,12 +158,12 @@ def test_rewards_are_clipped_one_by_one_before_they_are_scaled_and_summed(scale:
     for t, reward in enumerate((5.0, -0.5, -7.0)):
         step = stream.step()
         quiet = np.array([False])
-        memory.add(
+        memory.add(Chunk.of(
             step._replace(
                 reward=np.array([reward], np.float32), discount=np.ones(1, np.float32), terminated=quiet, truncated=quiet,
                 first=np.array([t == 0]), extras={},
             )
-        )  # fmt: skip
+        ))  # fmt: skip
     found = everything(memory)
     np.testing.assert_allclose([found[0, t]["reward"] for t in range(2)], [0.5 * scale, -1.5 * scale], rtol=1e-6)
 
@@ -125,7 +181,11 @@ def test_dict_observations_are_stored_key_by_key() -> None:
     no = np.array([False])
     for t in range(5):
         memory.add(
-            template._replace(obs=obs[t], next_obs=obs[t + 1], terminated=no, truncated=no, first=np.array([t == 0]), extras={})
+            Chunk.of(
+                template._replace(
+                    obs=obs[t], next_obs=obs[t + 1], terminated=no, truncated=no, first=np.array([t == 0]), extras={}
+                )
+            )
         )
     columns_ = memory.view.examples(memory.storage, memory.window, np.arange(5), np.ones(5, np.float32))
     for key in ("image", "goal"):
@@ -139,8 +199,8 @@ def test_sampled_examples_never_leave_their_episode_over_three_times_the_capacit
     stream = Stream(2, 5, holes=True)
     for t in range(180):
         step = stream.step()
-        memory.add(step)
-        oracle.add(step)
+        memory.add(Chunk.of(step))
+        oracle.add(Chunk.of(step))
         if len(memory) >= 32 and t % 10 == 0:
             batch = memory.sample()
             expected = oracle.examples(3, 0.9)
@@ -155,7 +215,7 @@ def test_uniform_draws_every_row_of_every_lane_equally_often() -> None:
     memory = Replay(columns(3, extras=TAG), 30, batch_size=30, sampler=Uniform())
     stream = Stream(3, 2, holes=True)
     for _ in range(25):
-        memory.add(stream.step())
+        memory.add(Chunk.of(stream.step()))
     counts = np.zeros(len(memory))
     rows = memory.window.all()
     draws = 2_000
@@ -172,8 +232,8 @@ def test_all_and_minibatches_partition_what_is_stored() -> None:
     stream = Stream(2, 3)
     for _ in range(10):
         step = stream.step()
-        memory.add(step)
-        parts.add(step)
+        memory.add(Chunk.of(step))
+        parts.add(Chunk.of(step))
     assert memory.sample().index.tolist() == list(range(20))
     epochs = [[parts.sample().index for _ in range(3)] for _ in range(2)]
     for epoch in epochs:
@@ -201,7 +261,7 @@ def test_updates_wait_for_a_full_batch_of_complete_windows() -> None:
     due = []
     for _ in range(10):
         quiet = np.array([False])
-        memory.add(stream.step()._replace(terminated=quiet, truncated=quiet, first=np.array([not due])))
+        memory.add(Chunk.of(stream.step()._replace(terminated=quiet, truncated=quiet, first=np.array([not due]))))
         due.append(memory.due())
     assert due[:9] == [0] * 9
     assert due[9] > 0
@@ -211,11 +271,80 @@ def test_updates_wait_for_a_full_batch_of_complete_windows() -> None:
         Replay(columns(), 50, batch_size=8).sample()
 
 
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize(("start", "every", "batch_size", "n"), [(0, 1, 8, 3), (20, 7, 4, 1), (25, 4, 30, 5), (0, 40, 2, 3)])
+def test_nothing_is_due_while_there_is_room(num_envs: int, start: int, every: int, batch_size: int, n: int) -> None:
+    memory = Replay(
+        columns(num_envs, extras=TAG), 60, batch_size=batch_size, view=NStep(n, 0.9), rate=Rate(start, every, 2)
+    )  # fmt: skip
+    stream, promises, exact = Stream(num_envs, n, holes=True), [], 0
+    for _ in range(120):
+        promises.append(memory.rate.steps + memory.room())
+        memory.add(Chunk.of(stream.step()))
+        if memory.due():
+            assert memory.rate.steps >= max(promises)
+            exact += memory.rate.steps < promises[-1] + num_envs
+            assert len(memory) < 30 or memory.room() == every - memory.rate.steps % every
+    assert exact == memory.rate.expected(memory.rate.steps) / 2 or every < num_envs or batch_size > 4
+
+
+def test_a_burst_leaves_room_for_the_next_rollout() -> None:
+    memory = Replay(columns(2, extras=TAG), 24, batch_size=6, view=Rollout(lambda batch: batch), rate=Rate(0, 24, 3))
+    stream, rooms = Stream(2, 0), []
+    for _ in range(30):
+        rooms.append(memory.room())
+        memory.add(Chunk.of(stream.step()))
+        for _ in range(memory.due()):
+            memory.sample()
+    assert rooms[:26] == [*range(24, 0, -2), *range(24, 0, -2), 24, 22]
+
+
+@pytest.mark.parametrize("tolerance", [0, 5, 100])
+def test_neither_actors_nor_learner_run_ahead(tolerance: int) -> None:
+    """Actors that take 3 steps at a time, as often as they may, beside a learner that is now slow and now fast."""
+    memory = Replay(columns(extras=TAG), 400, batch_size=10, rate=Rate(30, 8, 2, tolerance))
+    stream, rng = Stream(1, 0), np.random.default_rng(0)
+    on_the_way, made, furthest, waited = [], 0, 0, 0
+    for _ in range(2_000):
+        kind = rng.choice(3, p=[0.6, 0.3, 0.1])
+        if kind == 0 and memory.ahead(len(on_the_way)):
+            waited += 1
+        elif kind == 0:
+            on_the_way += [Chunk.of(stream.step()) for _ in range(3)]
+        elif kind == 1 and on_the_way:
+            memory.add(on_the_way.pop(0))
+        else:
+            made += memory.due()
+        steps = memory.rate.steps
+        assert made <= memory.rate.expected(steps)  # a learner that runs ahead waits
+        due_at = (30 // 8 + made // 2 + 1) * 8  # the next update
+        if made:
+            furthest = max(furthest, steps + len(on_the_way) - due_at)
+    assert tolerance < furthest <= tolerance + 3
+    assert made > 100
+    assert waited > 10
+    with pytest.raises(ProtoRLError, match="tolerance -1 is too small"):
+        Rate(tolerance=-1)
+
+
+def test_actors_never_wait_for_updates_that_cannot_be_made() -> None:
+    memory = Replay(columns(extras=TAG), 100, batch_size=50, rate=Rate(0, 1, 1))
+    stream = Stream(1, 0)
+    for _ in range(49):
+        memory.add(Chunk.of(stream.step()))
+        assert not memory.ahead(1_000)
+    memory.add(Chunk.of(stream.step()))
+    assert memory.ahead(0)
+    assert memory.due() == 50
+    assert not memory.ahead(1)
+    assert memory.ahead(2)
+
+
 def test_copies_on_insert() -> None:
     memory = Replay(columns(), 10, batch_size=1)
     step = Stream(1, 0).step()._replace(extras={})
     kept = step.obs.copy()
-    memory.add(step)
+    memory.add(Chunk.of(step))
     step.obs[:] = -1
     step.next_obs[:] = -1
     (example,) = everything(memory).values()
@@ -266,19 +395,19 @@ def test_impossible_settings_get_one_sentence(make, message: str) -> None:
 
 def test_steps_that_do_not_match_are_refused() -> None:
     memory = Replay(columns(2), 10, batch_size=1)
-    with pytest.raises(ProtoRLError, match="a step of 1 environments does not fit a memory of 2"):
-        memory.add(Stream(1, 0).step())
+    with pytest.raises(ProtoRLError, match="a step of lane 2 does not fit a memory of lanes 0 to 1"):
+        memory.add(Chunk.of(Stream(3, 0).step()))
     memory = Replay(columns(1, extras={"logp": Field((), np.dtype(np.float32))}), 10, batch_size=1)
     with pytest.raises(ProtoRLError, match="column 'logp'"):
-        memory.add(Stream(1, 0).step())
+        memory.add(Chunk.of(Stream(1, 0).step()))
     stacked = Replay(columns(1, (4, 2, 2), np.uint8, frame_stack=4, stack_padding="zero"), 10, batch_size=1)
     with pytest.raises(ProtoRLError, match="not padded by 'zero'"):
-        stacked.add(Stream(1, 0, stack=4, padding="reset").step())
+        stacked.add(Chunk.of(Stream(1, 0, stack=4, padding="reset").step()))
 
 
 def test_unknown_columns_name_the_known_ones() -> None:
     memory = Replay(columns(extras=TAG), 10, batch_size=1)
-    memory.add(Stream(1, 0).step())
+    memory.add(Chunk.of(Stream(1, 0).step()))
     with pytest.raises(AttributeError, match="no column 'logp' in this batch; it has: action, discount, index, next_obs, obs"):
         _ = memory.sample().logp
 
@@ -305,7 +434,7 @@ def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -
     original, segments, marks = make(), [], [0, 0]
     stream = Stream(2, 7, holes=True, interruptions=True, stack=stack)
     for t in range(130):
-        original.add(stream.step())
+        original.add(Chunk.of(stream.step()))
         if t % 13 == 5:
             segments.append(tree(original.rows([max(m, o) for m, o in zip(marks, original.oldest())])))
             marks = original.marks()
@@ -325,8 +454,8 @@ def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -
     restored.load_state_dict(original.state_dict())
     for _ in range(60):
         step = stream.step()
-        original.add(step)
-        restored.add(step)
+        original.add(Chunk.of(step))
+        restored.add(Chunk.of(step))
         one, two = original.sample(), restored.sample()
         for name in one:
             assert torch.equal(one.columns[name], two.columns[name]), name
@@ -346,7 +475,7 @@ def test_given_priorities_are_used_once_the_window_is_complete() -> None:
     quiet = np.array([False])
     for t in range(6):
         step = stream.step()._replace(terminated=quiet, truncated=quiet, first=np.array([t == 0]))
-        memory.add(step._replace(extras={"priority": np.array([t + 1], np.float32)}))
+        memory.add(Chunk.of(step._replace(extras={"priority": np.array([t + 1], np.float32)})))
     leaves = memory.sampler.tree.get(memory.window.slots(memory.window.all()))
     np.testing.assert_allclose(leaves, [1, 2, 3, 4, 5])
 
@@ -386,8 +515,8 @@ def test_examples_are_delivered_to_the_gpu() -> None:
     stream = Stream(1, 3)
     for _ in range(60):
         step = stream.step()
-        near.add(step)
-        far.add(step)
+        near.add(Chunk.of(step))
+        far.add(Chunk.of(step))
     one, two = near.sample(), far.sample()
     for name in one:
         assert two.columns[name].device.type == ("cpu" if name == "index" else "cuda")
@@ -404,7 +533,7 @@ def test_storage_on_a_gpu_gives_the_same_examples() -> None:
     for _ in range(90):
         step = stream.step()
         for memory in memories:
-            memory.add(step)
+            memory.add(Chunk.of(step))
     one, two = (memory.sample() for memory in memories)
     for name in one:
         assert torch.equal(one.columns[name], two.columns[name].cpu()), name
@@ -414,7 +543,7 @@ def test_the_state_between_episodes_holds_no_uninitialised_memory() -> None:
     memory = Replay(columns(), 10, batch_size=1)
     memory.storage.obs.data.fill_(float("nan"))
     memory.storage.clear_zero_frame()
-    memory.add(Stream(1, 0).step()._replace(extras={}, terminated=np.array([True]), discount=np.zeros(1, np.float32)))
+    memory.add(Chunk.of(Stream(1, 0).step()._replace(extras={}, terminated=np.array([True]), discount=np.zeros(1, np.float32))))
     assert memory.state_dict()["storage"]["heads"].tolist() == [[0.0, 0.0]]
 
 
@@ -423,7 +552,7 @@ def test_an_array_is_read_into_again_only_when_nobody_holds_what_was_read(monkey
     memory = Replay(columns(1, (4, 2, 2), np.uint8, frame_stack=4), 64, batch_size=16)
     stream = Stream(1, seed=0, stack=4)
     for _ in range(60):
-        memory.add(stream.step())
+        memory.add(Chunk.of(stream.step()))
     held = [memory.sample().obs[3:] for _ in range(9)]  # a view alone keeps an array
     numbers = [memory.sample().obs.numpy() for _ in range(2)]
     before = [torch.tensor(one) for one in numbers], [obs.clone() for obs in held]

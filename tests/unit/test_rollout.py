@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from protorl.data import Batch, Columns, ProtoRLError, Step, tree_leaves, tree_map
+from protorl.data import Batch, Chunk, Columns, ProtoRLError, Step, tree_leaves, tree_map
 from protorl.functional import gae
 from protorl.memory import All, Minibatches, Prioritized, Rate, Replay, Rollout
 from tests.streams import TAG, Stream, columns
@@ -115,7 +115,7 @@ def test_a_rollout_is_what_happened_and_is_used_up(kind: str, n: int, t: int) ->
     step, lanes, orders = make_stream(kind, n, 3), Lanes(n), []
     for vector_step in range(1, 6 * t + 1):
         one = step()
-        memory.add(one)
+        memory.add(Chunk.of(one))
         lanes.add(one)
         assert len(memory) == sum(map(len, lanes.rows))
         due = memory.due()
@@ -154,7 +154,7 @@ def test_environments_with_fewer_steps_are_padded_at_the_front(kind: str, slack:
     step, lanes, bursts, ragged = make_stream(kind, n, 5, holes=True, interruptions=interruptions), Lanes(n), 0, 0
     while bursts < 6:
         one = step()
-        memory.add(one)
+        memory.add(Chunk.of(one))
         lanes.add(one)
         due = memory.due()
         if not due:
@@ -192,7 +192,7 @@ def test_an_environment_without_a_single_step_is_all_padding() -> None:
     step, lanes, bursts = make_stream("vector", 3, 0), Lanes(3), 0
     while bursts < 4:
         one = step()._replace(valid=np.array([True, False, True]))
-        memory.add(one)
+        memory.add(Chunk.of(one))
         lanes.add(one)
         if memory.due():
             bursts += 1
@@ -210,7 +210,7 @@ def test_with_all_a_rollout_is_one_batch_in_the_order_of_time() -> None:
     step = make_stream("vector", 3, 2)
     for _ in range(3):
         for _ in range(4):
-            memory.add(step())
+            memory.add(Chunk.of(step()))
         assert memory.due() == 1
         assert memory.sample().place.tolist() == list(range(12))
     assert len(prepare.seen) == 3
@@ -221,11 +221,11 @@ def test_nothing_is_prepared_again_inside_a_burst_and_everything_after_it() -> N
     step = make_stream("vector", 2, 0)
     for burst in range(1, 4):
         for _ in range(4):
-            memory.add(step())
+            memory.add(Chunk.of(step()))
         for _ in range(memory.due()):
             memory.sample()
             assert len(prepare.seen) == burst
-    memory.add(step())
+    memory.add(Chunk.of(step()))
     assert len(memory) == 2
     assert memory.due() == 0
     memory.batch_size = 3
@@ -239,7 +239,7 @@ def test_an_epoch_that_a_burst_left_unfinished_is_not_finished_with_the_next_rol
     step = make_stream("vector", 2, 0)
     for _ in range(3):
         for _ in range(6):
-            memory.add(step())
+            memory.add(Chunk.of(step()))
         batches = [memory.sample() for _ in range(memory.due())]
         assert sorted(torch.cat([batch.place for batch in batches[:3]]).tolist()) == list(range(12))
         assert len(batches) == 4
@@ -249,12 +249,12 @@ def test_forgotten_rows_leave_every_sampler() -> None:
     memory = Replay(columns(2, extras=TAG), 20, batch_size=2, sampler=Prioritized())
     step = make_stream("vector", 2, 0)
     for _ in range(6):
-        memory.add(step())
+        memory.add(Chunk.of(step()))
     assert memory.sampler.tree.total == 12
     memory.forget()
     assert len(memory) == memory.sampler.tree.total == 0
     new = step()
-    memory.add(new)
+    memory.add(Chunk.of(new))
     drawn = {tuple(obs) for _ in range(20) for obs in memory.sample().obs.tolist()}
     assert drawn == {tuple(obs) for obs in new.obs.tolist()}
 
@@ -265,7 +265,7 @@ def test_rewards_are_clipped_where_asked() -> None:
     for _ in range(4):
         one = step()
         rewards.append(one.reward)
-        memory.add(one)
+        memory.add(Chunk.of(one))
     assert memory.due()
     memory.sample()
     assert_close(prepare.seen[0].reward, torch.from_numpy(np.array(rewards)).clamp(-0.5, 0.5))
@@ -311,7 +311,7 @@ def test_a_memory_saved_at_any_time_goes_on_as_if_it_had_not_been(kind: str, hol
 
 
 def turn(memory: Replay, step: Step) -> list[Batch]:
-    memory.add(step)
+    memory.add(Chunk.of(step))
     return [memory.sample() for _ in range(memory.due())]
 
 

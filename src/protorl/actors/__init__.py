@@ -1,6 +1,7 @@
 """Actors: who steps the environments."""
 
+from protorl.actors.actors import Actors, Acts
 from protorl.actors.local import LocalActors
 from protorl.actors.overlapped import OverlappedActors
 
-__all__ = ["LocalActors", "OverlappedActors"]
+__all__ = ["Actors", "Acts", "LocalActors", "OverlappedActors"]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from protorl.actors.local import Acts, LocalActors
-from protorl.data import State, Step
+from protorl.actors.actors import Acts
+from protorl.actors.local import LocalActors
+from protorl.data import Chunk, State, Step, written
 
 
 class OverlappedActors(LocalActors):
@@ -26,25 +27,26 @@ class OverlappedActors(LocalActors):
         self.landed: Step | None = None
         self.finished: list[Any] = []
 
-    def poll(self) -> list[Step]:
-        """What the step before this one revealed; nothing at first."""
+    def poll(self, room: int = 1, timeout: float | None = None) -> list[Chunk]:
+        """What the step before this one revealed; nothing at first. It is one step, whatever the room: each is chosen with the
+        newest weights."""
         self.land()
         step, self.landed = self.landed, None
         self.finished += self.env.episodes()
-        act = self.agent.act(self.env.obs, self.carry, explore=True)
-        self.carry = act.carry
+        act = self.act()
         self.flying = self.thread.submit(self.env.step, act.action), act.extras
-        return [] if step is None else [step]
+        return [] if step is None else [Chunk.of(step, self.lanes)]
 
     def land(self) -> None:
         """Wait for the step that is under way, if there is one."""
         if self.flying is not None:
             (future, extras), self.flying = self.flying, None
             step = future.result()
-            self.landed = step._replace(extras=extras) if extras else step
+            if extras:
+                step = step._replace(extras=extras)
+            self.landed = step if written(self.agent, "annotate") is None else self.annotated(step)
 
     def episodes(self) -> list[Any]:
-        """Episodes that ended in the steps given so far."""
         finished, self.finished = self.finished, []
         return finished
 
@@ -53,6 +55,8 @@ class OverlappedActors(LocalActors):
         super().rebuild(boundary)
 
     def restart(self, boundary: int) -> None:
+        if self.flying is not None:
+            self.flying[0].exception()  # waits: the environments are still stepping
         self.flying = self.landed = None
         super().restart(boundary)
 

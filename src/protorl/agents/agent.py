@@ -9,7 +9,22 @@ import torch
 from torch import nn
 
 from protorl.agents.state import Built, Saver, restore
-from protorl.data import Act, Batch, Columns, EnvSpec, Obs, State, Step, TensorObs, Update, tree_map
+from protorl.data import (
+    Act,
+    Array,
+    Batch,
+    Columns,
+    EnvSpec,
+    Obs,
+    Seen,
+    State,
+    Step,
+    Stream,
+    TensorObs,
+    Update,
+    optional,
+    tree_map,
+)
 from protorl.networks import ActorCritic
 from protorl.parts import Aside
 
@@ -31,6 +46,7 @@ class Agent(metaclass=Noted):
     Whatever it changes after it was built is saved in checkpoints: numbers, tensors, modules and optimizers, in attributes,
     lists, dicts and tuples.
     `pure` names the methods that touch tensors only and map a batch to an Update: what `accelerate` may compile.
+    `streams` are the rewards it is paid besides `reward`.
     """
 
     network: nn.Module
@@ -39,6 +55,7 @@ class Agent(metaclass=Noted):
     settled: dict[str, Any]
     """What was decided about how it computes (`protorl.accelerate`)."""
     pure: ClassVar[tuple[str, ...]] = ("learn",)
+    streams: tuple[Stream, ...] = ()
 
     def __init__(self) -> None:
         self.updates = 0
@@ -58,13 +75,21 @@ class Agent(metaclass=Noted):
         return Columns(spec.obs, spec.action, spec.num_envs)
 
     def initial_carry(self, n: int) -> Any:
-        """The carry of `n` environments at an episode's start; a feed-forward agent has none."""
+        """The carry of `n` rows at an episode's start: any tree of arrays or tensors [n, ...]. A feed-forward agent has none.
+        Whoever acts puts these rows back where an episode starts (`seen.first`); `act` may change a carry in place."""
         return ()
 
-    def act(self, obs: Obs, carry: Any = (), *, explore: bool) -> Act:
-        """Actions [N, *A] for observations [N, *O]: with exploration, or the best the agent knows."""
-        out = self.infer(obs, explore)
-        return Act(self.policy(out) if explore else self.policy.mode(out))
+    def act(self, seen: Seen, carry: Any = (), *, explore: bool) -> Act:
+        """Actions [N, *A] for what is seen, [N, ...]: with exploration, or the best the agent knows; and the next carry."""
+        out = self.infer(seen.obs, explore)
+        return Act(self.explore(out, seen) if explore else self.policy.mode(out), carry)
+
+    def explore(self, out: Any, seen: Seen) -> Array:
+        """The policy's action; a policy with a clock (`idle`) is told of rows whose action is not taken."""
+        action: Array = self.policy(out)
+        if seen.pending is not None and hasattr(self.policy, "idle"):
+            self.policy.idle(seen.pending)
+        return action
 
     def prepare(self, rollout: Batch) -> Batch:
         """What becomes of a rollout [T, N] once before the updates from it (see `Rollout`): nothing, unless an agent says."""
@@ -80,8 +105,16 @@ class Agent(metaclass=Noted):
         self.updates += 1
         return update
 
+    @optional
+    def annotate(self, step: Step, carry: Any) -> tuple[Step, Any]:
+        """Where the environment is, after each of its steps in training: may add columns to `step.extras`, pay the agent, and
+        advance the carry (a tree of the same kind). Not called unless written."""
+        return step, carry
+
+    @optional
     def observe(self, step: Step) -> None:
-        """Told of every step; most agents need not know."""
+        """Told of every step where the agent learns, in the order of arrival, before it is stored; rows that are not `valid`
+        revealed nothing. Not called unless written."""
 
     @torch.inference_mode()
     def infer(self, obs: Obs, explore: bool) -> Any:

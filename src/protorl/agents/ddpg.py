@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from protorl.agents.agent import Agent
-from protorl.data import Batch, ProtoRLError, Step, Update
+from protorl.data import Act, Batch, ProtoRLError, Seen, Update
 from protorl.functional import td_target
 from protorl.networks import ActorCritic, FlatParameters, Optimizer, clone
 
@@ -60,8 +60,10 @@ class DDPG(Agent):
         """Judges actions: q [K, B]."""
         return self.network.critic
 
-    def observe(self, step: Step) -> None:
-        self.policy.restart(step.ended | ~step.valid)  # a step spent on a reset explored nothing
+    def act(self, seen: Seen, carry: Any = (), *, explore: bool) -> Act:
+        if explore:
+            self.policy.restart(seen.first)
+        return super().act(seen, carry, explore=explore)
 
     @torch.no_grad()
     def bootstrap(self, batch: Batch) -> Tensor:

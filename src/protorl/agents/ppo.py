@@ -10,6 +10,7 @@ over K epochs of minibatches of each rollout; A by generalised advantage estimat
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,9 @@ from protorl.data import (
     Columns,
     EnvSpec,
     Field,
-    Obs,
     ProtoRLError,
     Schedule,
+    Seen,
     Update,
     as_schedule,
     tree_map,
@@ -94,14 +95,14 @@ class PPO(Agent):
         """All of the network: V of what is seen is told while acting, when the base has been through it anyway."""
         return self.network
 
-    def act(self, obs: Obs, carry: object = (), *, explore: bool) -> Act:
+    def act(self, seen: Seen, carry: Any = (), *, explore: bool) -> Act:
         if not explore:
-            return Act(self.policy.mode(self.infer(obs, explore).policy))
+            return Act(self.policy.mode(self.infer(seen.obs, explore).policy), carry)
         for scaler in self.obs_scalers:
             scaler.refresh()  # not before all updates of a rollout are done
-        out = self.infer(obs, explore)
+        out = self.infer(seen.obs, explore)
         action, log_prob = self.policy.sample(out.policy)
-        return Act(action, extras={"log_prob": log_prob, "value": as_numpy(out.value)})
+        return Act(action, carry, {"log_prob": log_prob, "value": as_numpy(out.value)})
 
     @torch.no_grad()
     def prepare(self, rollout: Batch) -> Batch:

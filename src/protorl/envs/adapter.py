@@ -51,18 +51,20 @@ class AdaptedEnv(HostedEnvs):
             time_limit = vector.spec.max_episode_steps
         space, self._convert = canonical(vector.single_observation_space)
         self._leaves: Any = obs_spec(space) if obs is None else obs
+        self._dtype = None if isinstance(self._leaves, dict) else self._leaves.dtype
         self._edge = ActionEdge(vector.single_action_space, vector.num_envs)
+        self._as_it_is = self._edge.kind == "discrete" and not self._edge.start
         self._numbers, self._flags = np.zeros(vector.num_envs, np.float32), np.zeros(vector.num_envs, np.bool_)
-        spec = EnvSpec(id, self._leaves, self._edge.spec, vector.num_envs, time_limit)
+        spec = EnvSpec(id, self._leaves, self._edge.spec, vector.num_envs, time_limit, first_lane=first_row)
         offers = hasattr(type(vector), "state_dict") and hasattr(type(vector), "load_state_dict")
         exact = offers and getattr(vector, "exact", True)
         super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=exact)
 
     def step(self, action: Any) -> Step:
-        obs = self.obs
+        obs = self.obs if self._obs is None else self._obs
         action, answers = self._edge(action)
         try:
-            seen, gain, over, cut, info = self._vector.step(np.asarray(answers))
+            seen, gain, over, cut, info = self._vector.step(action.copy() if self._as_it_is else np.asarray(answers))
         except ProtoRLError:  # a worker named its row
             raise
         except Exception as error:
@@ -84,9 +86,14 @@ class AdaptedEnv(HostedEnvs):
         if "discount" in info or "final_info" in info:
             np.copyto(discount, self._announced(info, ended), where=valid & ~terminated)
         first, self._first = self._first, ended
-        self._obs = next_obs
+        self._obs, self._action, self._reward = next_obs, action, reward
+        fresh = some  # whether an episode starts in a row
         if self._mode is AutoresetMode.NEXT_STEP:
             self._first, self._pending = self._pending, ended
+            fresh, self._waits = self._waits, some
+        if fresh:
+            self._action, self._reward = action.copy(), reward.copy()
+            self._action[self._first], self._reward[self._first] = 0, 0.0
         if some:
             for i in np.flatnonzero(ended).tolist():
                 self._finished.append(Episode(float(self._returns[i]), int(self._lengths[i]), i))
@@ -95,7 +102,8 @@ class AdaptedEnv(HostedEnvs):
                 next_obs = self._with_final(next_obs, info, ended)
             elif self._mode is AutoresetMode.DISABLED:
                 self._obs = self._fresh(self._reset_vector(options={"reset_mask": ended.copy()}))
-        return Step(obs, action, reward, discount, terminated, truncated, next_obs, first, valid)
+        step: tuple[Any, ...] = (obs, action, reward, discount, terminated, truncated, next_obs, first, valid, {})
+        return tuple.__new__(Step, step)  # as `Step(*step)`, in half the time
 
     def close(self) -> None:
         self._vector.close()
@@ -103,6 +111,8 @@ class AdaptedEnv(HostedEnvs):
     def _fresh(self, seen: Any) -> Any:
         if self._convert is not None:
             seen = self._convert(seen)
+        if self._dtype is not None:
+            return np.array(seen, self._dtype)
         return tree_map(lambda leaf, array: np.array(array, leaf.dtype), self._leaves, seen)
 
     def _with_final(self, current: Any, info: dict[str, Any], ended: Array) -> Any:
@@ -162,8 +172,8 @@ class AdaptedEnv(HostedEnvs):
         return self._fresh(self._reset_vector(seed=seeds if many else seeds[0]))
 
     def _begin(self) -> None:
+        super()._begin()
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
-        self._first, self._pending = np.ones(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
 
     def _render(self) -> Any:
         if self._vector.render_mode is None:
@@ -186,13 +196,10 @@ class AdaptedEnv(HostedEnvs):
         return {
             "returns": snapshot.freeze(self._returns),
             "lengths": snapshot.freeze(self._lengths),
-            "first": self._first.tolist(),
-            "pending": self._pending.tolist(),
         }
 
     def _resume(self, progress: State) -> None:
         self._returns, self._lengths = snapshot.thaw(progress["returns"]), snapshot.thaw(progress["lengths"])
-        self._first, self._pending = (np.array(progress[key], np.bool_) for key in ("first", "pending"))
 
 
 def _rows(info: dict[str, Any], key: str, num_envs: int) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from protorl.data import Array, ArraySpec, Obs, ProtoRLError, State, Step, tree_map
+from protorl.data import Array, ArraySpec, Obs, ProtoRLError, Seen, State, Step, tree_map
 from protorl.envs.snapshot import freeze, thaw
 from protorl.envs.vector import VecEnv, VecWrapper
 from protorl.moments import RunningMeanStd
@@ -102,15 +102,25 @@ class NormalizeReward(VecWrapper):
         super().__init__(env)
         self.gamma, self.clip, self.epsilon, self.frozen = gamma, clip, epsilon, frozen
         self.statistics = RunningMeanStd()
+        self.begin()
+
+    def begin(self) -> None:
+        """No reward yet."""
         self.returns = np.zeros(self.num_envs)
+        self.reward = np.zeros(self.num_envs, np.float32)
+
+    @property
+    def seen(self) -> Seen:
+        seen = self.env.seen
+        return seen._replace(reward=np.where(seen.first, np.float32(0), self.reward))
 
     def reset(self, seed: int | None = None) -> Obs:
-        self.returns = np.zeros(self.num_envs)
+        self.begin()
         return self.env.reset(seed)
 
     def rebuild(self, boundary: int) -> None:
         if not self.exact:
-            self.returns = np.zeros(self.num_envs)
+            self.begin()
         self.env.rebuild(boundary)
 
     def step(self, action: Any) -> Step:
@@ -121,16 +131,18 @@ class NormalizeReward(VecWrapper):
             self.statistics.update(self.returns[step.valid])
         self.returns[step.ended] = 0.0
         scaled = step.reward / np.sqrt(self.statistics.var + self.epsilon)
-        return step._replace(reward=np.clip(scaled, -self.clip, self.clip).astype(np.float32))
+        self.reward = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+        return step._replace(reward=self.reward)
 
     def state_dict(self) -> State:
         return {
             "env": self.env.state_dict(),
             "statistics": self.statistics.state_dict(),
             "returns": freeze(self.returns),
+            "reward": freeze(self.reward),
         }
 
     def load_state_dict(self, state: State) -> None:
         self.env.load_state_dict(state["env"])
         self.statistics.load_state_dict(state["statistics"])
-        self.returns = thaw(state["returns"])
+        self.returns, self.reward = thaw(state["returns"]), thaw(state["reward"])

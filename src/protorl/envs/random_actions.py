@@ -27,7 +27,7 @@ class RandomActions(VecWrapper):
 
     def begin(self, seed: int) -> None:
         """Streams by seed and row."""
-        self.streams = RowStreams(seed, "random actions", range(self.num_envs), max(1024, 1 + self.spec.action.numbers))
+        self.streams = RowStreams(seed, "random actions", self.lanes, max(1024, 1 + self.spec.action.numbers))
 
     def reset(self, seed: int | None = None) -> Obs:
         if seed is not None:

@@ -38,7 +38,7 @@ class SyncEnv(HostedEnvs):
         self._blank = None if isinstance(obs, dict) else np.zeros((num_envs, *obs.shape), obs.dtype)
         self._ones = np.ones(num_envs, np.float32)
         self._yes, self._no = np.ones(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
-        spec = EnvSpec(id, obs, self._edge.spec, num_envs, time_limit)
+        spec = EnvSpec(id, obs, self._edge.spec, num_envs, time_limit, first_lane=first_row)
         exact = all(snapshot.exact(env) for env in self._envs)
         super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=exact)
 
@@ -74,13 +74,15 @@ class SyncEnv(HostedEnvs):
                     ended = []
                 ended.append(i)
         first, self._first = self._first, first_next
-        self._obs = next_obs
+        self._obs, self._action, self._reward = next_obs, action, reward
         if ended is not None:
             self._obs = tree_map(np.copy, next_obs)
+            self._action, self._reward = action.copy(), reward.copy()
             for i in ended:
                 self._finished.append(Episode(returns[i], lengths[i], i))
                 returns[i], lengths[i] = 0.0, 0
                 first_next[i] = True
+                self._action[i], self._reward[i] = 0, 0.0
                 self._reset_row(i, None, self._obs)
         return Step(obs, action, reward, discount, terminated, truncated, next_obs, first, self._yes.copy())
 
@@ -120,8 +122,8 @@ class SyncEnv(HostedEnvs):
             leaf[i] = value
 
     def _begin(self) -> None:
+        super()._begin()
         self._returns, self._lengths = [0.0] * self.num_envs, [0] * self.num_envs
-        self._first = np.ones(self.num_envs, np.bool_)
 
     def _render(self) -> Any:
         return self._envs[0].render() if self._envs[0].render_mode is not None else None
@@ -134,8 +136,7 @@ class SyncEnv(HostedEnvs):
             snapshot.load(env, one)
 
     def _progress(self) -> State:
-        return {"returns": list(self._returns), "lengths": list(self._lengths), "first": self._first.tolist()}
+        return {"returns": list(self._returns), "lengths": list(self._lengths)}
 
     def _resume(self, progress: State) -> None:
         self._returns, self._lengths = list(progress["returns"]), list(progress["lengths"])
-        self._first = np.array(progress["first"], np.bool_)

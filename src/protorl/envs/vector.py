@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from protorl import rng
-from protorl.data import Array, EnvSpec, Obs, ProtoRLError, State, Step
+from protorl.data import Array, EnvSpec, Obs, ProtoRLError, Seen, State, Step
 from protorl.envs import snapshot
 
 
@@ -24,9 +24,10 @@ class Episode(NamedTuple):
 class VecEnv(ABC):
     """N environments stepped together; every array has one row per environment.
 
-    `obs` is what to act on next, [N, *O]. `step` never hands out a reset observation as a successor; see `Step`. The
-    first reset of row i is seeded by the stream (seed, name, first_row + i), later resets continue that environment's
-    own generator, so what a row lives through depends neither on the other rows nor on the process that hosts it.
+    `seen` is what to act on next, [N, ...], and `obs` the observations in it. `step` never hands out a reset observation as
+    a successor; see `Step`. The first reset of row i is seeded by the stream (seed, name, lanes[i]), later resets continue
+    that environment's own generator, so what a row lives through depends neither on the other rows nor on the process that
+    hosts it.
 
     If `exact`, `state_dict` is a snapshot of the simulators themselves and `rebuild` does nothing. If not, resuming is
     exact at boundaries: `rebuild(boundary)` constructs the environments anew from seeds named after the boundary, in
@@ -36,6 +37,17 @@ class VecEnv(ABC):
     spec: EnvSpec
     num_envs: int
     exact: bool
+
+    @property
+    def lanes(self) -> range:
+        """The rows' numbers over all actors."""
+        return self.spec.lanes
+
+    @property
+    @abstractmethod
+    def seen(self) -> Seen:
+        """What to act on next, its arrays shared with the last `Step` where they can be: do not write to them. Resets the
+        environments if need be."""
 
     @property
     @abstractmethod
@@ -102,8 +114,17 @@ class HostedEnvs(VecEnv):
         self._finished: list[Episode] = []
         self._obs: Any = None
         self._first: Array  # [N] bool: what is acted on next starts an episode
-        self._pending: Array = np.zeros(self.num_envs, np.bool_)
+        self._pending: Array  # [N] bool: rows that spend the next step on their reset
+        self._waits = False  # whether there are any
+        self._action: Array  # [N, *A], the previous one, and
+        self._reward: Array  # [N], what it brought; zeros at `first`
         self._begin()
+
+    @property
+    def seen(self) -> Seen:
+        if self._obs is None:
+            self.reset()
+        return Seen(self._obs, self._first, self._action, self._reward, self._pending if self._waits else None)
 
     @property
     def obs(self) -> Any:
@@ -151,7 +172,13 @@ class HostedEnvs(VecEnv):
             # In this order: reading `obs` first would begin episodes that nobody asked for.
             state["simulators"], state["host"] = self._save(), self._host
             state["obs"] = snapshot.freeze(self._obs)
-            state["progress"] = self._progress()
+            state["progress"] = {
+                **self._progress(),
+                "first": self._first.tolist(),
+                "pending": self._pending.tolist(),
+                "action": snapshot.freeze(self._action),
+                "reward": snapshot.freeze(self._reward),
+            }
         return state
 
     def load_state_dict(self, state: State) -> None:
@@ -163,7 +190,11 @@ class HostedEnvs(VecEnv):
             self._load(state["simulators"])
             self._obs = snapshot.thaw(state["obs"])
             self._begin()
-            self._resume(state["progress"])
+            progress = state["progress"]
+            self._first, self._pending = (np.array(progress[key], np.bool_) for key in ("first", "pending"))
+            self._waits = bool(self._pending.any())
+            self._action, self._reward = snapshot.thaw(progress["action"]), snapshot.thaw(progress["reward"])
+            self._resume(progress)
         elif self._boundary is not None:
             self.rebuild(self._boundary)
         else:
@@ -199,9 +230,11 @@ class HostedEnvs(VecEnv):
     def _reset(self, seeds: list[int] | None) -> Any:
         """Reset every row, seeded or not, and return fresh observations."""
 
-    @abstractmethod
     def _begin(self) -> None:
-        """Forget unfinished episodes."""
+        """Forget unfinished episodes: each row starts one."""
+        n, action = self.num_envs, self.spec.action
+        self._first, self._pending, self._waits = np.ones(n, np.bool_), np.zeros(n, np.bool_), False
+        self._action, self._reward = np.zeros((n, *action.shape), action.dtype), np.zeros(n, np.float32)
 
     @abstractmethod
     def _render(self) -> Any: ...
@@ -225,11 +258,16 @@ class HostedEnvs(VecEnv):
 
 
 class VecWrapper(VecEnv):
-    """A `VecEnv` around another one: everything is handed through, for subclasses to change what they must."""
+    """A `VecEnv` around another one: everything is handed through, for subclasses to change what they must. One that changes
+    `Step.reward` overrides `seen` as well."""
 
     def __init__(self, env: VecEnv) -> None:
         self.env = env
         self.spec, self.num_envs, self.exact = env.spec, env.num_envs, env.exact
+
+    @property
+    def seen(self) -> Seen:
+        return self.env.seen._replace(obs=self.obs)
 
     @property
     def obs(self) -> Any:

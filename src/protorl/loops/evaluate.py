@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from protorl.actors.carry import carry_leaves, initial_carry, restarted
 from protorl.data import ProtoRLError
 
 
@@ -39,13 +40,15 @@ def evaluate(agent: Any, env: Any, episodes: int, *, seed: int = 0, watch: Calla
         raise ProtoRLError(f"episodes {episodes} is too few: evaluate at least 1")
     env.reset(seed)
     quota = np.full(env.num_envs, episodes // env.num_envs) + (np.arange(env.num_envs) < episodes % env.num_envs)
-    carry = agent.initial_carry(env.num_envs)
+    carry = initial_carry(agent, env.num_envs)
+    carries = bool(carry_leaves(carry))
     returns: list[float] = []
     lengths: list[int] = []
     while len(returns) < episodes:
         if watch is not None:
             watch(env)
-        act = agent.act(env.obs, carry, explore=False)
+        seen = env.seen
+        act = agent.act(seen, restarted(carry, agent, seen.first) if carries else carry, explore=False)
         carry = act.carry
         env.step(act.action)
         for episode in env.episodes():

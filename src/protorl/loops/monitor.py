@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from protorl.data import Batch, Step, Update
+from protorl.data import Batch, Chunk, Update
+
+NEVER = 1 << 62
 
 
 class Monitor:
@@ -15,9 +17,13 @@ class Monitor:
         self.updates = 0
         self.stop = False
 
-    def stepped(self, step: Step) -> None:
-        """One vector step was taken and remembered."""
-        self.steps += int(np.count_nonzero(step.valid))
+    def room(self) -> int:
+        """Agent steps until the next event: so many may be taken at once."""
+        return NEVER
+
+    def stepped(self, chunk: Chunk) -> None:
+        """Steps were taken and remembered."""
+        self.steps += int(np.count_nonzero(chunk.valid))
 
     def updated(self, batch: Batch, update: Update) -> None:
         """The agent learned from one batch."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from protorl.data import ProtoRLError
+from protorl.actors import Actors
+from protorl.data import ProtoRLError, written
 from protorl.loops.monitor import Monitor
 
 
-def train(agent: Any, memory: Any, actors: Any, *, steps: int, monitor: Monitor | None = None) -> Any:
+def train(agent: Any, memory: Any, actors: Actors, *, steps: int, monitor: Monitor | None = None) -> Any:
     """Act, remember, learn, until `steps` agent steps have been taken in all environments together.
 
     monitor: watches, and may stop early; a `Run` also logs, evaluates and saves. Returns the agent.
@@ -16,11 +17,16 @@ def train(agent: Any, memory: Any, actors: Any, *, steps: int, monitor: Monitor 
     if steps < 0:
         raise ProtoRLError(f"steps {steps} is negative: use the number of agent steps to train for")
     monitor = Monitor() if monitor is None else monitor
+    observe = written(agent, "observe")
     while monitor.steps < steps and not monitor.stop:
-        for step in actors.poll():
-            agent.observe(step)
-            memory.add(step)
-            monitor.stepped(step)
+        # As many steps as may pass before something is due; one, where an agent that observes may change with each.
+        room = min(memory.room(), monitor.room(), steps - monitor.steps) if observe is None else 1
+        for chunk in actors.poll(room):
+            if observe is not None:
+                for step in chunk.steps():
+                    observe(step)
+            memory.add(chunk)
+            monitor.stepped(chunk)
         for _ in range(memory.due()):
             batch = memory.sample()
             update = agent.update(batch)

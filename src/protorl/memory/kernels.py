@@ -1,9 +1,14 @@
 """Compiled loops over a memory's bookkeeping: a ring of rows per lane (environment), sum trees, n-step windows.
 
 Rows are numbered per lane by a serial 0, 1, 2, ... that never repeats; row t of lane i lives in slot i * ring + t % ring.
+
+Arrays that belong together go in as one plain tuple, and get their names inside: to recognise a NamedTuple takes Numba a
+microsecond longer.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,65 +16,118 @@ from protorl.data import Array
 from protorl.jit import compiled
 
 
+class Ring(NamedTuple):
+    """What is known of the rows that are stored."""
+
+    counts: Array  # [N] rows written per lane
+    live: Array  # [N] bool: the lane's last episode goes on
+    book: Array  # [S] records reward, discount, side, age
+    side_row: Array  # the slot that each side slot follows
+    free: Array  # stack of free side slots
+
+
+class Rows(NamedTuple):
+    """The bookkeeping of a chunk, [T, n] each."""
+
+    reward: Array
+    discount: Array
+    terminated: Array
+    truncated: Array
+    first: Array
+    valid: Array
+    lanes: Array  # [n]
+
+
 @compiled()
 def append_rows(
     ring: int,
-    counts: Array,  # [N] rows written per lane
-    live: Array,  # [N] bool: the lane's last episode goes on
-    book: Array,  # [S] records reward, discount, side, age
-    side_row: Array,  # the slot that each side slot follows
-    free: Array,  # stack of free side slots
     free_count: int,
-    step_reward: Array,  # [N]
-    step_discount: Array,
-    step_terminated: Array,
-    step_truncated: Array,
-    step_first: Array,
-    step_valid: Array,
-    slots: Array,  # out [N]: where each row went, -1 where the row is not valid
-    successors: Array,  # out [N]: slot, or number of slots + side slot, of the next observation
-) -> tuple[int, int, int]:
-    """Write one vector step's bookkeeping; returns the free side slots left, and how many rows are valid and first.
+    state: tuple[Array, ...],  # a `Ring`
+    chunk: tuple[Array, ...],  # its `Rows`
+    out: Array,  # [6, T, n] int64
+) -> tuple[int, int, int, int]:
+    """Write a chunk's bookkeeping; returns the free side slots left, and how many rows are valid, how many first, and how many
+    observations must move. At most `ring` steps at once.
 
-    Nothing is written, and the count is -1, where an episode begins although the lane's last one never ended.
+    out: of each row its slot (-1 where it is not valid), where its next observation goes (a slot, or number of slots + side
+    slot) and its serial; then three lists: the places in the chunk of first rows, and of observations that must move before
+    any is written, whence and whither.
+
+    An episode that begins although the lane's last one never ended cuts that one: its last row becomes a truncation. Nothing is
+    written, and the count is -1, where side slots may not suffice, and -2 where a lane does not exist.
     """
-    for i in range(counts.shape[0]):
-        if step_first[i] and step_valid[i] and live[i]:
-            return -1, 0, 0
+    counts, live, book, side_row, free = Ring(*state)
+    rows = Rows(*chunk)
+    steps, lanes = rows.valid.shape
+    ends = 0
+    for i in range(lanes):
+        if not 0 <= rows.lanes[i] < counts.shape[0]:
+            return -2, 0, 0, 0
+        for t in range(steps):
+            if rows.valid[t, i] and (rows.terminated[t, i] or rows.truncated[t, i]):
+                ends += 1
+            if rows.valid[t, i] and rows.first[t, i]:
+                ends += 1
+    if ends > free_count:
+        return -1, 0, 0, 0
+    slots, successors, serials = out[0], out[1], out[2]
+    begins, sources, targets = out[3], out[4], out[5]
     total = book.shape[0]
     valid = 0
     firsts = 0
-    for i in range(counts.shape[0]):
-        if not step_valid[i]:
-            slots[i] = -1
-            successors[i] = -1
-            continue
-        valid += 1
-        t = counts[i]
-        slot = i * ring + t % ring
-        if book[slot].side >= 0:
-            free[free_count] = book[slot].side
-            free_count += 1
-        if live[i]:
-            book[slot].age = book[i * ring + (t - 1) % ring].age + 1
-        else:
-            book[slot].age = 0
-            firsts += 1
-        book[slot].reward = step_reward[i]
-        book[slot].discount = step_discount[i]
-        slots[i] = slot
-        ended = step_terminated[i] or step_truncated[i]
-        if ended:
-            free_count -= 1
-            book[slot].side = free[free_count]
-            side_row[free[free_count]] = slot
-            successors[i] = total + free[free_count]
-        else:
-            book[slot].side = -1
-            successors[i] = i * ring + (t + 1) % ring
-        live[i] = not ended
-        counts[i] = t + 1
-    return free_count, valid, firsts
+    moves = 0
+    for i in range(lanes):
+        lane = rows.lanes[i]
+        before = -1  # the lane's row before, in this chunk
+        for t in range(steps):
+            if not rows.valid[t, i]:
+                slots[t, i] = -1
+                successors[t, i] = -1
+                continue
+            valid += 1
+            serial = counts[lane]
+            slot = lane * ring + serial % ring
+            if live[lane]:
+                last = lane * ring + (serial - 1) % ring
+                if rows.first[t, i]:
+                    free_count -= 1
+                    side = free[free_count]
+                    book[last].side = side
+                    side_row[side] = last
+                    live[lane] = False
+                    if before >= 0:
+                        successors[before, i] = total + side
+                    else:
+                        sources[moves // lanes, moves % lanes] = slot
+                        targets[moves // lanes, moves % lanes] = total + side
+                        moves += 1
+            if book[slot].side >= 0:
+                free[free_count] = book[slot].side
+                free_count += 1
+            if live[lane]:
+                book[slot].age = book[lane * ring + (serial - 1) % ring].age + 1
+            else:
+                book[slot].age = 0
+                begins[firsts // lanes, firsts % lanes] = t * lanes + i
+                firsts += 1
+            book[slot].reward = rows.reward[t, i]
+            book[slot].discount = rows.discount[t, i]
+            slots[t, i] = slot
+            serials[t, i] = serial
+            ended = rows.terminated[t, i] or rows.truncated[t, i]
+            if ended:
+                free_count -= 1
+                side = free[free_count]
+                book[slot].side = side
+                side_row[side] = slot
+                successors[t, i] = total + side
+            else:
+                book[slot].side = -1
+                successors[t, i] = lane * ring + (serial + 1) % ring
+            live[lane] = not ended
+            counts[lane] = serial + 1
+            before = t
+    return free_count, valid, firsts, moves
 
 
 @compiled()
@@ -156,12 +214,23 @@ def gather_pairs(table: Array, rows: Array, successors: Array, obs: Array, next_
                 next_obs[b, j, w] = table[row, w]
 
 
+class Turn(NamedTuple):
+    """What decides which rows can be sampled."""
+
+    counts: Array  # as in a `Ring`
+    live: Array
+    book: Array
+    lows: Array  # [N] the range of serials that can be sampled
+    highs: Array
+
+
 @compiled()
-def turnover(
-    ring: int, length: int, pending: int, counts: Array, live: Array, book: Array, lows: Array, highs: Array, out: Array
-) -> tuple[int, int]:
+def turnover(ring: int, length: int, pending: int, state: tuple[Array, ...], out: Array) -> tuple[int, int]:
     """Advance each lane's range of sampleable rows [low, high); rows older than `length` leave, and what has left stays out;
-    rows whose window of pending + 1 steps is complete enter. Slots that leave go into out[0], slots that enter into out[1]."""
+    rows whose window of pending + 1 steps is complete enter. Slots that leave go into out[0], slots that enter into out[1].
+
+    state: a `Turn`."""
+    counts, live, book, lows, highs = Turn(*state)
     left = 0
     entered = 0
     for i in range(counts.shape[0]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from protorl.data import Array, Batch, Columns, ProtoRLError, State, Step, tree_leaves, tree_map
+from protorl.data import Array, Batch, Chunk, Columns, ProtoRLError, State, tree_leaves, tree_map
 from protorl.memory.kernels import turnover
 from protorl.memory.rate import Rate
 from protorl.memory.samplers import Sampler, Uniform, Window
@@ -59,31 +59,43 @@ class Replay:
         self.sampler.bind(self.window, batch_size, seed)
         self.given = "priority" in columns.extras
         self.spent = False  # a burst of updates has used what the view offers once
-        self.moved = np.empty((2, self.storage.lanes * (self.view.pending + 2)), np.int64)
+        self.moved = self.room_for(1)
+        self.pending = self.view.pending
+        self.turn = (self.storage.counts, self.storage.live, self.storage.book, self.window.lows, self.window.highs)
+
+    def room_for(self, steps: int) -> Array:
+        """For the slots that leave and enter the window when so many steps come."""
+        return np.empty((2, self.storage.lanes * (self.view.pending + steps + 1)), np.int64)
 
     def __len__(self) -> int:
         """Examples that can be sampled now."""
         return self.window.size
 
-    def add(self, step: Step) -> None:
-        """Remember one vector step; rows that are not valid are left out."""
+    def add(self, chunk: Chunk) -> None:
+        """Remember some steps; rows that are not valid are left out.
+
+        Raises: ProtoRLError if a lane or a column is not as declared.
+        """
         if self.spent:
             self.forget()
-        valid = self.storage.add(step)
-        left, entered = self.advance(self.moved)
-        given = self.storage.tables["priority"].read(entered).cpu().numpy() if self.given else None
-        self.sampler.turnover(left, entered, given)
+        steps = chunk.valid.shape[0]
+        valid = self.storage.add(chunk)
+        moved = self.moved if steps == 1 else self.room_for(steps)
+        left, entered = self.advance(moved)
+        if self.sampler.wants_turnover:
+            self.turnover(moved[0, :left], moved[1, :entered])
         self.rate.count(valid)
 
-    def advance(self, moved: Array) -> tuple[Array, Array]:
-        """Bring the window up to date; returns the slots that left it and those that entered."""
+    def turnover(self, left: Array, entered: Array) -> None:
+        """Tell the sampler which slots left the window and which entered it."""
+        given = self.storage.tables["priority"].read(entered).cpu().numpy() if self.given else None
+        self.sampler.turnover(left, entered, given)
+
+    def advance(self, moved: Array) -> tuple[int, int]:
+        """Bring the window up to date; returns how many slots left it and how many entered, which then lie in `moved`."""
         storage, window = self.storage, self.window
-        left, entered = turnover(
-            storage.ring, storage.length, self.view.pending, storage.counts, storage.live, storage.book, window.lows,
-            window.highs, moved,
-        )  # fmt: skip
         window.version += 1
-        return moved[0, :left], moved[1, :entered]
+        return turnover(storage.ring, storage.length, self.pending, self.turn, moved)
 
     def forget(self) -> None:
         """No row stored so far is offered again."""
@@ -97,6 +109,18 @@ class Replay:
         due = self.rate.take() if self.rate.credit and len(self) >= self.batch_size else 0
         self.spent = self.spent or (due > 0 and self.view.once)
         return due
+
+    def room(self) -> int:
+        """How many agent steps may be taken before an update can be due, at least 1. With N rows a step these are
+        ceil(room / N) steps: nothing is learned before the last of them."""
+        offered = 0 if self.spent else len(self)
+        incomplete = int((self.storage.counts - self.window.highs).sum())  # may all become examples at once
+        return max(self.rate.next - self.rate.steps, self.batch_size - offered - incomplete, 1)
+
+    def ahead(self, taken: int = 0) -> bool:
+        """Whether actors must wait that have taken `taken` agent steps more than are stored; never before `batch_size` examples
+        are there."""
+        return len(self) >= self.batch_size and self.rate.ahead(taken)
 
     def sample(self) -> Batch:
         """Examples with columns obs, action, reward, discount, next_obs, weight, index and the agent's own, [B, ...] each

@@ -57,9 +57,10 @@ class Window:
 
 class Sampler(Protocol):
     """What a memory asks of a sampler. `step` is the memory's clock in agent steps; without `wants_feedback`, priorities
-    are not even fetched from the device."""
+    are not even fetched from the device; without `wants_turnover`, it is not told which slots leave and enter."""
 
     wants_feedback: bool
+    wants_turnover: bool
 
     def bind(self, window: Window, batch_size: int, seed: int) -> None: ...
 
@@ -78,6 +79,7 @@ class Uniform:
     """Every example is as likely as any other, drawn with replacement; weights are one, feedback is ignored."""
 
     wants_feedback = False
+    wants_turnover = False
 
     def bind(self, window: Window, batch_size: int, seed: int) -> None:
         self.window, self.batch_size = window, batch_size
@@ -122,6 +124,7 @@ class Prioritized:
     """
 
     wants_feedback = True
+    wants_turnover = True
 
     def __init__(
         self, alpha: float = 0.6, beta: float | Schedule = 0.4, *, epsilon: float = 1e-6, normalise: str = "batch"
@@ -134,6 +137,7 @@ class Prioritized:
             raise ProtoRLError(f'normalise {normalise!r} is unknown: use "batch" or "memory"')
         self.alpha, self.beta, self.epsilon, self.normalise = alpha, as_schedule(beta), epsilon, normalise
         self.largest = 1.0
+        self.newcomers = np.ones(8)
 
     def bind(self, window: Window, batch_size: int, seed: int) -> None:
         self.window, self.batch_size = window, batch_size
@@ -146,9 +150,16 @@ class Prioritized:
             self.tree.set(left, np.zeros(left.shape[0]))
         if entered.shape[0]:
             if given is None:
-                self.tree.set(entered, np.full(entered.shape[0], self.largest**self.alpha))
+                self.tree.set(entered, self.like_the_largest(entered.shape[0]))
             else:
                 self.set(entered, given)
+
+    def like_the_largest(self, count: int) -> Array:
+        """The largest priority's leaf, `count` times."""
+        leaf = self.largest**self.alpha
+        if count > self.newcomers.shape[0] or self.newcomers[0] != leaf:
+            self.newcomers = np.full(max(count, 8), leaf)
+        return self.newcomers[:count]
 
     def set(self, slots: Array, priority: Array) -> None:
         p = np.abs(priority).astype(np.float64) + self.epsilon
@@ -192,6 +203,7 @@ class All:
     """Every stored example, oldest first, once a draw; for agents that learn from everything they have."""
 
     wants_feedback = False
+    wants_turnover = False
 
     def bind(self, window: Window, batch_size: int, seed: int) -> None:
         self.window = window
@@ -216,6 +228,8 @@ class All:
 class Minibatches(All):
     """A partition of everything stored into `count` parts of nearly equal size, in a new random order each time all parts
     have been drawn."""
+
+    wants_turnover = True
 
     def __init__(self, count: int) -> None:
         if count < 1:

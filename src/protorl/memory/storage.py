@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 
-from protorl.data import Array, ArraySpec, Columns, Field, ProtoRLError, State, Step, tree_leaves, tree_map
+from protorl.data import Array, ArraySpec, Chunk, Columns, Field, ProtoRLError, State, tree_leaves, tree_map
 from protorl.memory.kernels import append_rows, stack_rows
 from protorl.memory.tables import DeviceTable, Table, in_main_memory, row_bytes
 from protorl.memory.transfer import page_out, send
@@ -121,6 +121,8 @@ class Storage:
         self.side_row = np.zeros(self.sides, np.int64)
         self.free = np.arange(self.sides, dtype=np.int32)
         self.free_count = self.sides
+        self.out = np.empty((6, 1, self.lanes), np.int64)  # for one step of all lanes
+        self.state = (self.counts, self.live, self.book, self.side_row, self.free)
 
         self.here = in_main_memory(self.device)
         table = Table if self.here else DeviceTable
@@ -136,48 +138,60 @@ class Storage:
         for table in self.leaves:
             table.clear(-1)
 
-    def add(self, step: Step) -> int:
-        """Write one vector step; returns how many of its rows are valid."""
-        if step.reward.shape[0] != self.lanes:
-            raise ProtoRLError(
-                f"a step of {step.reward.shape[0]} environments does not fit a memory of {self.lanes}: build the memory "
-                "from agent.columns(env.spec) of the same environment"
-            )
-        if self.free_count < 2 * self.lanes:  # one for each row that ends, one for each that is cut
-            self.grow_sides()
-        slots, successors = np.empty(self.lanes, np.int64), np.empty(self.lanes, np.int64)
-        free, valid, firsts = self.append(step, slots, successors)
-        if free < 0:
-            self.cut(np.flatnonzero(step.first & self.live & step.valid))
-            free, valid, firsts = self.append(step, slots, successors)
-        self.free_count = free
-        rows = slice(None) if valid == self.lanes else np.flatnonzero(step.valid)
-        written, following = slots[rows], successors[rows]
+    def add(self, chunk: Chunk) -> int:
+        """Write a chunk; returns how many of its rows are valid."""
+        steps, lanes = chunk.valid.shape
+        if steps > self.length:
+            return sum(self.add(piece) for piece in chunk.pieces(self.length))
+        out = self.out if (steps, lanes) == (1, self.lanes) else np.empty((6, steps, lanes), np.int64)
+        valid, firsts, moves = self.append(chunk, out)
+        slots, successors = out[0], out[1]
+        if moves:
+            for table in self.leaves:
+                table.copy(*out[4:].reshape(2, -1)[:, :moves])
         if firsts:
-            begins = self.book["age"][written] == 0
-            self.write_first(step, np.arange(self.lanes)[rows][begins], written[begins])
-        for table, values in zip(self.leaves, tree_leaves(step.next_obs)):
-            table.write(following, newest_frame(values[rows], table.field))
-        self.tables["action"].write(written, step.action[rows])
+            self.write_first(chunk, out[3].reshape(-1)[:firsts], slots)
+        full = valid == slots.size
+        if not full:
+            slots, successors = slots[chunk.valid], successors[chunk.valid]
+        for table, values in zip(self.leaves, tree_leaves(chunk.next_obs)):
+            values = values if full else values[chunk.valid]
+            table.write(successors, values if self.stack == 1 else newest_frame(values, table.field))
+        self.tables["action"].write(slots, chunk.action if full else chunk.action[chunk.valid])
         for name in self.columns.extras:
-            if name not in step.extras:
+            if name not in chunk.extras:
                 raise ProtoRLError(f"the agent declared the column {name!r} but its steps do not carry it in Act.extras")
-            self.tables[name].write(written, step.extras[name][rows])
+            values = chunk.extras[name]
+            self.tables[name].write(slots, values if full else values[chunk.valid])
         return valid
 
-    def append(self, step: Step, slots: Array, successors: Array) -> tuple[int, int, int]:
-        return append_rows(
-            self.ring, self.counts, self.live, self.book, self.side_row, self.free, self.free_count, step.reward,
-            step.discount, step.terminated, step.truncated, step.first, step.valid, slots, successors,
-        )  # fmt: skip
+    def append(self, chunk: Chunk, out: Array) -> tuple[int, int, int]:
+        """Book the rows; returns how many are valid, how many first, and how many observations must move."""
+        _, _, reward, discount, terminated, truncated, _, first, valid, _, lanes = chunk
+        free, rows, firsts, moves = append_rows(
+            self.ring, self.free_count, self.state, (reward, discount, terminated, truncated, first, valid, lanes), out
+        )
+        if free == -1:
+            self.grow_sides()
+            return self.append(chunk, out)
+        if free == -2:
+            wrong = next(lane for lane in lanes if not 0 <= lane < self.lanes)
+            raise ProtoRLError(
+                f"a step of lane {wrong} does not fit a memory of lanes 0 to {self.lanes - 1}: build the memory from "
+                "agent.columns(env.spec) of the same environment"
+            )
+        self.free_count = free
+        return rows, firsts, moves
 
-    def write_first(self, step: Step, rows: Array, slots: Array) -> None:
-        """An episode's first observation; its stack must be padded as its specification says."""
+    def write_first(self, chunk: Chunk, rows: Array, slots: Array) -> None:
+        """The first observations of episodes, at the places `rows` in the chunk; their stacks must be padded as their
+        specification says."""
         specs = tree_leaves(self.columns.obs)
-        for spec, table, values in zip(specs, self.leaves, tree_leaves(step.obs)):
-            newest = newest_frame(values[rows], table.field)
+        for spec, table, values in zip(specs, self.leaves, tree_leaves(chunk.obs)):
+            values = values.reshape(-1, *spec.shape)[rows]
+            newest = newest_frame(values, table.field)
             if spec.frame_stack > 1:
-                older = values[rows][:, : -newest.shape[1]].reshape(len(rows), spec.frame_stack - 1, *newest.shape[1:])
+                older = values[:, : -newest.shape[1]].reshape(len(values), spec.frame_stack - 1, *newest.shape[1:])
                 if not np.array_equal(
                     older, np.broadcast_to(newest[:, None] if spec.stack_padding == "reset" else 0, older.shape)
                 ):
@@ -186,19 +200,7 @@ class Storage:
                         "specification says, so stacks cannot be rebuilt from single frames: set ArraySpec.stack_padding, or "
                         "frame_stack=1 to store whole stacks"
                     )
-            table.write(slots, newest)
-
-    def cut(self, lanes: Array) -> None:
-        """The episodes in these lanes were interrupted after their last row: it becomes a truncation, with the successor
-        that is known."""
-        for lane in lanes[self.live[lanes]]:
-            last = lane * self.ring + (self.counts[lane] - 1) % self.ring
-            self.free_count -= 1
-            side = int(self.free[self.free_count])
-            self.book["side"][last], self.side_row[side] = side, last
-            for table in self.leaves:
-                table.copy(np.array([self.head(lane)]), np.array([self.slots + side]))
-            self.live[lane] = False
+            table.write(slots.reshape(-1)[rows], newest)
 
     def head(self, lane: int) -> int:
         """The slot that holds a live lane's newest observation, whose row is still to come."""
@@ -215,6 +217,7 @@ class Storage:
         free[: self.free_count] = self.free[: self.free_count]
         free[self.free_count : self.free_count + old] = np.arange(old, self.sides)
         self.free, self.free_count = free, self.free_count + old
+        self.state = (self.counts, self.live, self.book, self.side_row, self.free)
 
     def examples(self, slots: Array, successors: Array, columns: Mapping[str, Array]) -> dict[str, Any]:
         """The rows in `slots` [B], with the observations at `successors` [B] (slots, or side rows) as `next_obs`, frame stacks
@@ -343,5 +346,8 @@ class Storage:
 
 
 def newest_frame(values: Array, field: Field) -> Array:
-    """The newest frame [n, C, H, W] of observations [n, k * C, H, W]; all of an observation that is not stacked."""
-    return values if values.shape[1:] == field.shape else values[:, -field.shape[0] :]
+    """The newest frame [..., C, H, W] of observations [..., k * C, H, W]; all of an observation that is not stacked."""
+    front = values.ndim - len(field.shape)
+    if values.shape[front:] == field.shape:
+        return values
+    return values[(slice(None),) * front + (slice(-field.shape[0], None),)]

@@ -198,8 +198,8 @@ class GaussianNoise:
         """The next noise [n, A]."""
         return self.std * self.draws.take(n, self.size)
 
-    def restart(self, ended: Array) -> None:
-        """Episodes ended in these rows [N] bool: white noise does not care."""
+    def restart(self, first: Array) -> None:
+        """Episodes start in these rows [N] bool: white noise does not care."""
 
     def state_dict(self) -> State:
         return {"draws": self.draws.state_dict()}
@@ -226,9 +226,9 @@ class OUNoise(GaussianNoise):
         self.x = x - self.theta * x + super().__call__(n)
         return self.x
 
-    def restart(self, ended: Array) -> None:
+    def restart(self, first: Array) -> None:
         if self.x is not None:
-            self.x = np.where(ended[:, None], 0.0, self.x)
+            self.x = np.where(first[:, None], 0.0, self.x)
 
     def state_dict(self) -> State:
         return {**super().state_dict(), "x": self.x}
@@ -254,9 +254,9 @@ class NoisyDeterministic:
     def mode(self, out: Any) -> Array:
         return as_numpy(out.action)
 
-    def restart(self, ended: Array) -> None:
-        """Told which episodes [N] bool ended, for noise that begins anew with each."""
-        self.noise.restart(ended)
+    def restart(self, first: Array) -> None:
+        """Told, before it acts, in which rows [N] bool an episode starts, for noise that begins anew with each."""
+        self.noise.restart(first)
 
     def state_dict(self) -> State:
         return {"noise": self.noise.state_dict()}

@@ -12,11 +12,14 @@ from torch import Tensor
 from protorl.data import ActionSpec, Array, Constant, Linear, ProtoRLError, Schedule, State, as_schedule
 from protorl.functional import pick
 from protorl.policies.draws import Draws, as_numpy, discrete
-from protorl.policies.kernels import toss
+from protorl.policies.kernels import draw, toss
 
 
 class Policy(Protocol):
-    """`policy(out)` explores, `policy.mode(out)` does not; `out` is a head's output, the answer actions [N, *A] in numpy."""
+    """`policy(out)` explores, `policy.mode(out)` does not; `out` is a head's output, the answer actions [N, *A] in numpy.
+
+    One with a clock has `idle(pending)`, too, by which it is told of rows [N] bool that spent the step on their reset.
+    """
 
     def __call__(self, out: Any) -> Array: ...
 
@@ -64,8 +67,9 @@ class EpsilonGreedy:
     """With probability ε a uniformly random action, else the greedy one; each row tosses a coin of its own.
 
     `out.q` [N, A] -> [N]. `epsilon` is a number, a schedule over this policy's clock, or one number per row [N]
-    (`apex_epsilons`). The clock counts agent steps: N per exploring call, so that a schedule means the same for any number
-    of environments. `rows` names the environments served (row i draws from stream i, whoever hosts it); None: 0..N-1.
+    (`apex_epsilons`). The clock counts agent steps: N per exploring call, less rows that were `idle`, so that a schedule means
+    the same for any number of environments. `rows` names the environments served (row i draws from stream i, whoever hosts
+    it); None: 0..N-1.
     Raises ProtoRLError for an epsilon outside [0, 1], actions that are not discrete, or a changed number of rows.
     Source: Mnih et al. 2015, Algorithm 1.
     """
@@ -93,6 +97,10 @@ class EpsilonGreedy:
         toss(action, self.draws.take(len(action), 2), self.schedule(self.steps), self.actions)
         self.steps += len(action)
         return action
+
+    def idle(self, pending: Array) -> None:
+        """These rows [N] bool of the last call spend the step on their reset: they do not count."""
+        self.steps -= int(np.count_nonzero(pending))
 
     def mode(self, out: Any) -> Array:
         best: Array = as_numpy(out.q).argmax(-1)
@@ -138,12 +146,9 @@ class Categorical:
         logits = as_numpy(out.logits)
         z = logits.reshape(-1, logits.shape[-1])  # [N, n], or [N * A, n]
         z = z - z.max(-1, keepdims=True)
-        cdf = np.exp(z, dtype=np.float64).cumsum(-1)
-        total = cdf[:, -1:].copy()
-        cdf /= total  # ends in exactly 1, which no draw reaches, so an action of probability 0 is never counted to
         u = self.draws.take(len(logits), max(self.choices, 1))
-        action = (cdf <= u.reshape(-1, 1)).sum(-1)
-        log_prob = (z[np.arange(len(z)), action] - np.log(total[:, 0])).astype(np.float32)
+        action, chosen, total = draw(z, np.exp(z, dtype=np.float64), u.reshape(-1))
+        log_prob = (chosen - np.log(total)).astype(np.float32)
         if not self.choices:
             return action, log_prob
         return action.reshape(-1, self.choices), log_prob.reshape(-1, self.choices).sum(-1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from protorl.data import Array
 from protorl.jit import compiled
 
@@ -18,3 +20,23 @@ def toss(action: Array, coin: Array, epsilon: Any, actions: int) -> None:
     for i in range(action.shape[0]):
         if explore[i]:
             action[i] = int(coin[i, 1] * actions)  # rounds down
+
+
+@compiled()
+def draw(z: Array, p: Array, u: Array) -> tuple[Array, Array, Array]:
+    """One choice per row with probabilities in proportion to `p` [N, n] float64, by uniform numbers `u` [N] in [0, 1).
+
+    Gives the choices [N], `z` [N, n] there [N], and the sums of `p` [N].
+    """
+    rows, n = p.shape
+    action, chosen, total = np.zeros(rows, np.int64), np.empty(rows, z.dtype), np.empty(rows)
+    for i in range(rows):
+        total[i] = 0.0
+        for k in range(n):
+            total[i] += p[i, k]
+        below = 0.0
+        for k in range(n):  # the last sum over the total is exactly 1, which no draw reaches: never a choice of probability 0
+            below += p[i, k]
+            action[i] += below / total[i] <= u[i]
+        chosen[i] = z[i, action[i]]
+    return action, chosen, total

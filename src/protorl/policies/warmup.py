@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from protorl.data import ActionSpec, Array, ProtoRLError, State
 from protorl.policies.discrete import Policy
 from protorl.policies.draws import Draws
@@ -28,9 +30,11 @@ class Warmup:
         self.policy, self.action, self.steps = policy, action, steps
         self.draws = Draws(seed, "warm-up", rows, block=max(1024, action.numbers))
         self.done = 0
+        self.warming = steps > 0  # whether the last actions were random
 
     def __call__(self, out: Any) -> Array:
-        if self.done >= self.steps:
+        self.warming = self.done < self.steps
+        if not self.warming:
             return self.policy(out)
         n = len(out[0])
         self.done += n
@@ -39,10 +43,17 @@ class Warmup:
     def mode(self, out: Any) -> Array:
         return self.policy.mode(out)
 
-    def restart(self, ended: Array) -> None:
+    def restart(self, first: Array) -> None:
         """For policies whose noise begins anew with each episode (`NoisyDeterministic`)."""
         inner: Any = self.policy
-        inner.restart(ended)
+        inner.restart(first)
+
+    def idle(self, pending: Array) -> None:
+        """These rows [N] bool of the last call spend the step on their reset: they do not count."""
+        if self.warming:
+            self.done -= int(np.count_nonzero(pending))
+        elif hasattr(self.policy, "idle"):
+            self.policy.idle(pending)
 
     def state_dict(self) -> State:
         return {"done": self.done, "draws": self.draws.state_dict(), "policy": self.policy.state_dict()}

@@ -52,7 +52,7 @@ class ActorCriticRecipe(OffPolicy):
 
     def warmed(self, policy: Policy, spec: EnvSpec) -> Warmup:
         """The policy after `warmup_steps` random actions."""
-        return Warmup(policy, spec.action, self.warmup_steps, seed=self.seed, rows=range(spec.num_envs))
+        return Warmup(policy, spec.action, self.warmup_steps, seed=self.seed, rows=spec.lanes)
 
 
 class DDPG(ActorCriticRecipe):
@@ -92,7 +92,7 @@ class DDPG(ActorCriticRecipe):
 
     def policy(self, spec: EnvSpec) -> Warmup:
         """The actor plus noise, after random actions."""
-        rows = range(spec.num_envs)
+        rows = spec.lanes
         noise: GaussianNoise
         if self.noise == "ou":
             noise = OUNoise(spec.action, self.noise_std, self.noise_theta, seed=self.seed, rows=rows)
@@ -145,7 +145,7 @@ class SAC(ActorCriticRecipe):
         target = -float(np.prod(spec.action.shape)) if self.target_entropy is None else self.target_entropy
         return agents.SAC(
             network,
-            self.warmed(SquashedGaussian(spec.action, seed=self.seed, rows=range(spec.num_envs)), spec),
+            self.warmed(SquashedGaussian(spec.action, seed=self.seed, rows=spec.lanes), spec),
             *self.optimizers(network),
             tau=self.tau,
             alpha=self.alpha,

@@ -74,7 +74,7 @@ class DQN(OffPolicy):
     def policy(self, spec: EnvSpec) -> EpsilonGreedy:
         """Epsilon-greedy, epsilon falling in a straight line over agent steps."""
         epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps)
-        return EpsilonGreedy(spec.action, epsilon, seed=self.seed, rows=range(spec.num_envs))
+        return EpsilonGreedy(spec.action, epsilon, seed=self.seed, rows=spec.lanes)
 
     def learning_rate(self) -> Schedule | None:
         """A straight line from `lr` to 0 over all updates of the training, or None: it stays."""

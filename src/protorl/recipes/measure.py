@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from protorl.accelerate import SETTLED, accelerate
+from protorl.data import written
 from protorl.recipes.experiment import Experiment
 
 Row = dict[str, Any]
@@ -46,10 +47,13 @@ def learning_speed(recipe: Experiment, mode: str, precision: str, window: float)
     with closing(recipe.make_env()) as env:
         agent, memory, actors = recipe.assemble(env)
         accelerate(agent, mode, precision, updates=memory.rate.expected(recipe.steps))
+        observe = written(agent, "observe")
         while not memory.due():
-            for step in actors.poll():
-                agent.observe(step)
-                memory.add(step)
+            for chunk in actors.poll():
+                if observe is not None:
+                    for step in chunk.steps():
+                        observe(step)
+                memory.add(chunk)
         batch = memory.sample()
         begin = time.perf_counter()
         for _ in range(SETTLED):
@@ -60,7 +64,7 @@ def learning_speed(recipe: Experiment, mode: str, precision: str, window: float)
             "threads": torch.get_num_threads(),
             "setup_seconds": round(setup, 2),
             "updates_per_second": per_second(lambda: agent.update(batch), window),
-            "acts_per_second": per_second(lambda: agent.act(env.obs, actors.carry, explore=True), window / 2),
+            "acts_per_second": per_second(lambda: agent.act(env.seen, actors.carry, explore=True), window / 2),
             "updates_per_step": memory.rate.updates / memory.rate.every,
         }
 

@@ -80,7 +80,7 @@ class PPO(Recipe):
 
     def make_policy(self, spec: EnvSpec) -> Stochastic:
         """The policy, a stream per environment."""
-        return POLICIES[self.policy_kind(spec)](spec.action, seed=self.seed, rows=range(spec.num_envs))
+        return POLICIES[self.policy_kind(spec)](spec.action, seed=self.seed, rows=spec.lanes)
 
     def network(self, spec: EnvSpec) -> ActorCritic:
         """Policy and value, on one body or on two."""
