@@ -97,7 +97,7 @@ def test_fast_answers_are_the_eager_ones_and_follow_the_weights(kind: str) -> No
 
 def test_many_rows_go_layer_by_layer_and_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     one_loop = accelerate(agent(FAST["relu"]))
-    monkeypatch.setattr("protorl.accelerate.inference.WORTH", 0)
+    monkeypatch.setattr("protorl.networks.numpy_forms.WORTH", 0)
     layers = accelerate(agent(FAST["relu"]))
     assert_same(one_loop, layers, obs())
 

@@ -55,7 +55,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
         return lambda columns: list(trace.graph(*trace.given(columns)))
 
     monkeypatch.setitem(protorl.accelerate.BACKENDS, "aot", interpret)
-    monkeypatch.setattr(protorl.accelerate, "ahead_of_time", interpret)
+    monkeypatch.setattr(protorl.accelerate, "packaged", interpret)
 
 
 def made(kind: type[Variant]) -> Variant:

@@ -39,7 +39,7 @@ def test_recorded_updates_equal_eager_ones(name: str, mode: str) -> None:
         pytest.importorskip("triton", reason="torch.compile on a GPU needs Triton")
     parts = filled(name)
     eager, fast = parts.agent, accelerate(copy.deepcopy(parts.agent), mode)
-    for i in range(6):
+    for i in range(12):
         batch = parts.memory.sample()
         one, two = updated(eager, batch, i), updated(fast, batch, i)
         torch.testing.assert_close(one.priority, two.priority, rtol=1e-3, atol=1e-4)
@@ -55,7 +55,7 @@ def test_an_update_never_waits_for_the_device(name: str, mode: str) -> None:
     parts = filled(name)
     agent = accelerate(parts.agent, mode)
     batch = parts.memory.sample()
-    for _ in range(4):
+    for _ in range(12):
         agent.update(batch)
     torch.cuda.synchronize()
     try:
@@ -79,7 +79,7 @@ def test_ppo_minibatches_are_recorded_too() -> None:
         return parts.agent
 
     one, two = trained("eager"), trained("cudagraphs")
-    assert two.learn.graph is not None
+    assert two.learn.run is not None
     torch.testing.assert_close(dict(one.network.named_parameters()), dict(two.network.named_parameters()), rtol=1e-2, atol=1e-3)
 
 
@@ -93,7 +93,7 @@ def test_recorded_acting_equals_eager_acting_and_follows_the_weights(name: str) 
         torch.testing.assert_close([torch.from_numpy(x) for x in two], [x.cpu() for x in one], rtol=1e-4, atol=1e-5)
         for agent in (eager, fast):
             agent.optimizer.flat.buffer.mul_(1.1)
-    assert fast.infer.graph is not None
+    assert fast.infer.calls == 3
 
 
 def test_aot_is_for_the_cpu() -> None:

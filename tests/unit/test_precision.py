@@ -5,12 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import protorl as prl
-from protorl.accelerate import MODES, accelerate, choose
+import protorl.accelerate
+from protorl.accelerate import MODES, TIMED, accelerate, choose
 from protorl.accelerate.precision import BFloat16Products
 from protorl.networks import FlatParameters
 from tests.contract.test_resume import make
@@ -113,22 +115,44 @@ def test_an_update_in_bf16_is_near_the_exact_one() -> None:
         assert p.dtype == torch.float32
 
 
-def test_auto_is_decided_from_the_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_decided_from_the_time_that_updates_take(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make("dqn").build().agent
-    assert choose(agent, 49_999)[0] == "eager"
-    mode, why = choose(agent, 50_000)
-    assert mode == "aot"
-    assert "50,000 updates" in why
+    assert choose(agent, 0.53, 20_000)[0] == "aot"  # few, but long
+    assert choose(agent, 2e-4, 110_000)[0] == "numpy"  # many, but short
+    assert choose(agent, 1e-3, 100_000) == ("aot", "100,000 updates of 1 ms: it saves some 50 s and costs 40")
     monkeypatch.setattr("protorl.accelerate.compiler", lambda: False)
-    mode, why = choose(agent, 10**6)
-    assert mode == "eager"
+    mode, why = choose(agent, 0.53, 20_000)
+    assert mode == "numpy"
     assert "no C++ compiler" in why
 
 
 def test_auto_records_on_a_gpu_what_is_long_enough() -> None:
     agent = SimpleNamespace(device=torch.device("cuda"))
-    assert [choose(agent, updates)[0] for updates in (9_999, 10_000)] == ["eager", "cudagraphs"]
-    assert choose(SimpleNamespace(device=torch.device("mps")), 10**6) == ("eager", "nothing faster is known for mps")
+    assert [choose(agent, 5e-3, updates)[0] for updates in (9_000, 11_000)] == ["numpy", "cudagraphs"]
+    assert choose(SimpleNamespace(device=torch.device("mps")), 1.0, 10**6) == ("numpy", "nothing faster is known for mps")
+
+
+@pytest.mark.parametrize("seconds", [1e-4, 10.0])
+def test_auto_times_the_first_updates_and_keeps_what_it_decided(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is ours; what is decided goes into the state, so that a resumed run goes on as it was."""
+    clock = iter(np.arange(100) * seconds)
+    monkeypatch.setattr("protorl.accelerate.time.perf_counter", lambda: float(next(clock)))
+    bound: list[str] = []
+    monkeypatch.setitem(protorl.accelerate.BACKENDS, "aot", lambda trace, inputs, name: bound.append(name) or trace)
+    monkeypatch.setattr("protorl.accelerate.compiler", lambda: "g++")
+    parts = make("dqn").build()
+    while not parts.memory.due():
+        parts.memory.add(parts.actors.poll()[0])
+    agent = accelerate(parts.agent, "auto", updates=1_000)
+    for _ in range(TIMED):
+        assert "learn" not in vars(agent)
+        agent.update(parts.memory.sample())
+    assert agent.settled["mode"] == ("aot" if seconds > 1 else "numpy")
+    assert "update" not in vars(agent)
+    again = make("dqn").build().agent
+    again.load_state_dict(agent.state_dict())
+    accelerate(again, "auto", updates=900)
+    assert ("learn" in vars(again)) == ("learn" in vars(agent)) == (seconds > 1)
 
 
 def test_updates_expected_are_updates_made() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import protorl as prl
-from protorl.accelerate.graph import Run, Traced
+from protorl.accelerate.faster import Faster
 from protorl.accelerate.small import SmallProducts
 
 
@@ -82,17 +82,16 @@ def test_it_takes_small_convolutions_only() -> None:
 def test_an_update_on_small_images_is_the_same() -> None:
     """MinAtar's whole update, traced and run as it stands, moves the parameters as the eager one does."""
 
-    class AsItStands(Traced):
-        def compile(self, graph: Any, example: tuple[Tensor, ...]) -> Run:
-            assert "convolution" not in graph.code
-            return lambda tensors: list(graph(*tensors))
+    def as_it_stands(trace: Any, inputs: list[Tensor], name: str) -> Any:
+        assert "convolution" not in trace.graph.code
+        return lambda columns: list(trace.graph(*trace.given(columns)))
 
     parts = prl.recipes.DQN(env="MinAtar/Breakout-v0", warmup_steps=64, capacity=500, seed=3).build()
     while not parts.memory.due():
         parts.memory.add(parts.actors.poll()[0])
     eager, other = parts.agent, copy.deepcopy(parts.agent)
-    other.learn = AsItStands(other)
-    for _ in range(3):
+    other.learn = Faster(other, "learn", as_it_stands)
+    for _ in range(6):
         batch = parts.memory.sample()
         one, two = eager.update(batch), other.update(batch)
         torch.testing.assert_close(two.priority, one.priority, rtol=1e-4, atol=1e-5)

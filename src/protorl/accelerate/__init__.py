@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from protorl.accelerate.acting import FasterActing, graph_of_acting, numpy_acting
-from protorl.accelerate.ahead_of_time import ahead_of_time, compiler, require_compiler
+from protorl.accelerate.ahead_of_time import compiler, packaged, require_compiler
 from protorl.accelerate.cuda_graphs import compiled, recorded, recorded_acting
 from protorl.accelerate.faster import WATCHED, Backend, Faster, give_back, say
 from protorl.accelerate.precision import BFloat16Products, Rounded
@@ -26,7 +26,7 @@ from protorl.parts import Aside
 
 MODES = ("auto", "eager", "compiled", "aot", "cudagraphs")
 PRECISIONS = ("float32", "bf16")
-BACKENDS: dict[str, Backend] = {"aot": ahead_of_time, "compiled": compiled, "cudagraphs": recorded}
+BACKENDS: dict[str, Backend] = {"aot": packaged, "compiled": compiled, "cudagraphs": recorded}
 COSTS = {"aot": 40.0, "cudagraphs": 25.0}
 """Seconds that compiling, or compiling and recording, takes."""
 SAVED = 0.5
@@ -91,7 +91,7 @@ def bind_acting(agent: Any, mode: str, precision: str) -> None:
     answer = numpy_acting(agent) if agent.device.type == "cpu" else None
     products: Any = BFloat16Products if precision == "bf16" else nullcontext
     if answer is None and mode == "aot":
-        answer = graph_of_acting(agent, ahead_of_time, products)
+        answer = graph_of_acting(agent, packaged, products)
     elif answer is None and mode == "cudagraphs":
         answer = recorded_acting(agent, products)
     if answer is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, give_back, say
-from protorl.accelerate.trace import Kept, Unfit, trace
+from protorl.accelerate.graph import Kept, Unfit, trace
 from protorl.data import Obs
 from protorl.networks import in_numpy
 from protorl.parts import MODULE_TABLES, Aside, parts
@@ -65,7 +65,7 @@ class FasterActing(Aside):
 def arrays(out: Any) -> dict[str, Tensor]:
     """What a head's output holds, by name."""
     found = ((name, thing) for name, thing in parts(out) if isinstance(thing, Tensor | np.ndarray))
-    return {name: torch.as_tensor(thing).cpu() for name, thing in found}
+    return {name: torch.as_tensor(np.array(thing.cpu() if isinstance(thing, Tensor) else thing)) for name, thing in found}
 
 
 def numpy_acting(agent: Any) -> Answer | None:

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from protorl.accelerate.faster import Run, say
+from protorl.accelerate.graph import Trace, Unfit
 from protorl.accelerate.subnormals import Flushed
-from protorl.accelerate.trace import Trace, Unfit
 from protorl.data import ProtoRLError
 
 DIGEST_BYTES = 32
@@ -32,7 +32,7 @@ DAY = 86_400
 """Seconds for which a machine's compiler that failed is not tried again."""
 
 
-def ahead_of_time(trace: Trace, inputs: list[Tensor], name: str) -> Run:
+def packaged(trace: Trace, inputs: list[Tensor], name: str) -> Run:
     """The graph compiled by AOTInductor: forward, gradients, clipping and optimizer are one function call, without Python
     between the operations and without guards.
 

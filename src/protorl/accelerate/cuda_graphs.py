@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.ahead_of_time import compiling
 from protorl.accelerate.faster import Run
-from protorl.accelerate.trace import Kept, Trace
+from protorl.accelerate.graph import Kept, Trace
 from protorl.data import Array, Obs
 
 WARM_UP = 3
@@ -21,7 +21,7 @@ WARM_UP = 3
 
 def compiled(trace: Trace, inputs: list[Tensor], name: str) -> Run:
     """The graph through `torch.compile`: on a GPU its operations become a few fused kernels. Compiled anew in every process
-    (torch caches parts). On the CPU the guards of each call cost more than a small network: `ahead_of_time` has none."""
+    (torch caches parts). On the CPU the guards of each call cost more than a small network: `packaged` has none."""
     call = compiled_graph(trace, inputs)
     return lambda columns: call(*trace.given(columns))
 

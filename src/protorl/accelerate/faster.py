@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from protorl.accelerate.trace import Kept, Trace, Unfit, trace
+from protorl.accelerate.graph import Kept, Trace, Unfit, trace
 from protorl.data import Batch, Update
 from protorl.parts import Aside
 
