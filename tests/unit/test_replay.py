@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +25,7 @@ from protorl.memory import (
     tables,
     transfer,
 )
-from tests.streams import ACTION, TAG, ListMemory, Stream, columns, out_of_step
+from tests.streams import ACTION, RICH, STREAMS, TAG, ListMemory, Stream, columns, out_of_step
 
 
 def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
@@ -29,19 +33,23 @@ def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     if not len(rows):
         return {}
     found = memory.view.examples(memory.storage, memory.window, rows, np.ones(len(rows), np.float32))
-    lanes = memory.storage.lanes
-    return {(row % lanes, row // lanes): {k: v[i].numpy() for k, v in found.items()} for i, row in enumerate(rows)}
+    lanes, every = memory.storage.lanes, memory.view.every
+    return {(row % lanes, row // lanes * every): {k: v[i].numpy() for k, v in found.items()} for i, row in enumerate(rows)}
 
 
 def assert_same(memory: Replay, oracle: ListMemory) -> None:
-    expected = oracle.examples(memory.view.n, memory.view.gamma)
+    view = memory.view
+    expected = oracle.examples(view.n, view.gamma, view.streams, view.every)
     actual = everything(memory)
     assert actual.keys() == expected.keys()
     for key, example in expected.items():
-        for name in ("obs", "next_obs", "action", "tag"):
-            np.testing.assert_array_equal(actual[key][name], example[name], err_msg=f"{name} of row {key}")
-        np.testing.assert_allclose(actual[key]["reward"], example["reward"], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(actual[key]["discount"], example["discount"], rtol=1e-6)
+        assert actual[key].keys() == example.keys() - {"ended"} | {"weight"}
+        for name in example.keys() - {"ended"}:
+            found, wanted = actual[key][name], example[name]
+            if name.endswith("obs") or name in ("action", "tag", "gamma", "carry"):
+                np.testing.assert_array_equal(found, wanted, err_msg=f"{name} of row {key}")
+            else:
+                np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6, err_msg=f"{name} of row {key}")
 
 
 def on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +107,47 @@ def test_lanes_out_of_step_in_chunks_of_unequal_length(
             assert_same(memory, oracle)
     assert_same(memory, oracle)
     assert memory.rate.steps == sum(map(len, oracle.lanes))
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+@pytest.mark.parametrize(("every", "sampler"), [(1, Uniform), (4, Prioritized), (7, Uniform)])
+@pytest.mark.parametrize(("stack", "table"), [(1, "small"), (4, "big"), (4, "device")])
+def test_streams_teams_and_starts_with_a_resume_in_the_middle(
+    n: int, every: int, sampler: Any, stack: int, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two streams of reward, of which one flows through ends of episodes; rewards of a team; gammas of the rows; a column for
+    starts only: 3 lanes out of step that wrap around several times."""
+    if table == "big":
+        monkeypatch.setattr(tables, "SMALL_ROW", 0)
+    if table == "device":
+        on_a_device(monkeypatch)
+    shape, dtype = ((2,), np.float32) if stack == 1 else ((stack, 2, 2), np.uint8)
+    spec = replace(columns(3, shape, dtype, RICH, frame_stack=stack), reward_shape=(2,))
+
+    def make() -> Replay:
+        return Replay(spec, 90, batch_size=4, view=NStep(n, 0.9, streams=STREAMS, every=every), sampler=sampler(), seed=1)
+
+    memory, oracle, segments, marks = make(), ListMemory(3, 90), [], [0, 0, 0]
+    chunks = out_of_step(Stream(3, n, holes=True, interruptions=True, stack=stack, rich=True), every, 9)
+    for i, chunk in zip(range(90), chunks):
+        memory.add(chunk)
+        oracle.add(chunk)
+        if i % 12 == 5:
+            assert_same(memory, oracle)
+            segments.append(copy.deepcopy(memory.rows([max(both) for both in zip(marks, memory.oldest())])))
+            marks = memory.marks()
+        if i in (5, 53):
+            resumed = make()
+            for segment in segments:
+                resumed.restore_rows(segment)
+            resumed.load_state_dict(memory.state_dict())
+            one, two = memory.sample(), resumed.sample()
+            assert set(one) == set(two)
+            assert all(torch.equal(one.columns[name], two.columns[name]) for name in one)
+            memory = resumed
+            assert_same(memory, oracle)
+    assert_same(memory, oracle)
+    assert min(map(len, oracle.lanes)) > 100
 
 
 def test_steps_in_a_chunk_are_those_it_was_made_of() -> None:
