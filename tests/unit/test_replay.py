@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from protorl.data import ArraySpec, Chunk, Columns, Field, ProtoRLError, tree_map
+from protorl.data import Stream as Reward
 from protorl.memory import (
     All,
     Minibatches,
@@ -148,6 +149,21 @@ def test_streams_teams_and_starts_with_a_resume_in_the_middle(
             assert_same(memory, oracle)
     assert_same(memory, oracle)
     assert min(map(len, oracle.lanes)) > 100
+
+
+def test_a_stream_keeps_its_successor_where_the_reward_is_not_discounted_at_all() -> None:
+    memory = Replay(columns(extras=RICH), 60, batch_size=1, view=NStep(3, 0.0, streams=STREAMS[1:]))
+    oracle = ListMemory(1, 60)
+    stream = Stream(1, 0, rich=True)
+    for t in range(40):
+        step = stream.step()
+        step = step._replace(reward=step.reward[:, 0], extras={**step.extras, "gamma": np.full(1, t % 2, np.float32)})
+        memory.add(Chunk.of(step))
+        oracle.add(Chunk.of(step))
+    rows = oracle.lanes[0]
+    for (_, t), example in everything(memory).items():
+        last = next(k for k in range(t, t + 3) if k == t + 2 or rows[k]["ended"] or rows[k]["discount"] == 0)
+        np.testing.assert_array_equal(example["next_obs"], rows[last]["next_obs"])
 
 
 def test_steps_in_a_chunk_are_those_it_was_made_of() -> None:
@@ -404,6 +420,11 @@ def test_plan_says_the_bytes_and_refuses_what_does_not_fit() -> None:
     plan = plan_memory(atari, 1_000_000)
     assert 7.0e9 < plan.total < 7.2e9
     assert "replay of 1,000,000 steps on cpu: 7.1 GB (obs 7.1 GB" in str(plan)
+    carry = replace(atari, num_envs=4, extras={"carry": Field((1_000,), np.dtype(np.float32), starts=True)})
+    assert plan_memory(carry, 1_000_000, every=40).columns["carry"] == 1_000_000 / 40 * 4_000
+    assert plan_memory(replace(atari, reward_shape=(3,)), 100).columns["reward"] == 1_200
+    kept = Replay(columns(2, extras=RICH), 202, batch_size=2, view=NStep(1, every=10)).storage
+    assert len(kept.starts["carry"].array) == 2 * 11
     with pytest.raises(ProtoRLError, match=r"are free: lower capacity to at most [\d,]+ steps"):
         Replay(atari, 10**9)
 
@@ -428,6 +449,18 @@ def test_contradictory_sizes_get_one_sentence(arguments: dict[str, int], message
         (lambda: NStep(1, 1.5), "gamma 1.5"),
         (lambda: NStep(1, 0.9, 0.0), "clip_reward 0.0"),
         (lambda: NStep(1, 0.9, reward_scale=0.0), "reward_scale 0.0"),
+        (lambda: NStep(every=0), "every 0 is not a number of rows"),
+        (lambda: NStep(streams=(Reward("bonus", 1.5),)), "gamma of the stream 'bonus' 1.5"),
+        (lambda: Replay(columns(), 50, view=NStep(streams=STREAMS)), "reads the column 'curious', which the"),
+        (
+            lambda: Replay(columns(extras=TAG), 50, view=NStep(streams=(Reward("tag"),))),
+            "'tag' is a stream of reward: declare it",
+        ),
+        (
+            lambda: Replay(columns(extras={"gamma": TAG["tag"]}), 50),
+            "'gamma' is each row's discount: declare it as float32",
+        ),
+        (lambda: Replay(columns(), 100, batch_size=30, view=NStep(2, every=4)), "batch_size 30 exceeds the 24 examples"),
         (lambda: Prioritized(-1), "per_alpha -1"),
         (lambda: Prioritized(0.6, 2.0), "per_beta 2.0"),
         (lambda: Prioritized(normalise="all"), "normalise 'all'"),
@@ -514,6 +547,26 @@ def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -
 
 def tree(segment):
     return tree_map(lambda lanes: [dict(lane) for lane in lanes], segment)
+
+
+def test_another_period_of_starts_is_refused_on_resume() -> None:
+    one, two = (Replay(columns(), 40, batch_size=1, view=NStep(every=every)) for every in (2, 4))
+    with pytest.raises(ProtoRLError, match="start at every 2 rows, of this one at every 4: resume with the same view"):
+        two.load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_given_priorities_of_starts(starts: bool) -> None:
+    extras = {"priority": Field((), np.dtype(np.float32), starts)}
+    memory = Replay(
+        columns(2, extras=extras), 60, batch_size=2, view=NStep(2, every=3), sampler=Prioritized(alpha=1.0, epsilon=0.0)
+    )  # fmt: skip
+    stream = Stream(2, 0)
+    for t in range(70):
+        memory.add(Chunk.of(stream.step()._replace(extras={"priority": np.array([t + 1, 101 + t], np.float32)})))
+    rows = memory.window.all()
+    leaves = memory.sampler.tree.get(memory.window.slots(rows))
+    np.testing.assert_array_equal(leaves, rows // 2 * 3 + 1 + rows % 2 * 100)
 
 
 def test_given_priorities_are_used_once_the_window_is_complete() -> None:
