@@ -481,6 +481,10 @@ def test_steps_that_do_not_match_are_refused() -> None:
     memory = Replay(columns(1, extras={"logp": Field((), np.dtype(np.float32))}), 10, batch_size=1)
     with pytest.raises(ProtoRLError, match="column 'logp'"):
         memory.add(Chunk.of(Stream(1, 0).step()))
+    with pytest.raises(
+        ProtoRLError, match=r"rewards of shape \(2,\) a row do not fit a memory of \(\): declare Columns.reward"
+    ):
+        memory.add(Chunk.of(Stream(1, 0, rich=True).step()))
     stacked = Replay(columns(1, (4, 2, 2), np.uint8, frame_stack=4, stack_padding="zero"), 10, batch_size=1)
     with pytest.raises(ProtoRLError, match="not padded by 'zero'"):
         stacked.add(Chunk.of(Stream(1, 0, stack=4, padding="reset").step()))

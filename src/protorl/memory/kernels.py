@@ -268,16 +268,16 @@ class Turn(NamedTuple):
 
 
 @compiled()
-def turnover(
-    ring: int, length: int, pending: int, flows: bool, every: int, places: int, state: tuple[Array, ...], out: Array
-) -> tuple[int, int]:
+def turnover(sizes: tuple[int, ...], state: tuple[Array, ...], out: Array) -> tuple[int, int]:
     """Advance each lane's range of sampleable starts [low, high); those of rows older than `length` leave, and what has left
     stays out; those whose window of pending + 1 steps is complete enter. Places that leave go into out[0], places that enter
     into out[1].
 
     A start is every `every`-th row of a lane; start k of lane i has the place i * places + k % places. flows: windows go on
-    through ends of episodes, and the observation after them must be there. state: a `Turn`.
+    through ends of episodes, and the observation after them must be there. sizes: ring, length, pending, flows, every, places.
+    state: a `Turn`.
     """
+    ring, length, pending, flows, every, places = sizes
     counts, live, book, lows, highs = Turn(*state)
     left = 0
     entered = 0

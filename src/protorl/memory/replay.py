@@ -63,7 +63,8 @@ class Replay:
         self.given = "priority" in columns.extras
         self.spent = False  # a burst of updates has used what the view offers once
         self.moved = self.room_for(1)
-        self.pending, self.flows = self.view.pending, self.view.flows
+        storage, view = self.storage, self.view
+        self.sizes = (storage.ring, storage.length, view.pending, int(view.flows), storage.every, storage.places)
         self.turn = (self.storage.counts, self.storage.live, self.storage.book, self.window.lows, self.window.highs)
 
     def room_for(self, steps: int) -> Array:
@@ -98,11 +99,8 @@ class Replay:
 
     def advance(self, moved: Array) -> tuple[int, int]:
         """Bring the window up to date; returns how many slots left it and how many entered, which then lie in `moved`."""
-        storage, window = self.storage, self.window
-        window.version += 1
-        return turnover(
-            storage.ring, storage.length, self.pending, self.flows, storage.every, storage.places, self.turn, moved
-        )  # fmt: skip
+        self.window.version += 1
+        return turnover(self.sizes, self.turn, moved)
 
     def forget(self) -> None:
         """No row stored so far is offered again."""

@@ -166,6 +166,7 @@ class Storage:
             name: table(field, self.lanes * self.places, self.device) for name, field in extras.items() if field.starts
         }
         self.pays_apart = pays_apart(columns)
+        self.reward_axes = 2 + len(columns.reward_shape)
         self.leaves: list[Table] = tree_leaves(self.obs)
         self.clear_zero_frame()
 
@@ -224,6 +225,11 @@ class Storage:
     def append(self, chunk: Chunk, out: Array) -> tuple[int, int, int]:
         """Book the rows; returns how many are valid, how many first, and how many observations must move."""
         _, _, reward, discount, terminated, truncated, _, first, valid, _, lanes = chunk
+        if reward.ndim != self.reward_axes:
+            raise ProtoRLError(
+                f"rewards of shape {reward.shape[2:]} a row do not fit a memory of {self.columns.reward_shape}: declare "
+                "Columns.reward_shape"
+            )
         if self.pays_apart:  # the book's rewards are not read
             reward = discount
         free, rows, firsts, moves = append_rows(
