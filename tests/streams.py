@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from protorl.data import ActionSpec, ArraySpec, Chunk, Columns, Field, Step
+from protorl.data import Stream as Reward
 
 ACTION = ActionSpec("discrete", (), np.dtype(np.int64), n=4)
 
@@ -30,9 +31,11 @@ class Stream:
         interruptions: bool = False,
         stack: int = 1,
         padding: str = "reset",
+        rich: bool = False,
     ):
         self.rng = np.random.default_rng(seed)
         self.n, self.holes, self.interruptions, self.stack, self.padding = num_envs, holes, interruptions, stack, padding
+        self.more = np.random.default_rng(seed + 1_000) if rich else None
         self.clock = 0
         self.first = np.ones(num_envs, bool)
         self.obs = [self.frames(None, lane) for lane in range(num_envs)]
@@ -72,11 +75,23 @@ class Stream:
             valid=valid,
             extras={"tag": rng.integers(0, 1000, n)},
         )
+        if self.more is not None:
+            step = step._replace(reward=self.more.normal(size=(n, 2)).astype(np.float32), extras={**step.extras, **self.rest()})
         for lane in np.flatnonzero(valid):
             ended = kind[lane] in (1, 2)
             self.first[lane] = ended
             self.obs[lane] = self.frames(None, lane) if ended else following[lane]
         return step
+
+    def rest(self) -> dict[str, Any]:
+        """Two streams of reward, one of them for each member of a team, a discount of each row's own, and a carry."""
+        draw = self.more.normal
+        return {
+            "curious": draw(size=self.n).astype(np.float32),
+            "bonus": draw(size=(self.n, 2)).astype(np.float32),
+            "gamma": self.more.uniform(0.5, 1, self.n).astype(np.float32),
+            "carry": draw(size=(self.n, 3)).astype(np.float32),
+        }
 
 
 def out_of_step(stream: Stream, seed: int, most: int) -> Iterator[Chunk]:
@@ -99,6 +114,15 @@ def out_of_step(stream: Stream, seed: int, most: int) -> Iterator[Chunk]:
 
 
 TAG = {"tag": Field((), np.dtype(np.int64))}
+FLOAT = np.dtype(np.float32)
+RICH = {
+    "curious": Field((), FLOAT),
+    "bonus": Field((2,), FLOAT),
+    "gamma": Field((), FLOAT),
+    "carry": Field((3,), FLOAT, starts=True),
+    **TAG,
+}
+STREAMS = (Reward("curious", 0.8, episodic=False), Reward("bonus", 0.7))
 
 
 class ListMemory:
@@ -119,28 +143,51 @@ class ListMemory:
                 {
                     "obs": chunk.obs[t, i].copy(),
                     "action": chunk.action[t, i],
-                    "reward": float(chunk.reward[t, i]),
+                    "reward": chunk.reward[t, i].astype(np.float64),
                     "discount": float(chunk.discount[t, i]),
                     "next_obs": chunk.next_obs[t, i].copy(),
                     "ended": bool(chunk.terminated[t, i] or chunk.truncated[t, i]),
-                    "tag": chunk.extras["tag"][t, i],
+                    **{name: values[t, i].copy() for name, values in chunk.extras.items()},
                 }
             )
 
-    def examples(self, n: int, gamma: float) -> dict[tuple[int, int], dict[str, Any]]:
-        """(lane, serial) -> example, for every row whose n-step window is complete."""
+    def examples(
+        self, n: int, gamma: float, streams: tuple[Reward, ...] = (), every: int = 1
+    ) -> dict[tuple[int, int], dict[str, Any]]:
+        """(lane, serial) -> example, for every row that may start one and whose n-step window is complete."""
         found = {}
+        flows = any(not stream.episodic for stream in streams)
         for lane, rows in enumerate(self.lanes):
             for t in range(max(0, len(rows) - self.length), len(rows)):
                 ret, g, k, complete = 0.0, 1.0, t, False
                 while k < len(rows) and k < t + n:
                     ret += g * rows[k]["reward"]
-                    g *= gamma * rows[k]["discount"]
+                    g *= rows[k].get("gamma", gamma) * rows[k]["discount"]
                     complete = rows[k]["ended"] or k == t + n - 1
                     k += 1
                     if rows[k - 1]["ended"] or g == 0.0:
                         break
                 pending = not any(row["ended"] for row in rows[t:]) and len(rows) - t < n
-                if complete or (g == 0.0 and not pending):
-                    found[lane, t] = {**rows[t], "reward": ret, "discount": g, "next_obs": rows[k - 1]["next_obs"]}
+                complete = complete or (g == 0.0 and not pending)
+                known = len(rows) > t + n or (len(rows) == t + n and not rows[-1]["ended"])  # what comes n rows later
+                if t % every or not complete or (flows and not known):
+                    continue
+                more = {}
+                for stream in streams:
+                    more |= self.stream(stream, rows[t : t + n])
+                    if not stream.episodic:
+                        later = rows[t + n]["obs"] if len(rows) > t + n else rows[-1]["next_obs"]
+                        more[f"{stream.name}_next_obs"] = later
+                found[lane, t] = {**rows[t], "reward": ret, "discount": g, "next_obs": rows[k - 1]["next_obs"], **more}
         return found
+
+    def stream(self, stream: Reward, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        ret, g = 0.0, 1.0
+        for row in rows:
+            ret += g * row[stream.name].astype(np.float64)
+            g *= stream.gamma
+            if stream.episodic:
+                g *= row["discount"]
+                if row["ended"] or g == 0.0:
+                    break
+        return {stream.name: ret, f"{stream.name}_discount": g}

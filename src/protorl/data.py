@@ -241,8 +241,8 @@ def every_lane(n: int) -> Array:
 class Stream:
     """A stream of reward that an agent is paid: `batch.NAME` and `batch.NAME_discount` under the same view as the reward.
 
-    It reads the row's column of that name. gamma: discount per agent step. A stream that is not `episodic` flows on through
-    the ends of episodes.
+    It reads the row's column of that name, a float32 declared in `Columns.extras`. gamma: discount per agent step, in [0, 1].
+    A stream that is not `episodic` flows on through the ends of episodes.
     """
 
     name: str
@@ -267,20 +267,26 @@ class Update(NamedTuple):
 
 @dataclass(frozen=True)
 class Field:
-    """A memory column: the shape and dtype of one row."""
+    """A memory column: the shape and dtype of one row. `starts`: only rows where examples may start keep theirs."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    starts: bool = False
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The rows an agent wants remembered: observation and action as specified, plus generic `extras`, per environment."""
+    """The rows an agent wants remembered: observation and action as specified, plus generic `extras`, per environment.
+
+    An extra named `gamma` is the row's own discount, used instead of the view's. `reward_shape`: trailing axes of the reward,
+    such as one number per member of a team.
+    """
 
     obs: ObsSpec
     action: ActionSpec
     num_envs: int
     extras: Mapping[str, Field] = field(default_factory=dict)
+    reward_shape: tuple[int, ...] = ()
 
 
 class Batch:

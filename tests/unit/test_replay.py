@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from protorl.data import ArraySpec, Chunk, Columns, Field, ProtoRLError, tree_map
+from protorl.data import Stream as Reward
 from protorl.memory import (
     All,
     Minibatches,
@@ -21,7 +26,7 @@ from protorl.memory import (
     tables,
     transfer,
 )
-from tests.streams import ACTION, TAG, ListMemory, Stream, columns, out_of_step
+from tests.streams import ACTION, RICH, STREAMS, TAG, ListMemory, Stream, columns, out_of_step
 
 
 def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
@@ -29,19 +34,23 @@ def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     if not len(rows):
         return {}
     found = memory.view.examples(memory.storage, memory.window, rows, np.ones(len(rows), np.float32))
-    lanes = memory.storage.lanes
-    return {(row % lanes, row // lanes): {k: v[i].numpy() for k, v in found.items()} for i, row in enumerate(rows)}
+    lanes, every = memory.storage.lanes, memory.view.every
+    return {(row % lanes, row // lanes * every): {k: v[i].numpy() for k, v in found.items()} for i, row in enumerate(rows)}
 
 
 def assert_same(memory: Replay, oracle: ListMemory) -> None:
-    expected = oracle.examples(memory.view.n, memory.view.gamma)
+    view = memory.view
+    expected = oracle.examples(view.n, view.gamma, view.streams, view.every)
     actual = everything(memory)
     assert actual.keys() == expected.keys()
     for key, example in expected.items():
-        for name in ("obs", "next_obs", "action", "tag"):
-            np.testing.assert_array_equal(actual[key][name], example[name], err_msg=f"{name} of row {key}")
-        np.testing.assert_allclose(actual[key]["reward"], example["reward"], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(actual[key]["discount"], example["discount"], rtol=1e-6)
+        assert actual[key].keys() == example.keys() - {"ended"} | {"weight"}
+        for name in example.keys() - {"ended"}:
+            found, wanted = actual[key][name], example[name]
+            if name.endswith("obs") or name in ("action", "tag", "gamma", "carry"):
+                np.testing.assert_array_equal(found, wanted, err_msg=f"{name} of row {key}")
+            else:
+                np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6, err_msg=f"{name} of row {key}")
 
 
 def on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +108,62 @@ def test_lanes_out_of_step_in_chunks_of_unequal_length(
             assert_same(memory, oracle)
     assert_same(memory, oracle)
     assert memory.rate.steps == sum(map(len, oracle.lanes))
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+@pytest.mark.parametrize(("every", "sampler"), [(1, Uniform), (4, Prioritized), (7, Uniform)])
+@pytest.mark.parametrize(("stack", "table"), [(1, "small"), (4, "big"), (4, "device")])
+def test_streams_teams_and_starts_with_a_resume_in_the_middle(
+    n: int, every: int, sampler: Any, stack: int, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two streams of reward, of which one flows through ends of episodes; rewards of a team; gammas of the rows; a column for
+    starts only: 3 lanes out of step that wrap around several times."""
+    if table == "big":
+        monkeypatch.setattr(tables, "SMALL_ROW", 0)
+    if table == "device":
+        on_a_device(monkeypatch)
+    shape, dtype = ((2,), np.float32) if stack == 1 else ((stack, 2, 2), np.uint8)
+    spec = replace(columns(3, shape, dtype, RICH, frame_stack=stack), reward_shape=(2,))
+
+    def make() -> Replay:
+        return Replay(spec, 90, batch_size=4, view=NStep(n, 0.9, streams=STREAMS, every=every), sampler=sampler(), seed=1)
+
+    memory, oracle, segments, marks = make(), ListMemory(3, 90), [], [0, 0, 0]
+    chunks = out_of_step(Stream(3, n, holes=True, interruptions=True, stack=stack, rich=True), every, 9)
+    for i, chunk in zip(range(90), chunks):
+        memory.add(chunk)
+        oracle.add(chunk)
+        if i % 12 == 5:
+            assert_same(memory, oracle)
+            segments.append(copy.deepcopy(memory.rows([max(both) for both in zip(marks, memory.oldest())])))
+            marks = memory.marks()
+        if i in (5, 53):
+            resumed = make()
+            for segment in segments:
+                resumed.restore_rows(segment)
+            resumed.load_state_dict(memory.state_dict())
+            one, two = memory.sample(), resumed.sample()
+            assert set(one) == set(two)
+            assert all(torch.equal(one.columns[name], two.columns[name]) for name in one)
+            memory = resumed
+            assert_same(memory, oracle)
+    assert_same(memory, oracle)
+    assert min(map(len, oracle.lanes)) > 100
+
+
+def test_a_stream_keeps_its_successor_where_the_reward_is_not_discounted_at_all() -> None:
+    memory = Replay(columns(extras=RICH), 60, batch_size=1, view=NStep(3, 0.0, streams=STREAMS[1:]))
+    oracle = ListMemory(1, 60)
+    stream = Stream(1, 0, rich=True)
+    for t in range(40):
+        step = stream.step()
+        step = step._replace(reward=step.reward[:, 0], extras={**step.extras, "gamma": np.full(1, t % 2, np.float32)})
+        memory.add(Chunk.of(step))
+        oracle.add(Chunk.of(step))
+    rows = oracle.lanes[0]
+    for (_, t), example in everything(memory).items():
+        last = next(k for k in range(t, t + 3) if k == t + 2 or rows[k]["ended"] or rows[k]["discount"] == 0)
+        np.testing.assert_array_equal(example["next_obs"], rows[last]["next_obs"])
 
 
 def test_steps_in_a_chunk_are_those_it_was_made_of() -> None:
@@ -355,6 +420,11 @@ def test_plan_says_the_bytes_and_refuses_what_does_not_fit() -> None:
     plan = plan_memory(atari, 1_000_000)
     assert 7.0e9 < plan.total < 7.2e9
     assert "replay of 1,000,000 steps on cpu: 7.1 GB (obs 7.1 GB" in str(plan)
+    carry = replace(atari, num_envs=4, extras={"carry": Field((1_000,), np.dtype(np.float32), starts=True)})
+    assert plan_memory(carry, 1_000_000, every=40).columns["carry"] == 1_000_000 / 40 * 4_000
+    assert plan_memory(replace(atari, reward_shape=(3,)), 100).columns["reward"] == 1_200
+    kept = Replay(columns(2, extras=RICH), 202, batch_size=2, view=NStep(1, every=10)).storage
+    assert len(kept.starts["carry"].array) == 2 * 11
     with pytest.raises(ProtoRLError, match=r"are free: lower capacity to at most [\d,]+ steps"):
         Replay(atari, 10**9)
 
@@ -379,6 +449,18 @@ def test_contradictory_sizes_get_one_sentence(arguments: dict[str, int], message
         (lambda: NStep(1, 1.5), "gamma 1.5"),
         (lambda: NStep(1, 0.9, 0.0), "clip_reward 0.0"),
         (lambda: NStep(1, 0.9, reward_scale=0.0), "reward_scale 0.0"),
+        (lambda: NStep(every=0), "every 0 is not a number of rows"),
+        (lambda: NStep(streams=(Reward("bonus", 1.5),)), "gamma of the stream 'bonus' 1.5"),
+        (lambda: Replay(columns(), 50, view=NStep(streams=STREAMS)), "reads the column 'curious', which the"),
+        (
+            lambda: Replay(columns(extras=TAG), 50, view=NStep(streams=(Reward("tag"),))),
+            "'tag' is a stream of reward: declare it",
+        ),
+        (
+            lambda: Replay(columns(extras={"gamma": TAG["tag"]}), 50),
+            "'gamma' is each row's discount: declare it as float32",
+        ),
+        (lambda: Replay(columns(), 100, batch_size=30, view=NStep(2, every=4)), "batch_size 30 exceeds the 24 examples"),
         (lambda: Prioritized(-1), "per_alpha -1"),
         (lambda: Prioritized(0.6, 2.0), "per_beta 2.0"),
         (lambda: Prioritized(normalise="all"), "normalise 'all'"),
@@ -399,6 +481,10 @@ def test_steps_that_do_not_match_are_refused() -> None:
     memory = Replay(columns(1, extras={"logp": Field((), np.dtype(np.float32))}), 10, batch_size=1)
     with pytest.raises(ProtoRLError, match="column 'logp'"):
         memory.add(Chunk.of(Stream(1, 0).step()))
+    with pytest.raises(
+        ProtoRLError, match=r"rewards of shape \(2,\) a row do not fit a memory of \(\): declare Columns.reward"
+    ):
+        memory.add(Chunk.of(Stream(1, 0, rich=True).step()))
     stacked = Replay(columns(1, (4, 2, 2), np.uint8, frame_stack=4, stack_padding="zero"), 10, batch_size=1)
     with pytest.raises(ProtoRLError, match="not padded by 'zero'"):
         stacked.add(Chunk.of(Stream(1, 0, stack=4, padding="reset").step()))
@@ -465,6 +551,26 @@ def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -
 
 def tree(segment):
     return tree_map(lambda lanes: [dict(lane) for lane in lanes], segment)
+
+
+def test_another_period_of_starts_is_refused_on_resume() -> None:
+    one, two = (Replay(columns(), 40, batch_size=1, view=NStep(every=every)) for every in (2, 4))
+    with pytest.raises(ProtoRLError, match="start at every 2 rows, of this one at every 4: resume with the same view"):
+        two.load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_given_priorities_of_starts(starts: bool) -> None:
+    extras = {"priority": Field((), np.dtype(np.float32), starts)}
+    memory = Replay(
+        columns(2, extras=extras), 60, batch_size=2, view=NStep(2, every=3), sampler=Prioritized(alpha=1.0, epsilon=0.0)
+    )  # fmt: skip
+    stream = Stream(2, 0)
+    for t in range(70):
+        memory.add(Chunk.of(stream.step()._replace(extras={"priority": np.array([t + 1, 101 + t], np.float32)})))
+    rows = memory.window.all()
+    leaves = memory.sampler.tree.get(memory.window.slots(rows))
+    np.testing.assert_array_equal(leaves, rows // 2 * 3 + 1 + rows % 2 * 100)
 
 
 def test_given_priorities_are_used_once_the_window_is_complete() -> None:

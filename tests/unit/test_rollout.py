@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.testing import assert_close
 from protorl.data import Batch, Chunk, Columns, ProtoRLError, Step, tree_leaves, tree_map
 from protorl.functional import gae
 from protorl.memory import All, Minibatches, Prioritized, Rate, Replay, Rollout
-from tests.streams import TAG, Stream, columns
+from tests.streams import RICH, STREAMS, TAG, ListMemory, Stream, columns
 
 GAMMA = 0.9
 KINDS = ["vector", "reset", "zero", "dict"]  # stacks of frames padded in either way
@@ -47,7 +48,7 @@ class Prepare:
 
     def __call__(self, rollout: Batch) -> Batch:
         self.seen.append(rollout)
-        t, n = rollout.reward.shape
+        t, n = rollout.reward.shape[:2]
         return rollout.replace(place=torch.arange(t * n).reshape(t, n))
 
 
@@ -200,6 +201,63 @@ def test_an_environment_without_a_single_step_is_all_padding() -> None:
             assert_rollout(prepare.seen[-1], lanes.rows)
             assert torch.isfinite(prepare.seen[-1].obs).all()
             lanes.clear()
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_streams_of_a_rollout_and_advantages_through_ends_of_episodes(holes: bool) -> None:
+    n, t, prepare = 3, 8, Prepare()
+    spec = replace(columns(n, extras=RICH), reward_shape=(2,))
+    memory = Replay(
+        spec, (t + 30) * n, batch_size=2, view=Rollout(prepare, GAMMA, streams=STREAMS), sampler=Minibatches(2),
+        rate=Rate(0, t * n, 2),
+    )  # fmt: skip
+    stream, lanes, since = Stream(n, 4, holes=holes, rich=True), ListMemory(n, 10_000), [0] * n
+    for _ in range(60):
+        chunk = Chunk.stack([stream.step() for _ in range(2)])
+        memory.add(chunk)
+        lanes.add(chunk)
+        if not memory.due():
+            continue
+        memory.sample()
+        rollout = prepare.seen[-1]
+        value = rollout.obs.sum(-1)
+        following = torch.cat([value[1:], rollout.next_obs[-1:].sum(-1)])  # as `Rollout` says
+        never = torch.zeros_like(rollout.ended)
+        advantage = gae(rollout.curious, rollout.curious_discount, never, value, following, 0.95)
+        for lane, rows in enumerate(lanes.lanes):
+            mine, carry = rows[since[lane] :], 0.0
+            since[lane] = len(rows)
+            for k in range(1, len(mine) + 1):
+                row = mine[-k]
+                for name in ("reward", "bonus", "carry", "gamma"):
+                    assert_close(rollout.columns[name][-k, lane], torch.tensor(row[name], dtype=torch.float32))
+                assert_close(rollout.discount[-k, lane].item(), float(row["gamma"] * row["discount"]))
+                assert_close(rollout.bonus_discount[-k, lane].item(), 0.7 * row["discount"])
+                after = row["next_obs"] if k == 1 else mine[1 - k]["obs"]
+                delta = row["curious"] + 0.8 * after.sum() - row["obs"].sum()
+                carry = delta + 0.8 * 0.95 * carry
+                assert_close(advantage[-k, lane].item(), float(carry), rtol=1e-4, atol=1e-3)
+            padding = rollout.weight[: len(rollout.weight) - len(mine), lane]
+            assert (padding == 0).all()
+            for name in ("reward", "bonus", "curious"):
+                assert (rollout.columns[name][: len(padding), lane] == 0).all()
+    assert len(prepare.seen) >= 6
+
+
+def test_a_method_is_asked_for_by_name_so_that_a_faster_one_is_used() -> None:
+    class Agent:
+        def prepare(self, rollout: Batch) -> Batch:
+            raise AssertionError
+
+    agent, faster = Agent(), Prepare()
+    memory = Replay(columns(1, extras=TAG), 8, batch_size=1, view=Rollout(agent.prepare), rate=Rate(0, 4, 1))
+    agent.prepare = faster  # type: ignore[method-assign]
+    step = make_stream("vector", 1, 0)
+    for _ in range(4):
+        memory.add(Chunk.of(step()))
+    assert memory.due()
+    memory.sample()
+    assert len(faster.seen) == 1
 
 
 def test_with_all_a_rollout_is_one_batch_in_the_order_of_time() -> None:

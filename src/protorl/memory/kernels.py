@@ -168,6 +168,49 @@ def nstep_window(
 
 
 @compiled()
+def stream_window(
+    slots: Array,  # [B]
+    ring: int,
+    n: int,
+    gamma: float,
+    own: Array,  # [S] float32: each row's own gamma; empty: `gamma`
+    episodic: bool,
+    clip: float,
+    scale: float,
+    pay: Array,  # [S, M] float32
+    book: Array,  # [S] records reward, discount, side, age
+    returns: Array,  # out [B, M] float32
+    discounts: Array,  # out [B] float32
+    successors: Array,  # out [B] int64: slot, or number of slots + side slot
+) -> None:
+    """As `nstep_window`, of rewards that lie in a table. A stream that is not episodic takes n rows whatever ended there, its
+    discount is gamma^n, and its successor is the row after them."""
+    total = book.shape[0]
+    for b in range(slots.shape[0]):
+        start = slots[b] // ring * ring
+        for m in range(pay.shape[1]):
+            position = slots[b] - start
+            g = 1.0
+            ret = 0.0
+            side = -1
+            for _ in range(n):
+                slot = start + position
+                ret += g * min(max(pay[slot, m], -clip), clip)
+                g *= own[slot] if own.shape[0] > 0 else gamma
+                position += 1
+                if position == ring:
+                    position = 0
+                if episodic:
+                    g *= book[slot].discount
+                    side = book[slot].side
+                    if side >= 0 or book[slot].discount == 0.0:
+                        break
+            returns[b, m] = scale * ret
+            discounts[b] = g
+            successors[b] = total + side if side >= 0 else start + position
+
+
+@compiled()
 def stack_rows(rows: Array, ring: int, counts: Array, live: Array, book: Array, side_row: Array, zero: int, out: Array) -> None:
     """The k rows whose frames make each stack [B, k], oldest first, for observations at `rows` [B].
 
@@ -225,26 +268,36 @@ class Turn(NamedTuple):
 
 
 @compiled()
-def turnover(ring: int, length: int, pending: int, state: tuple[Array, ...], out: Array) -> tuple[int, int]:
-    """Advance each lane's range of sampleable rows [low, high); rows older than `length` leave, and what has left stays out;
-    rows whose window of pending + 1 steps is complete enter. Slots that leave go into out[0], slots that enter into out[1].
+def turnover(sizes: tuple[int, ...], state: tuple[Array, ...], out: Array) -> tuple[int, int]:
+    """Advance each lane's range of sampleable starts [low, high); those of rows older than `length` leave, and what has left
+    stays out; those whose window of pending + 1 steps is complete enter. Places that leave go into out[0], places that enter
+    into out[1].
 
-    state: a `Turn`."""
+    A start is every `every`-th row of a lane; start k of lane i has the place i * places + k % places. flows: windows go on
+    through ends of episodes, and the observation after them must be there. sizes: ring, length, pending, flows, every, places.
+    state: a `Turn`.
+    """
+    ring, length, pending, flows, every, places = sizes
     counts, live, book, lows, highs = Turn(*state)
     left = 0
     entered = 0
     for i in range(counts.shape[0]):
         count = counts[i]
-        low = max(count - length, lows[i])
         high = count
-        if live[i]:
+        if flows:
+            high = count - pending if live[i] else count - pending - 1
+        elif live[i]:
             high = count - min(pending, book[i * ring + (count - 1) % ring].age + 1)
+        low = count - length
+        if every > 1:
+            low, high = -(-low // every), -(-high // every)
+        low = max(low, lows[i])
         high = max(high, low)
         for t in range(lows[i], low):
-            out[0, left] = i * ring + t % ring
+            out[0, left] = i * places + t % places
             left += 1
         for t in range(max(highs[i], low), high):
-            out[1, entered] = i * ring + t % ring
+            out[1, entered] = i * places + t % places
             entered += 1
         lows[i] = low
         highs[i] = max(high, highs[i])

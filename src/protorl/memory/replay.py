@@ -11,7 +11,7 @@ from protorl.memory.rate import Rate
 from protorl.memory.samplers import Sampler, Uniform, Window
 from protorl.memory.storage import Storage
 from protorl.memory.transfer import send
-from protorl.memory.views import NStep, View
+from protorl.memory.views import NStep, View, check_streams
 
 
 class Replay:
@@ -43,24 +43,28 @@ class Replay:
             raise ProtoRLError(f"batch_size {batch_size} is too small: use 1 or more")
         if batch_size > capacity:
             raise ProtoRLError(f"batch_size {batch_size} exceeds capacity {capacity}: raise capacity or lower batch_size")
-        self.storage = Storage(columns, capacity, device)
         self.view: View = NStep() if view is None else view
+        check_streams(self.view.streams, columns)
+        paid = [stream.name for stream in self.view.streams]
+        self.storage = Storage(columns, capacity, device, every=self.view.every, paid=paid)
         self.sampler: Sampler = Uniform() if sampler is None else sampler
         self.rate = Rate() if rate is None else rate
         self.batch_size = batch_size
         self.deliver_to = self.storage.device if deliver_to is None else torch.device(deliver_to)
-        most = self.storage.lanes * (self.storage.length - self.view.pending)
+        whole = self.storage.length - self.view.pending - self.view.flows
+        most = self.storage.lanes * (whole // self.view.every)
         if batch_size > most:
             raise ProtoRLError(
                 f"batch_size {batch_size} exceeds the {most} examples that capacity {capacity} holds of {self.storage.lanes} "
                 "environments: raise capacity or lower batch_size"
             )
-        self.window = Window(self.storage.lanes, self.storage.ring, self.storage.length)
+        self.window = Window(self.storage.lanes, self.storage.places)
         self.sampler.bind(self.window, batch_size, seed)
         self.given = "priority" in columns.extras
         self.spent = False  # a burst of updates has used what the view offers once
         self.moved = self.room_for(1)
-        self.pending = self.view.pending
+        storage, view = self.storage, self.view
+        self.sizes = (storage.ring, storage.length, view.pending, int(view.flows), storage.every, storage.places)
         self.turn = (self.storage.counts, self.storage.live, self.storage.book, self.window.lows, self.window.highs)
 
     def room_for(self, steps: int) -> Array:
@@ -88,14 +92,15 @@ class Replay:
 
     def turnover(self, left: Array, entered: Array) -> None:
         """Tell the sampler which slots left the window and which entered it."""
-        given = self.storage.tables["priority"].read(entered).cpu().numpy() if self.given else None
+        given = None
+        if self.given:
+            given = self.storage.read_starts("priority", self.window, entered).cpu().numpy()
         self.sampler.turnover(left, entered, given)
 
     def advance(self, moved: Array) -> tuple[int, int]:
         """Bring the window up to date; returns how many slots left it and how many entered, which then lie in `moved`."""
-        storage, window = self.storage, self.window
-        window.version += 1
-        return turnover(storage.ring, storage.length, self.pending, self.turn, moved)
+        self.window.version += 1
+        return turnover(self.sizes, self.turn, moved)
 
     def forget(self) -> None:
         """No row stored so far is offered again."""
@@ -114,7 +119,7 @@ class Replay:
         """How many agent steps may be taken before an update can be due, at least 1. With N rows a step these are
         ceil(room / N) steps: nothing is learned before the last of them."""
         offered = 0 if self.spent else len(self)
-        incomplete = int((self.storage.counts - self.window.highs).sum())  # may all become examples at once
+        incomplete = int((-(-self.storage.counts // self.view.every) - self.window.highs).sum())  # may become examples at once
         return max(self.rate.next - self.rate.steps, self.batch_size - offered - incomplete, 1)
 
     def ahead(self, taken: int = 0) -> bool:

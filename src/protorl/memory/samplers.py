@@ -12,13 +12,15 @@ from protorl.rng import generator, pack, unpack
 
 
 class Window:
-    """The rows that can be sampled now: serials low .. high - 1 of every lane.
+    """The examples that can be sampled now: those that start at serials low .. high - 1 of every lane, where every row starts
+    one; else the serials count those rows alone that do.
 
-    A row's identity is serial * lanes + lane, unique for the whole run; its slot is where it is stored.
+    A start's identity, its row in what follows, is serial * lanes + lane, unique for the whole run; its slot is one of the
+    `ring` that each lane has.
     """
 
-    def __init__(self, lanes: int, ring: int, length: int) -> None:
-        self.lanes, self.ring, self.length = lanes, ring, length
+    def __init__(self, lanes: int, ring: int) -> None:
+        self.lanes, self.ring = lanes, ring
         self.lows, self.highs = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
         self.version = 0  # counts changes of the rows
 

@@ -8,7 +8,7 @@ when read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 
 from protorl.data import Array, ArraySpec, Chunk, Columns, Field, ProtoRLError, State, tree_leaves, tree_map
 from protorl.memory.kernels import append_rows, stack_rows
+from protorl.memory.samplers import Window
 from protorl.memory.tables import DeviceTable, Table, in_main_memory, row_bytes
 from protorl.memory.transfer import page_out, send
 
@@ -67,25 +68,36 @@ class MemoryPlan:
             raise ProtoRLError(f"{self}; only {human_bytes(self.available)} are free: lower capacity to at most {fits:,} steps")
 
 
-def plan_memory(columns: Columns, capacity: int, device: torch.device | str = "cpu") -> MemoryPlan:
-    """What `Replay(columns, capacity)` would take."""
+def pays_apart(columns: Columns) -> bool:
+    """Whether rewards lie in a table of their own: more than a number each, or discounted by a gamma of the row's."""
+    return columns.reward_shape != () or "gamma" in columns.extras
+
+
+def plan_memory(columns: Columns, capacity: int, device: torch.device | str = "cpu", every: int = 1) -> MemoryPlan:
+    """What `Replay(columns, capacity)` would take, with a view whose examples start at every `every`-th row."""
     device = torch.device(device)
+    starts = columns.num_envs * -(-(capacity // columns.num_envs) // every)
     sizes = {
-        "obs": sum(row_bytes(frame(spec)) for spec in tree_leaves(columns.obs)),
-        "action": row_bytes(Field(columns.action.shape, columns.action.dtype)),
-        **{name: row_bytes(field) for name, field in columns.extras.items()},
-        "bookkeeping": BOOK.itemsize,
+        "obs": capacity * sum(row_bytes(frame(spec)) for spec in tree_leaves(columns.obs)),
+        "action": capacity * row_bytes(Field(columns.action.shape, columns.action.dtype)),
+        **{name: (starts if field.starts else capacity) * row_bytes(field) for name, field in columns.extras.items()},
+        **({"reward": capacity * row_bytes(reward_field(columns))} if pays_apart(columns) else {}),
+        "bookkeeping": capacity * BOOK.itemsize,
     }
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return MemoryPlan(capacity, str(device), {name: size * capacity for name, size in sizes.items()}, int(free))
+    return MemoryPlan(capacity, str(device), sizes, int(free))
 
 
-def home_of(columns: Columns, capacity: int, learner: torch.device) -> torch.device:
+def reward_field(columns: Columns) -> Field:
+    return Field(columns.reward_shape, np.dtype(np.float32))
+
+
+def home_of(columns: Columns, capacity: int, learner: torch.device, every: int = 1) -> torch.device:
     """Where the rows of a replay should live: on the learner's device if they take at most half of what is free there, so that
     no example travels; else in main memory."""
     if learner.type == "cpu":
         return learner
-    plan = plan_memory(columns, capacity, learner)
+    plan = plan_memory(columns, capacity, learner, every)
     return learner if 2 * plan.total <= plan.available else torch.device("cpu")
 
 
@@ -95,15 +107,26 @@ class Storage:
     Row t of lane i is in slot i * ring + t % ring; slots number 0 .. `slots` - 1. Observations have more rows behind them: row
     `slots + s` is the final observation in side slot s, and the last row is a zero frame.
 
+    every: examples start at every so many rows of a lane: a column that is stored for starts only has the row of start k of
+    lane i at i * places + k % places. paid: columns that pay streams of reward; they stay in main memory, as rewards do.
+
     Raises: ProtoRLError if the memory does not fit, or a step does not match the columns.
     """
 
-    def __init__(self, columns: Columns, capacity: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        columns: Columns,
+        capacity: int,
+        device: torch.device | str = "cpu",
+        *,
+        every: int = 1,
+        paid: Collection[str] = (),
+    ) -> None:
         if capacity < columns.num_envs:
             raise ProtoRLError(
                 f"capacity {capacity} is less than one step for each of the {columns.num_envs} environments: raise capacity"
             )
-        plan = plan_memory(columns, capacity, device)
+        plan = plan_memory(columns, capacity, device, every)
         logging.getLogger("protorl").info(str(plan))
         plan.check()
         self.columns, self.device = columns, torch.device(device)
@@ -112,6 +135,8 @@ class Storage:
         self.stack = max(spec.frame_stack for spec in tree_leaves(columns.obs))
         self.ring = self.length + self.stack  # stack - 1 older frames and the newest observation, which has no row yet
         self.slots = self.lanes * self.ring
+        self.every = every
+        self.places = self.ring if every == 1 else -(-self.length // every)
         self.sides = self.lanes + max(self.slots // 16, 16)
 
         self.counts = np.zeros(self.lanes, np.int64)
@@ -127,10 +152,21 @@ class Storage:
         self.here = in_main_memory(self.device)
         table = Table if self.here else DeviceTable
         self.obs = tree_map(lambda spec: table(frame(spec), self.slots + self.sides + 1, self.device), columns.obs)
-        self.tables = {
-            "action": table(Field(columns.action.shape, columns.action.dtype), self.slots, self.device),
-            **{name: table(field, self.slots, self.device) for name, field in columns.extras.items()},
+        extras = columns.extras
+        fields = {"action": Field(columns.action.shape, columns.action.dtype)}
+        fields |= {name: field for name, field in extras.items() if not field.starts}
+        if pays_apart(columns):
+            fields["reward"] = reward_field(columns)
+        near = {"reward", "gamma", *paid}  # read by the view
+        self.tables: dict[str, Table] = {
+            name: (Table if name in near else table)(field, self.slots, self.device) for name, field in fields.items()
         }
+        self.readable = {name: table for name, table in self.tables.items() if name not in near}
+        self.starts: dict[str, Table] = {
+            name: table(field, self.lanes * self.places, self.device) for name, field in extras.items() if field.starts
+        }
+        self.pays_apart = pays_apart(columns)
+        self.reward_axes = 2 + len(columns.reward_shape)
         self.leaves: list[Table] = tree_leaves(self.obs)
         self.clear_zero_frame()
 
@@ -158,16 +194,44 @@ class Storage:
             values = values if full else values[chunk.valid]
             table.write(successors, values if self.stack == 1 else newest_frame(values, table.field))
         self.tables["action"].write(slots, chunk.action if full else chunk.action[chunk.valid])
-        for name in self.columns.extras:
+        for name, field in self.columns.extras.items():
             if name not in chunk.extras:
                 raise ProtoRLError(f"the agent declared the column {name!r} but its steps do not carry it in Act.extras")
             values = chunk.extras[name]
-            self.tables[name].write(slots, values if full else values[chunk.valid])
+            if not field.starts:
+                self.tables[name].write(slots, values if full else values[chunk.valid])
+        if self.pays_apart:
+            self.tables["reward"].write(slots, chunk.reward if full else chunk.reward[chunk.valid])
+        if self.starts:
+            self.write_starts(chunk, out[2])
         return valid
+
+    def write_starts(self, chunk: Chunk, serials: Array) -> None:
+        """The columns that are stored for starts only. serials: [T, n], of valid rows."""
+        begins = chunk.valid & (serials % self.every == 0)
+        lanes = np.broadcast_to(chunk.lanes, serials.shape)[begins]
+        places = self.start_places(lanes, serials[begins] // self.every)
+        for name, table in self.starts.items():
+            table.write(places, chunk.extras[name][begins])
+
+    def start_places(self, lanes: Any, starts: Array) -> Array:
+        """Where the columns of starts are: of a lane, the k-th each."""
+        return lanes * self.places + starts % self.places
+
+    def start_slots(self, rows: Array) -> Array:
+        """The slots where examples begin, of identities k * lanes + lane [B]."""
+        return rows % self.lanes * self.ring + rows // self.lanes * self.every % self.ring
 
     def append(self, chunk: Chunk, out: Array) -> tuple[int, int, int]:
         """Book the rows; returns how many are valid, how many first, and how many observations must move."""
         _, _, reward, discount, terminated, truncated, _, first, valid, _, lanes = chunk
+        if reward.ndim != self.reward_axes:
+            raise ProtoRLError(
+                f"rewards of shape {reward.shape[2:]} a row do not fit a memory of {self.columns.reward_shape}: declare "
+                "Columns.reward_shape"
+            )
+        if self.pays_apart:  # the book's rewards are not read
+            reward = discount
         free, rows, firsts, moves = append_rows(
             self.ring, self.free_count, self.state, (reward, discount, terminated, truncated, first, valid, lanes), out
         )
@@ -219,25 +283,43 @@ class Storage:
         self.free, self.free_count = free, self.free_count + old
         self.state = (self.counts, self.live, self.book, self.side_row, self.free)
 
-    def examples(self, slots: Array, successors: Array, columns: Mapping[str, Array]) -> dict[str, Any]:
+    def examples(
+        self,
+        slots: Array,
+        successors: Array,
+        columns: Mapping[str, Array],
+        starts: Array | None = None,
+        beyond: Array | None = None,
+    ) -> dict[str, Any]:
         """The rows in `slots` [B], with the observations at `successors` [B] (slots, or side rows) as `next_obs`, frame stacks
-        rebuilt, and further `columns`: tensors on the device."""
+        rebuilt, and further `columns`: tensors on the device. starts: the examples' places among starts, for columns that are
+        stored there. beyond: rows of more observations, `beyond`."""
         specs = tree_leaves(self.columns.obs)
-        places = [place for spec in specs for place in self.places(spec, slots, successors)]
+        places = [place for spec in specs for place in self.found(spec, slots, successors)]
+        if beyond is not None:
+            places += [place for spec in specs for place in self.found(spec, slots, beyond)[1:]]
+        if self.starts:
+            places.append(slots if starts is None else starts)
         at, *there = self.place(slots, *places, *columns.values())
-        read: dict[str, Any] = {name: table.read(at) for name, table in self.tables.items()}
+        read: dict[str, Any] = {name: table.read(at) for name, table in self.readable.items()}
         pairs = [
             table.read_pair(there[2 * i], there[2 * i + 1], spec.shape)
             for i, (spec, table) in enumerate(zip(specs, self.leaves))
         ]
-        for name, leaves in zip(("obs", "next_obs"), zip(*pairs)):
+        named = list(zip(("obs", "next_obs"), zip(*pairs)))
+        if beyond is not None:
+            more = zip(self.leaves, there[2 * len(specs) :], specs)
+            named.append(("beyond", tuple(table.read(at.reshape(-1)).reshape(-1, *spec.shape) for table, at, spec in more)))
+        for name, leaves in named:
             given = iter(leaves)
             read[name] = tree_map(lambda _, given=given: next(given), self.columns.obs)
-        for name, values in zip(columns, there[2 * len(specs) :]):
+        if self.starts:
+            read |= {name: table.read(there[len(places) - 1]) for name, table in self.starts.items()}
+        for name, values in zip(columns, there[len(places) :]):
             read[name] = torch.from_numpy(values) if self.here else values
         return read
 
-    def places(self, spec: ArraySpec, slots: Array, successors: Array) -> tuple[Array, Array]:
+    def found(self, spec: ArraySpec, slots: Array, successors: Array) -> tuple[Array, Array]:
         """The rows of a table where the observations at `slots` and `successors` are; [B, k] for stacks of k frames."""
         return (self.stacked(slots, spec), self.stacked(successors, spec)) if spec.frame_stack > 1 else (slots, successors)
 
@@ -246,7 +328,8 @@ class Storage:
         that still wait to go there."""
         if self.here:
             return list(arrays)
-        late: list[Any] = [table for table in (*self.leaves, *self.tables.values()) if table.waiting]
+        tables = (*self.leaves, *self.tables.values(), *self.starts.values())
+        late: list[Any] = [table for table in tables if table.waiting]
         once = {id(array): array for array in arrays}
         there = send([*(part for table in late for part in table.unsent()), *once.values()], self.device)
         for i, table in enumerate(late):
@@ -260,6 +343,12 @@ class Storage:
         zero = self.slots + self.sides if spec.stack_padding == "zero" else -1
         stack_rows(rows, self.ring, self.counts, self.live, self.book, self.side_row, zero, frames)
         return frames
+
+    def read_starts(self, name: str, window: Window, places: Array) -> torch.Tensor:
+        """A column of the starts at `places` [B] of the window."""
+        if name in self.starts:
+            return self.starts[name].read(places)
+        return self.tables[name].read(places if self.every == 1 else self.start_slots(window.rows(places)))
 
     # Rows for an incremental checkpoint
 
@@ -288,7 +377,12 @@ class Storage:
             "obs": [table.span(slots) for table in self.leaves],
             "final_obs": [table.read(sides).cpu() for table in self.leaves],
             "tables": {name: table.span(slots) for name, table in self.tables.items()},
+            "starts": {name: table.read(self.starts_in(lane, first, end)).cpu() for name, table in self.starts.items()},
         }
+
+    def starts_in(self, lane: int, first: int, end: int) -> Array:
+        """Where the columns of those starts are that lie among rows first .. end - 1 of a lane."""
+        return self.start_places(lane, np.arange(-(-first // self.every), -(-end // self.every)))
 
     def final_rows(self, slots: Array) -> Array:
         """Where the final observations of those rows lie that ended an episode."""
@@ -320,6 +414,9 @@ class Storage:
                 table.write(self.final_rows(slots), final_obs.numpy())
             for name, table in self.tables.items():
                 table.write(slots, part["tables"][name].numpy())
+            starts = self.starts_in(lane, part["start"], part["start"] + len(final))
+            for name, table in self.starts.items():
+                table.write(starts, part["starts"][name].numpy())
 
     def state_dict(self) -> State:
         """All but the rows: lane counters and the newest observation of live lanes."""
@@ -328,6 +425,7 @@ class Storage:
         heads = np.where(self.live, heads, zero)
         return {
             "length": self.length,
+            "every": self.every,
             "counts": self.counts.copy(),
             "live": self.live.copy(),
             "heads": tree_map(lambda table: table.read(heads).cpu(), self.obs),
@@ -338,6 +436,11 @@ class Storage:
             raise ProtoRLError(
                 f"the checkpoint's memory has {len(state['counts'])} lanes of {state['length']} steps, this one "
                 f"{self.lanes} of {self.length}: resume with the same capacity and num_envs"
+            )
+        if state.get("every", 1) != self.every:
+            raise ProtoRLError(
+                f"the examples of the checkpoint's memory start at every {state.get('every', 1)} rows, of this one at every "
+                f"{self.every}: resume with the same view"
             )
         self.counts[:], self.live[:] = state["counts"], state["live"]
         heads = np.array([self.head(lane) for lane in range(self.lanes)])

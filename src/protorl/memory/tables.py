@@ -61,6 +61,7 @@ class Table:
             known = ", ".join(map(str, TORCH_DTYPES))
             raise ProtoRLError(f"a column of dtype {field.dtype} cannot be stored; use one of {known}")
         self.field, self.device = field, device
+        self.numbers = int(np.prod(field.shape, dtype=np.int64))  # in a row
         self.small = row_bytes(field) <= SMALL_ROW
         self.buffers = Buffers()
         self.allocate(rows)

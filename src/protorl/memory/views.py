@@ -1,7 +1,8 @@
 """Views: what an example is. One step, n steps, a rollout.
 
-A view also says how many later rows an example waits for (`pending`), and whether examples are used in one burst of updates
-only (`once`).
+A view also says where examples may start (`every` so many rows of a lane), how many later rows an example waits for
+(`pending`), whether it goes on through ends of episodes (`flows`), and whether examples are used in one burst of updates only
+(`once`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from protorl.data import Array, Batch, ProtoRLError, tree_map
-from protorl.memory.kernels import nstep_window
+from protorl.data import Array, Batch, Columns, ProtoRLError, Stream, tree_map
+from protorl.memory.kernels import nstep_window, stream_window
 from protorl.memory.samplers import Window
 from protorl.memory.storage import Storage
+from protorl.memory.tables import Table
 
 
 class View(Protocol):
@@ -28,33 +30,108 @@ class View(Protocol):
     @property
     def once(self) -> bool: ...
 
+    @property
+    def every(self) -> int: ...
+
+    @property
+    def flows(self) -> bool: ...
+
+    @property
+    def streams(self) -> tuple[Stream, ...]: ...
+
     def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, Any]: ...
 
 
-def check_rewards(gamma: float, clip_reward: float | None) -> None:
+def check_rewards(gamma: float, clip_reward: float | None, streams: tuple[Stream, ...]) -> None:
     """Raises ProtoRLError for a gamma outside [0, 1], or a clip that is not positive."""
-    if not 0.0 <= gamma <= 1.0:
-        raise ProtoRLError(f"gamma {gamma} is not a discount: use a value in [0, 1]")
+    for name, value in (("gamma", gamma), *((f"gamma of the stream {one.name!r}", one.gamma) for one in streams)):
+        if not 0.0 <= value <= 1.0:
+            raise ProtoRLError(f"{name} {value} is not a discount: use a value in [0, 1]")
     if clip_reward is not None and not clip_reward > 0:
         raise ProtoRLError(f"clip_reward {clip_reward} must be positive, or None for raw rewards")
 
 
+def check_streams(streams: tuple[Stream, ...], columns: Columns) -> None:
+    """Raises ProtoRLError for a stream of reward, or a gamma, whose column is not declared as it must be."""
+    paid = {stream.name: "a stream of reward" for stream in streams} | {"gamma": "each row's discount"}
+    for name, what in paid.items():
+        field = columns.extras.get(name)
+        if field is None and name != "gamma":
+            raise ProtoRLError(f"{what} reads the column {name!r}, which the agent did not declare: add it to Columns.extras")
+        if field is not None and (field.dtype != np.float32 or field.starts or (name == "gamma" and field.shape)):
+            shape = ", shape ()" if name == "gamma" else ""
+            raise ProtoRLError(f"the column {name!r} is {what}: declare it as float32{shape}, for every row")
+
+
+NO_GAMMA = np.zeros(0, np.float32)
+"""No row has its own."""
+
+
 def read(
+    storage: Storage,
+    view: NStep | Rollout,
+    n: int,
+    slots: Array,
+    columns: Mapping[str, Array],
+    starts: Array | None = None,
+) -> dict[str, Any]:
+    """Columns of n-step transitions from `slots` [B] int64, and further `columns`: tensors on the storage's device. starts: the
+    examples' places among starts (None: the slots)."""
+    size = slots.shape[0]
+    discounts, successors = np.empty(size, np.float32), np.empty(size, np.int64)
+    clip = np.inf if view.clip_reward is None else view.clip_reward
+    paid: dict[str, Array] = {}
+    if storage.pays_apart:
+        own = storage.tables.get("gamma")
+        gammas = NO_GAMMA if own is None else own.array
+        if own is not None:
+            paid["gamma"] = gammas[slots]
+        pay = storage.tables["reward"]
+        returns = stream(storage, slots, n, view.gamma, gammas, True, clip, view.reward_scale, pay, discounts, successors)
+    else:
+        returns = np.empty(size, np.float32)
+        nstep_window(
+            slots, storage.ring, n, view.gamma, clip, view.reward_scale, storage.book, returns, discounts, successors
+        )  # fmt: skip
+    paid |= {"reward": returns, "discount": discounts}
+    beyond: Array | None = None
+    for one in view.streams:
+        discounts, after = np.empty(size, np.float32), np.empty(size, np.int64)
+        paid[one.name] = stream(
+            storage, slots, n, one.gamma, NO_GAMMA, one.episodic, np.inf, 1.0, storage.tables[one.name], discounts, after
+        )
+        paid[f"{one.name}_discount"] = discounts
+        if one.episodic:  # the reward's window ends early where its own gamma is 0
+            successors = after
+        elif view.flows:
+            beyond = after
+    found = storage.examples(slots, successors, {**paid, **columns}, starts, beyond)
+    if beyond is not None:
+        after_all = found.pop("beyond")
+        found |= {f"{one.name}_next_obs": after_all for one in view.streams if not one.episodic}
+    return found
+
+
+def stream(
     storage: Storage,
     slots: Array,
     n: int,
     gamma: float,
-    clip_reward: float | None,
-    columns: Mapping[str, Array],
-    reward_scale: float = 1.0,
-) -> dict[str, Any]:
-    """Columns of n-step transitions from `slots` [B] int64, and further `columns`: tensors on the storage's device."""
-    size = slots.shape[0]
-    returns, discounts = np.empty(size, np.float32), np.empty(size, np.float32)
-    successors = np.empty(size, np.int64)
-    clip = np.inf if clip_reward is None else clip_reward
-    nstep_window(slots, storage.ring, n, gamma, clip, reward_scale, storage.book, returns, discounts, successors)
-    return storage.examples(slots, successors, {"reward": returns, "discount": discounts, **columns})
+    own: Array,
+    episodic: bool,
+    clip: float,
+    scale: float,
+    pay: Table,
+    discounts: Array,
+    successors: Array,
+) -> Array:
+    """Returns [B, ...] of the rewards in the table `pay`; see `stream_window`."""
+    returns = np.empty((slots.shape[0], *pay.field.shape), np.float32)
+    flat = [array.reshape(array.shape[0], pay.numbers) for array in (pay.array, returns)]
+    stream_window(
+        slots, storage.ring, n, gamma, own, episodic, clip, scale, flat[0], storage.book, flat[1], discounts, successors
+    )  # fmt: skip
+    return returns
 
 
 @dataclass(frozen=True)
@@ -67,8 +144,16 @@ class NStep:
 
     so a tail is as long as it is, a truncation bootstraps and a termination does not. A lost life (d = 0) ends the sum.
 
+    Rewards with trailing axes [B, ...] share one discount [B]. Where rows have a column `gamma` it is used instead, and gamma^k
+    is the product of theirs.
+
+    Each stream gives `NAME` and `NAME_discount`, by its own gamma, over the same rows. One that is not episodic sums over n
+    rows of its lane whatever ended there, with NAME_discount = gamma^n, and bootstraps from `NAME_next_obs`: the observation n
+    rows later in time, which is a later episode's where one began meanwhile. Examples wait until it is known.
+
     n: steps. gamma: discount per step, in [0, 1]. clip_reward: rewards are clipped to [-c, c] each, before they are summed
-    (None: raw). reward_scale: multiplies them, after the clip. Source: Sutton 1988; for replay, Hessel et al. 2018, arXiv
+    (None: raw). reward_scale: multiplies them, after the clip (neither touches further streams). streams: further streams of
+    reward. every: examples start at every so many rows of a lane. Source: Sutton 1988; for replay, Hessel et al. 2018, arXiv
     1710.02298. Differs from the papers: tails at truncations are kept, and bootstrap from the final observation.
     """
 
@@ -76,13 +161,17 @@ class NStep:
     gamma: float = 0.99
     clip_reward: float | None = None
     reward_scale: float = 1.0
+    streams: tuple[Stream, ...] = ()
+    every: int = 1
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ProtoRLError(f"n_step {self.n} is not a number of steps: use 1 or more")
         if not 0 < self.reward_scale < np.inf:
             raise ProtoRLError(f"reward_scale {self.reward_scale} must be a positive number")
-        check_rewards(self.gamma, self.clip_reward)
+        if self.every < 1:
+            raise ProtoRLError(f"every {self.every} is not a number of rows: use 1 or more")
+        check_rewards(self.gamma, self.clip_reward, self.streams)
 
     @property
     def pending(self) -> int:
@@ -94,10 +183,17 @@ class NStep:
         """Examples are used again and again."""
         return False
 
+    @property
+    def flows(self) -> bool:
+        """Whether examples go on through ends of episodes."""
+        return any(not stream.episodic for stream in self.streams)
+
     def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, Any]:
         """Columns for the examples that start at `rows` [B] (row identities), of `weight` [B]: tensors on the storage's
         device."""
-        return read(storage, window.slots(rows), self.n, self.gamma, self.clip_reward, {"weight": weight}, self.reward_scale)
+        places = window.slots(rows)
+        slots = places if self.every == 1 else storage.start_slots(rows)
+        return read(storage, self, self.n, slots, {"weight": weight}, places)
 
 
 def OneStep(gamma: float = 0.99, clip_reward: float | None = None) -> NStep:  # noqa: N802 - it names a view
@@ -116,16 +212,31 @@ class Rollout:
     Where an environment has fewer steps than the others (it spent some on resets), its column begins with rows of weight 0,
     which are never drawn.
 
-    prepare: what the agent makes of a rollout before it learns from it: its advantages (`agent.prepare`). gamma: discount
-    per step, in [0, 1]. clip_reward: rewards are clipped to [-c, c] (None: raw).
+    Each stream gives `NAME` and `NAME_discount`, by its own gamma. One that is not episodic has NAME_discount = gamma in every
+    row, and its successor is the next row of the lane, a later episode's where one ended: within the rollout its value is the
+    next row's, and nothing cuts the sums of `gae` (`ended` false everywhere). After the last row that is `next_obs` [-1]: where
+    an episode ended just there, its final observation, since the next one is not known yet.
+
+    prepare: what the agent makes of a rollout before it learns from it: its advantages (`agent.prepare`); of a method, what its
+    owner has under this name by then, so that a faster one is used. gamma: discount per step, in [0, 1]. clip_reward: rewards
+    are clipped to [-c, c] (None: raw). streams: further streams of reward.
     """
 
     pending = 0
     once = True
+    every = 1
+    flows = False  # the last row is used before the one after it is known
+    reward_scale = 1.0
 
-    def __init__(self, prepare: Callable[[Batch], Batch], gamma: float = 0.99, clip_reward: float | None = None) -> None:
-        check_rewards(gamma, clip_reward)
-        self.prepare, self.gamma, self.clip_reward = prepare, gamma, clip_reward
+    def __init__(
+        self,
+        prepare: Callable[[Batch], Batch],
+        gamma: float = 0.99,
+        clip_reward: float | None = None,
+        streams: tuple[Stream, ...] = (),
+    ) -> None:
+        check_rewards(gamma, clip_reward, streams)
+        self.prepare, self.gamma, self.clip_reward, self.streams = prepare, gamma, clip_reward, streams
         self.version = -1
         self.length = 0
         self.columns: dict[str, Any] = {}
@@ -155,11 +266,14 @@ class Rollout:
             "ended": storage.book["side"][slots] >= 0,
             "weight": (~absent).astype(np.float32),
         }
-        flat = read(storage, slots, 1, self.gamma, self.clip_reward, more)
-        flat["reward"] *= flat["weight"]
+        flat = read(storage, self, 1, slots, more)
+        for name in ("reward", *(stream.name for stream in self.streams)):
+            flat[name] *= flat["weight"].view(-1, *[1] * (flat[name].ndim - 1))
 
         def grid(column: Any) -> Any:
             return tree_map(lambda leaf: leaf.unflatten(0, (self.length, lanes)), column)
 
-        prepared = self.prepare(Batch({name: grid(column) for name, column in flat.items()}))
+        owner = getattr(self.prepare, "__self__", None)
+        prepare = self.prepare if owner is None else getattr(owner, self.prepare.__name__, self.prepare)
+        prepared = prepare(Batch({name: grid(column) for name, column in flat.items()}))
         self.columns = {name: tree_map(lambda leaf: leaf.flatten(0, 1), prepared.columns[name]) for name in prepared}
