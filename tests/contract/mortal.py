@@ -1,6 +1,7 @@
 """A training process that kills itself with SIGKILL at a chosen moment: `python -m tests.contract.mortal RUN MOMENT`.
 
-MOMENT is tick:N (the N-th turn of the loop) or write:N (the N-th time a file is synced or renamed into place), or never:0.
+MOMENT is tick:N (the turn of the loop after N agent steps, if the process begins with fewer), write:N (the N-th time a file is
+synced or renamed into place), or never:0.
 The recipe comes from RECIPE_JSON in the environment; where the run folder exists already, it is resumed.
 """
 
@@ -34,7 +35,14 @@ def countdown(n: int, function: Any) -> Any:
 def main(folder: Path, moment: str) -> None:
     kind, _, number = moment.partition(":")
     if kind == "tick":
-        Run.tick = countdown(int(number), Run.tick)  # type: ignore[method-assign]
+        plain = Run.tick
+
+        def tick(self: Run) -> None:
+            if self.steps >= int(number):
+                os.kill(os.getpid(), signal.SIGKILL)
+            plain(self)
+
+        Run.tick = tick  # type: ignore[method-assign]
     elif kind == "write":
         shared = countdown(int(number), lambda: None)
         for name in ("fsync", "rename", "replace"):

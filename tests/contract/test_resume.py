@@ -58,15 +58,15 @@ class Killed(BaseException):
     pass
 
 
-def train_with_kills(recipe: Any, folder: Path, ticks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run dies after so many turns of the loop, again and again, and is resumed each time."""
-    plain = Run.tick
-    for attempt, turns in enumerate([*ticks, 10**9]):
-        left = [turns]
+def train_with_kills(recipe: Any, folder: Path, deaths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run dies after so many agent steps, again and again, and is resumed each time."""
+    plain, died = Run.tick, 0
+    for attempt, life in enumerate([*deaths, 10**9]):
+        begun: list[int] = []
 
-        def tick(self: Run, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] < 0:
+        def tick(self: Run, life: int = life, begun: list[int] = begun) -> None:
+            begun.append(self.steps)
+            if self.steps - begun[0] >= life:
                 raise Killed
             plain(self)
 
@@ -74,7 +74,8 @@ def train_with_kills(recipe: Any, folder: Path, ticks: list[int], monkeypatch: p
         try:
             start(recipe, folder, progress=False) if attempt == 0 else resume(folder, progress=False)
         except Killed:
-            continue
+            died += 1
+    assert died == len(deaths)
     monkeypatch.setattr(Run, "tick", plain)
 
 
@@ -128,8 +129,8 @@ def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monk
     name, fields = CASES[case]
     recipe = make(name, **fields)
     start(recipe, tmp_path / "whole", progress=False)
-    turns = recipe.steps // recipe.num_envs
-    train_with_kills(recipe, tmp_path / "killed", [turns // 7, turns // 3, 2 * turns // 5 + 3], monkeypatch)
+    steps = recipe.steps
+    train_with_kills(recipe, tmp_path / "killed", [steps // 7, steps // 3, 2 * steps // 5 + 3], monkeypatch)
     whole, killed = final_state(tmp_path / "whole"), final_state(tmp_path / "killed")
     assert whole["run"]["updates"] > 5
     assert_equal(whole, killed)
@@ -158,7 +159,7 @@ def test_sigkill_at_any_moment(case: str, tmp_path: Path) -> None:
 
     start(make(name, **fields), tmp_path / "whole", progress=False)
     rng = np.random.default_rng(len(case))
-    moments = [f"tick:{rng.integers(40, 200)}", f"write:{rng.integers(3, 12)}", f"write:{rng.integers(12, 30)}", "never:0"]
+    moments = [f"tick:{rng.integers(100, 500)}", f"write:{rng.integers(3, 12)}", f"write:{rng.integers(12, 30)}", "never:0"]
     codes = [live("killed", moment) for moment in moments]
     assert codes[:3] == [-9, -9, -9]
     assert codes[3] == 0
@@ -171,12 +172,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.
     plain = Run.tick
 
     def tick(self: Run) -> None:
-        if self.steps == 333:
+        if self.steps >= 333 and self.signals.received is None:
             self.signals.note(2, None)
         plain(self)
 
     monkeypatch.setattr(Run, "tick", tick)
-    with pytest.raises(Interrupted, match=r"stopped at step 333 and saved: continue with `protorl resume .*`") as caught:
+    with pytest.raises(Interrupted, match=r"stopped at step 336 and saved: continue with `protorl resume .*`") as caught:
         start(recipe, tmp_path / "stopped", progress=False)
     assert caught.value.code == 130
     monkeypatch.setattr(Run, "tick", plain)

@@ -183,6 +183,17 @@ def test_traps_gae_with_a_truncation_and_a_termination():
     assert_close(grid, expected[:, None].expand(5, 4))
 
 
+def test_one_stream_of_reward_ends_with_the_episode_and_another_flows_on():
+    """By hand, the same numbers twice: the episode terminates in row 1, and the next row begins another."""
+    reward, value, shown = tensor([1.0, 2, 3, 4]), tensor([1.0, 2, 3, 4]), tensor([2.0, 3, 4, 5])
+    both = [torch.stack([x, x], -1) for x in (reward, value, shown)]
+    ends = tensor([False, True, False, False])
+    discount = torch.stack([0.5 * (~ends).float(), tensor([0.5] * 4)], -1)
+    ended = torch.stack([ends, torch.zeros_like(ends)], -1)
+    expected = tensor([[1.0, 1.5390625], [0.0, 2.15625], [2.625, 2.625], [2.5, 2.5]])
+    assert_close(F.gae(both[0], discount, ended, both[1], both[2], 0.5), expected)
+
+
 def slow_gae(reward, discount, ended, value, next_value, lam):
     advantage = torch.zeros_like(reward)
     for n in range(reward.shape[1]):

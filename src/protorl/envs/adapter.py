@@ -102,7 +102,7 @@ class AdaptedEnv(HostedEnvs):
                 next_obs = self._with_final(next_obs, info, ended)
             elif self._mode is AutoresetMode.DISABLED:
                 self._obs = self._fresh(self._reset_vector(options={"reset_mask": ended.copy()}))
-        step: tuple[Any, ...] = (obs, action, reward, discount, terminated, truncated, next_obs, first, valid, {})
+        step: Any = (obs, action, reward, discount, terminated, truncated, next_obs, first, valid, {})
         return tuple.__new__(Step, step)  # as `Step(*step)`, in half the time
 
     def close(self) -> None:

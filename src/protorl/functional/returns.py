@@ -53,7 +53,8 @@ def gae(reward: Tensor, discount: Tensor, ended: Tensor, value: Tensor, next_val
 
     All [T, ...], time first. `discount` is `γ (1 - terminated)`, so that only a termination does not bootstrap; `ended`
     (terminated or truncated) cuts the recursion, so that no advantage flows between episodes; `next_value` is V of the
-    true successor, the final observation where an episode ended. -> [T, ...].
+    true successor, the final observation where an episode ended. -> [T, ...]. For a stream of reward that flows on through
+    the ends of episodes, `discount` is γ and `ended` false everywhere, and `next_value` V of what the next row shows.
     Source: Schulman et al. 2016, arXiv 1506.02438, equation 16.
     """
     delta = td_target(reward, discount, next_value) - value

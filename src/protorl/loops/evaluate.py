@@ -39,6 +39,7 @@ def evaluate(agent: Any, env: Any, episodes: int, *, seed: int = 0, watch: Calla
     if episodes < 1:
         raise ProtoRLError(f"episodes {episodes} is too few: evaluate at least 1")
     env.reset(seed)
+    env.episodes()  # those of before are nobody's here
     quota = np.full(env.num_envs, episodes // env.num_envs) + (np.arange(env.num_envs) < episodes % env.num_envs)
     carry = initial_carry(agent, env.num_envs)
     carries = bool(carry_leaves(carry))
