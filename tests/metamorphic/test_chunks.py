@@ -12,7 +12,7 @@ import pytest
 import protorl as prl
 from protorl.actors import local
 from protorl.data import Act, Seen
-from protorl.recipes import running
+from protorl.recipes.start import start
 from tests.contract.test_resume import assert_equal, final_state, make
 
 CASES: dict[str, dict[str, Any]] = {
@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def trained(folder: Path, name: str) -> tuple[Any, Any]:
     recipe = make(name, steps=600, eval_every=230, log_every=170, checkpoint_every=350, **CASES[name])
-    running.start(recipe, folder, progress=False)
+    start(recipe, folder, progress=False)
     with open(folder / "metrics.csv") as file:
         rows = [{key: value for key, value in row.items() if key != "steps_per_second"} for row in csv.DictReader(file)]
     return final_state(folder), rows

@@ -65,7 +65,7 @@ class FasterActing(Aside):
 def arrays(out: Any) -> dict[str, Tensor]:
     """What a head's output holds, by name."""
     found = ((name, thing) for name, thing in parts(out) if isinstance(thing, Tensor | np.ndarray))
-    return {name: torch.as_tensor(np.array(thing.cpu() if isinstance(thing, Tensor) else thing)) for name, thing in found}
+    return {name: torch.tensor(thing.numpy(force=True) if isinstance(thing, Tensor) else thing) for name, thing in found}
 
 
 def numpy_acting(agent: Any) -> Answer | None:
