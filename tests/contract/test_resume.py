@@ -85,7 +85,7 @@ CASES = {
     ),
     "ppo-beta-lunar": (
         "ppo",
-        {"env": "LunarLanderContinuous-v3", "policy": "beta", "num_envs": 2, "normalise_obs": True, "eval_every": 0,
+        {"env": "LunarLanderContinuous-v3", "distribution": "beta", "num_envs": 2, "normalise_obs": True, "eval_every": 0,
          "steps": 450},
     ),
     "ppo-native": ("ppo", {"num_envs": 4, "backend": "native", "normalise_obs": True, "normalise_reward": True}),
