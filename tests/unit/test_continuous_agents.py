@@ -377,7 +377,7 @@ def test_images_and_dicts_are_seen_too(name: str) -> None:
         spec = EnvSpec("somewhere", obs, BOX, num_envs=ROWS)
         agent = make(name, spec, device="cpu", threads=1)
         before = values(agent.critic)
-        tensors = prl.types.tree_map(torch.from_numpy, arrays)
+        tensors = prl.data.tree_map(torch.from_numpy, arrays)
         agent.update(batch().replace(obs=tensors, next_obs=tensors))
         assert not torch.equal(before, values(agent.critic))
         assert agent.act(arrays, explore=True).action.shape == (ROWS, ACTIONS)
