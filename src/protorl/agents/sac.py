@@ -111,21 +111,27 @@ class SAC(Agent):
         """log α (H - H̄) [], H being the policy's mean entropy []."""
         return (self.temperature.log_alpha * (entropy - self.target_entropy)).sum()
 
-    def learn(self, batch: Batch) -> Update:
+    def learn_critics(self, batch: Batch) -> Update:
+        """The critics' step, after which the targets follow."""
         losses, priority, q = self.loss_and_priority(batch)
         loss = (batch.weight * losses).mean(-1).sum()
         self.critic_optimizer.step(loss)
+        self.target_parameters.lerp_(self.critic_parameters, self.tau)
+        return Update(priority.detach(), {"loss": loss.detach(), "q": q.detach().mean()})
 
-        actor_losses, log_prob = self.actor_loss(batch)
-        actor_loss = (batch.weight * actor_losses).mean()
-        self.actor_optimizer.step(actor_loss)
-
+    def learn_actor(self, batch: Batch) -> dict[str, Tensor]:
+        """The steps of actor and temperature; metrics."""
+        losses, log_prob = self.actor_loss(batch)
+        loss = (batch.weight * losses).mean()
+        self.actor_optimizer.step(loss)
         entropy, alpha = -log_prob.detach().mean(), self.alpha.sum()
         if self.alpha_optimizer is not None:
             self.alpha_optimizer.step(self.temperature_loss(entropy))
-        self.target_parameters.lerp_(self.critic_parameters, self.tau)
-        metrics = {"loss": loss, "actor_loss": actor_loss, "q": q.mean(), "entropy": entropy, "alpha": alpha}
-        return Update(priority.detach(), {name: value.detach() for name, value in metrics.items()})
+        return {"actor_loss": loss.detach(), "entropy": entropy, "alpha": alpha}
+
+    def learn(self, batch: Batch) -> Update:
+        update = self.learn_critics(batch)
+        return update._replace(metrics={**update.metrics, **self.learn_actor(batch)})
 
     def update(self, batch: Batch) -> Update:
         noise = torch.randn(2, *batch.action.shape, device=batch.action.device)  # `learn` stays a pure function
