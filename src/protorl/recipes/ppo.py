@@ -7,18 +7,17 @@ from typing import Any, ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
-from protorl.data import EnvSpec, Linear, ProtoRLError, Schedule
-from protorl.memory import Minibatches, Rate, Replay, Rollout
+from protorl.data import EnvSpec, ProtoRLError
 from protorl.networks import ActorCritic, Base, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
 from protorl.policies import Beta, Categorical, Gaussian, Stochastic
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
-from protorl.recipes.recipe import Recipe
+from protorl.recipes.on_policy import OnPolicy
 
 DISTRIBUTIONS: dict[str, type[Categorical | Gaussian | Beta]] = {"categorical": Categorical, "gaussian": Gaussian, "beta": Beta}
 
 
-class PPO(Recipe):
+class PPO(OnPolicy):
     """Proximal Policy Optimisation."""
 
     name: ClassVar[str] = "ppo"
@@ -32,9 +31,6 @@ class PPO(Recipe):
     anneal: bool = hp(False, "the learning rate falls to 0 with the training", paper="Atari: true")
     optimizer_eps: float = hp(1e-5, "the optimizer's epsilon, if it has one", low=0.0)
     max_grad_norm: float | None = hp(0.5, "clips the gradient's norm; none: not", paper="none", low=0.0)
-    rollout_steps: int = hp(2_048, "length of a rollout", unit="agent steps, in each environment", paper="2048", low=1)
-    epochs: int = hp(10, "passes over each rollout", paper="10", low=1)
-    batch_size: int = hp(64, "examples per update", paper="64", low=1)
     gae_lambda: float = hp(0.95, "lambda of the advantage estimation", paper="0.95", low=0.0, high=1.0)
     clip: float = hp(0.2, "how far the ratio may leave 1", paper="0.2", low=1e-6)
     anneal_clip: bool = hp(False, "clip falls to 0 with the training", paper="Atari: true")
@@ -45,7 +41,6 @@ class PPO(Recipe):
     normalise_advantage: bool = hp(True, "advantages with mean 0 and deviation 1 in each minibatch", paper="not mentioned")
     normalise_obs: bool = hp(False, "observations scaled by their running mean and deviation", paper="not mentioned")
     normalise_reward: bool = hp(False, "rewards divided by the running deviation of the return", paper="not mentioned")
-    clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", paper="Atari: 1", low=0.0)
     distribution: str = hp(
         "auto", "of actions: categorical for choices, gaussian or beta for numbers", choices=("auto", *DISTRIBUTIONS)
     )
@@ -103,35 +98,3 @@ class PPO(Recipe):
         share = spec.pixels if self.share_base is None else self.share_base
         base: Base = actor.base if share else build_base(spec.obs, self.base_config(spec, self.init))
         return Network(base, ValueHead(1.0 if self.init == "orthogonal" else None))
-
-    def falling(self, value: float, falls: bool, spec: EnvSpec) -> float | Schedule:
-        """The value, or a straight line from it to 0 over all updates of the training."""
-        rollouts = self.steps // (self.rollout_steps * spec.num_envs)
-        return Linear(value, 0.0, max(rollouts * self.updates_per_rollout(spec), 1)) if falls else value
-
-    def minibatches(self, spec: EnvSpec) -> int:
-        """Updates per epoch."""
-        rows = self.rollout_steps * spec.num_envs
-        if self.batch_size > rows:
-            raise ProtoRLError(
-                f"batch_size {self.batch_size} exceeds the {rows} steps of a rollout ({self.rollout_steps} in each of "
-                f"{spec.num_envs} environments): raise rollout_steps or num_envs, or lower batch_size"
-            )
-        return -(-rows // self.batch_size)
-
-    def updates_per_rollout(self, spec: EnvSpec) -> int:
-        """All epochs' minibatches."""
-        return self.epochs * self.minibatches(spec)
-
-    def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
-        rows = self.rollout_steps * spec.num_envs
-        return Replay(
-            agent.columns(spec),
-            2 * rows,  # environments that spend steps on resets leave more of the rollout to the others, but not twice as much
-            batch_size=self.batch_size,
-            view=Rollout(agent.prepare, self.gamma, self.clip_reward),
-            sampler=Minibatches(self.minibatches(spec)),
-            rate=Rate(0, rows, self.updates_per_rollout(spec)),
-            device=agent.device,
-            seed=self.seed,
-        )
