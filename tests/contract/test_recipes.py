@@ -179,6 +179,13 @@ def test_a_users_list_goes_before_the_preset_like_any_other_default() -> None:
     assert Own(env="BipedalWalker-v3").widths == (8, 4)
 
 
+def test_a_field_and_a_method_of_one_name_are_refused() -> None:
+    with pytest.raises(prl.ProtoRLError, match="Own cannot have a field 'policy': recipes have a method of that name"):
+        type("Own", (prl.recipes.DQN,), {"__module__": __name__, "__annotations__": {"policy": str}, "policy": "beta"})
+    with pytest.raises(prl.ProtoRLError, match="Own cannot have a method 'optimizer': recipes have a field of that name"):
+        subclass("dqn", optimizer=lambda self, network: None)
+
+
 # Optimizers, in every recipe
 
 

@@ -43,6 +43,8 @@ class TorchOptimizer(Optimizer):
     ) -> None:
         super().__init__(module, lr, max_grad_norm)
         build: Any = kind
+        if self.lr.device.type == "cuda" and "capturable" in arguments_of(kind):
+            arguments = {"capturable": True, **arguments}  # or it fetches the learning rate from the device at every step
         try:
             self.inner: torch.optim.Optimizer = build(self.flat.parameters, lr=self.lr, **arguments)
         except (TypeError, ValueError) as error:

@@ -131,8 +131,13 @@ class Recipe:
         keeps its type, help and range."""
         super().__init_subclass__(**kwargs)
         own, kinds = dict(inspect.get_annotations(cls)), hints(cls)
+        for name in own:
+            if inspect.isfunction(getattr(Recipe, name, None)):
+                raise ProtoRLError(f"{cls.__name__} cannot have a field {name!r}: recipes have a method of that name")
         for name, field in nearest_fields(cls.__mro__[1:]).items():
             default = cls.__dict__.get(name, field)
+            if inspect.isfunction(default):
+                raise ProtoRLError(f"{cls.__name__} cannot have a method {name!r}: recipes have a field of that name")
             if not isinstance(default, dataclasses.Field):
                 own.setdefault(name, kinds[name])
                 setattr(cls, name, hp_field(default, field.metadata))
@@ -146,9 +151,9 @@ class Recipe:
             if name not in fields:
                 raise unknown_field(name, sorted(fields))
         values = {name: default_of(field) for name, field in fields.items()} | given
-        for name, value in preset(self.presets, values["env"], values["protocol"]).items():
-            if name in fields and name not in given and name not in users_own(type(self)):
-                values[name] = value
+        first = given.keys() | users_own(type(self))
+        tuned = preset(self.presets, values["env"], values["protocol"])
+        values |= {name: value for name, value in tuned.items() if name in fields and name not in first}
         for name, value in values.items():
             object.__setattr__(self, name, value)  # frozen: there is no other way in
         self.__post_init__()
