@@ -86,10 +86,10 @@ EXPERIMENTS = {
     "ppo-lunarlander-gaussian": Experiment(
         "ppo", "LunarLanderContinuous-v3", "271 ± 32", 271, SB3_ZOO, 3, AOT),
     "ppo-lunarlander-beta": Experiment(
-        "ppo", "LunarLanderContinuous-v3", "271 ± 32 (Gaussian)", 271, SB3_ZOO, 3, {**AOT, "policy": "beta"}),
+        "ppo", "LunarLanderContinuous-v3", "271 ± 32 (Gaussian)", 271, SB3_ZOO, 3, {**AOT, "distribution": "beta"}),
     "ppo-lunarlander-beta-no-entropy": Experiment(
         "ppo", "LunarLanderContinuous-v3", "271 ± 32 (Gaussian)", 271, SB3_ZOO, 3,
-        {**AOT, "policy": "beta", "entropy_coef": 0.0}),
+        {**AOT, "distribution": "beta", "entropy_coef": 0.0}),
     "ppo-bipedalwalker": Experiment("ppo", "BipedalWalker-v3", "288 ± 2", 288, SB3_ZOO.replace("v2 there; the", "the"), 3, AOT),
     "ppo-halfcheetah": Experiment("ppo", "HalfCheetah-v5", "1443 ± 46", 1443, CLEANRL_V4, 3, AOT),
     "ppo-hopper": Experiment("ppo", "Hopper-v5", "2383 ± 272", 2383, CLEANRL_V4, 3, AOT),

@@ -40,7 +40,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"env": "Pendulum-v1", "num_envs": 2, "rollout_steps": 16, "normalise_obs": True, "normalise_reward": True,
          "clip_value": 0.2, "entropy_coef": 0.01, "share_base": True, "anneal": True, "anneal_clip": True, "target_kl": 1.0},
     ),
-    "ppo-beta": ("ppo", {"env": "Pendulum-v1", "policy": "beta", "clip_value": 0.2}),
+    "ppo-beta": ("ppo", {"env": "Pendulum-v1", "distribution": "beta", "clip_value": 0.2}),
     "ddpg-gaussian-noise": ("ddpg", {"noise": "gaussian", "action_layer": 1}),
     "td3-per-nstep": ("td3", {"per_alpha": 0.6, "n_step": 3, "max_grad_norm": 1.0}),
     "sac-fixed-alpha": ("sac", {"alpha_lr": None, "alpha": 0.2, "critics": 3}),

@@ -90,7 +90,7 @@ CASES = {
     ),
     "ppo-beta-lunar": (
         "ppo",
-        {"env": "LunarLanderContinuous-v3", "policy": "beta", "num_envs": 2, "normalise_obs": True, "eval_every": 0,
+        {"env": "LunarLanderContinuous-v3", "distribution": "beta", "num_envs": 2, "normalise_obs": True, "eval_every": 0,
          "steps": 450},
     ),
     "ppo-native": ("ppo", {"num_envs": 4, "backend": "native", "normalise_obs": True, "normalise_reward": True}),
@@ -99,6 +99,9 @@ CASES = {
     "d3qn-per-nstep-vector": ("d3qn", {"per_alpha": 0.6, "n_step": 3, "num_envs": 3}),
     "iqn-vector": ("iqn", {"num_envs": 3}),
     "qr-dqn-annealed": ("qr-dqn", {"anneal": True}),
+    "dqn-radam": ("dqn", {"optimizer": "radam", "anneal": True}),
+    "sac-adamw": ("sac", {"optimizer": "torch.optim.adamw", "optimizer_kwargs": {"weight_decay": 0.1}}),
+    "ppo-sgd": ("ppo", {"optimizer": "sgd", "optimizer_kwargs": {"momentum": 0.9}, "anneal": True}),
     "dqn-noisy": ("dqn", {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0}),
     "dqn-async": ("dqn", {"num_envs": 2, "backend": "async", "steps": 300, "eval_every": 0}),
     "dqn-native": ("dqn", {"num_envs": 4, "backend": "native"}),

@@ -108,11 +108,11 @@ def test_entropy_keeps_the_policy_open(entropy_coef: float) -> None:
         assert p > 0.99
 
 
-@pytest.mark.parametrize("policy", ["gaussian", "beta"])
+@pytest.mark.parametrize("distribution", ["gaussian", "beta"])
 @pytest.mark.parametrize("how", ["plain", "scaled"])
-def test_the_mean_action_is_found_in_the_environments_units(policy: str, how: str) -> None:
+def test_the_mean_action_is_found_in_the_environments_units(distribution: str, how: str) -> None:
     """Reward -(a - 0.6)² with a in [-2, 2]: 0.3 on the agent's [-1, 1]; V is the mean reward of the policy as it samples."""
-    agent = learned(probes.GaussianBandit, 30, how, policy=policy, log_std=-1.0)
+    agent = learned(probes.GaussianBandit, 30, how, distribution=distribution, log_std=-1.0)
     env = prl.make_vec_envs(probes.GaussianBandit, 1)
     action = agent.act(env.seen, explore=False).action
     assert 2 * action[0, 0] == pytest.approx(0.6, abs=0.1)
@@ -120,7 +120,7 @@ def test_the_mean_action_is_found_in_the_environments_units(policy: str, how: st
     torch.manual_seed(0)
     with torch.no_grad():
         params = type(out(agent, 0).policy)(*(part.expand(4_000, 1) for part in out(agent, 0).policy))
-        noise = (torch.randn(4_000, 1),) if policy == "gaussian" else ()
+        noise = (torch.randn(4_000, 1),) if distribution == "gaussian" else ()
         action = 2 * agent.policy.rsample(params, *noise).clamp(-1, 1)
         mean_reward = float(-(action - 0.6).square().mean())
     assert mean_reward > -0.5

@@ -162,7 +162,7 @@ def test_any_field_may_be_typed_by_its_name() -> None:
         (["train", "dqn", "--env", "CartPool-v1"], "did you mean"),
         (["train", "dqn", "--env", "Pendulum-v1"], "box"),
         (["train", "sac"], "sac chooses box actions"),
-        (["train", "ppo", "--env", "Pendulum-v1", "--set", "policy=categorical"], "use gaussian or beta, or auto"),
+        (["train", "ppo", "--env", "Pendulum-v1", "--set", "distribution=categorical"], "use gaussian or beta, or auto"),
         (["train", "ppo", "--set", "batch_size=1000"], "batch_size 1000 exceeds the 512 steps of a rollout"),
         (["train", "dqn", "--set", "bach_size=3"], "did you mean 'batch_size'"),
         (["train", "dqn", "--set", "gamma=2"], "gamma 2.0 is out of range"),

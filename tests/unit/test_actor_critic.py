@@ -169,6 +169,7 @@ def test_multidiscrete_logits_are_a_table_padded_with_what_cannot_be_chosen():
         (lambda: DeterministicHead(MATRIX), r"DeterministicHead needs actions in one vector, .*\(2, 3\)"),
         (lambda: QEnsemble(MLP(OBS, []), CHOICES), "QEnsemble judges box actions, .*'discrete': use QHead"),
         (lambda: QEnsemble(MLP(OBS, []), BOX, k=0), "an ensemble of 0 critics"),
+        (lambda: QEnsemble(MLP(OBS, []), BOX, outputs=0), "an ensemble of 0 outputs"),
         (lambda: QEnsemble(MLP(OBS, []), BOX, activation="rellu"), "unknown activation 'rellu': did you mean 'relu'"),
     ],
 )
@@ -260,6 +261,15 @@ class Counting(MLP):
     def forward(self, obs):
         self.calls += 1
         return super().forward(obs)
+
+
+def test_critics_of_several_numbers_each():
+    critic = QEnsemble(MLP(OBS, []), BOX, (16,), k=3, outputs=5)
+    obs, action = some(4), torch.rand(4, 3)
+    q = critic(obs, action)
+    assert q.shape == (3, 4, 5)
+    assert_close(critic(obs, action, members=2), q[:2])
+    assert QEnsemble(MLP(OBS, []), BOX, (16,), k=3)(obs, action).shape == (3, 4)
 
 
 def test_a_shared_trunk_sees_each_observation_once():

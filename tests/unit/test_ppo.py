@@ -95,10 +95,10 @@ EVERYTHING: dict[str, tuple[Any, dict[str, Any]]] = {
     "discrete": ("CartPole-v1", {}),
     "discrete-scaled": ("CartPole-v1", {"normalise_obs": True, "normalise_reward": True}),
     "gaussian-scaled": ("Pendulum-v1", {"normalise_obs": True, "normalise_reward": True}),
-    "beta-scaled": ("Pendulum-v1", {"normalise_obs": True, "policy": "beta"}),
+    "beta-scaled": ("Pendulum-v1", {"normalise_obs": True, "distribution": "beta"}),
     "shared-scaled": ("CartPole-v1", {"normalise_obs": True, "share_base": True}),
     "three-actions": (ThreeActions, {}),
-    "three-betas": (ThreeActions, {"policy": "beta"}),
+    "three-betas": (ThreeActions, {"distribution": "beta"}),
     "multidiscrete": (ManyChoices, {}),
     "images-shared": (Images, {"base": "impala", "lr": 3e-4}),
     "images-separate": (Images, {"base": "impala", "share_base": False, "lr": 3e-4}),
@@ -353,16 +353,16 @@ def test_small_minibatches_give_numbers(env: str, steps: int, batch_size: int) -
     assert all(torch.isfinite(p).all() for p in parts.agent.network.parameters())
 
 
-@pytest.mark.parametrize("policy", ["gaussian", "beta"])
-def test_log_probabilities_of_three_actions_add_up(policy: str) -> None:
-    _, (agent, _, actors) = make(ThreeActions, policy=policy)
+@pytest.mark.parametrize("distribution", ["gaussian", "beta"])
+def test_log_probabilities_of_three_actions_add_up(distribution: str) -> None:
+    _, (agent, _, actors) = make(ThreeActions, distribution=distribution)
     (step,) = actors.poll()[0].steps()
     assert step.action.shape == (2, 3)
     assert step.extras["log_prob"].shape == (2,)
     with torch.no_grad():
         out = agent.network(torch.from_numpy(step.obs)).policy
     action = torch.from_numpy(step.action)
-    if policy == "gaussian":
+    if distribution == "gaussian":
         expected = torch.distributions.Normal(out.mean, out.log_std.exp()).log_prob(action)
     else:
         expected = torch.distributions.Beta(out.alpha, out.beta).log_prob((action + 1) / 2) - math.log(2)
@@ -495,13 +495,25 @@ def test_scaled_rewards_are_for_learning_only() -> None:
     ("env", "fields", "message"),
     [
         ("CartPole-v1", {"batch_size": 33}, r"batch_size 33 exceeds the 32 steps of a rollout \(16 in each of 2 .* raise"),
-        ("CartPole-v1", {"policy": "beta"}, "policy 'beta' does not choose discrete actions: use categorical, or auto"),
-        ("CartPole-v1", {"policy": "gaussian"}, "policy 'gaussian' does not choose discrete"),
-        ("Pendulum-v1", {"policy": "categorical"}, "policy 'categorical' does not choose box actions: use gaussian or beta"),
+        (
+            "CartPole-v1",
+            {"distribution": "beta"},
+            "distribution 'beta' does not choose discrete actions: use categorical, or auto",
+        ),
+        ("CartPole-v1", {"distribution": "gaussian"}, "distribution 'gaussian' does not choose discrete"),
+        (
+            "Pendulum-v1",
+            {"distribution": "categorical"},
+            "distribution 'categorical' does not choose box actions: use gaussian or beta",
+        ),
         (Dicts, {"normalise_obs": True}, "only observations that are one array of floats .* normalise_obs=false"),
         (Images, {"normalise_obs": True, "base": "impala"}, "only observations that are one array of floats"),
         (Images, {"base": "nature"}, "NatureCNN needs images of at least 36x36"),
-        ("CartPole-v1", {"policy": "normal"}, "policy 'normal' is unknown: choose one of auto, categorical, gaussian, beta"),
+        (
+            "CartPole-v1",
+            {"distribution": "normal"},
+            "distribution 'normal' is unknown: choose one of auto, categorical, gaussian, beta",
+        ),
         ("CartPole-v1", {"gae_lambda": 1.1}, r"gae_lambda 1.1 is out of range: it must be in \[0.0, 1.0\]"),
         ("CartPole-v1", {"clip": 0.0}, "clip 0.0 is out of range"),
         ("CartPole-v1", {"lr": 0.0}, "lr 0.0 is not a learning rate"),

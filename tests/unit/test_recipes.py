@@ -21,6 +21,7 @@ from protorl.recipes.config import fields_of, record, reference
 from protorl.recipes.fields import parse_settings, table
 from protorl.recipes.find import find_recipe
 from protorl.recipes.presets import preset
+from protorl.recipes.recipe import default_of
 from protorl.recipes.saved import load, read_recipe
 from protorl.recipes.start import placed, start
 from protorl.runs.metrics import read_metrics
@@ -59,6 +60,10 @@ def asked_for(pattern: str) -> dict[str, Any]:
     """Fields of a recipe that its table's `pattern` fits: "ALE/*@machado" is an environment and a protocol."""
     env, at, protocol = pattern.replace("*", "x").partition("@")
     return {"env": env, "protocol": protocol} if at else {"env": env}
+
+
+def defaults(cls: Any) -> dict[str, Any]:
+    return {field.name: default_of(field) for field in dataclasses.fields(cls)}
 
 
 @pytest.mark.parametrize("cls", RECIPES.values())
@@ -111,9 +116,7 @@ def test_the_continuous_lander_is_known_by_either_name(name: str) -> None:
     one = cls(env="LunarLanderContinuous-v3")
     other = cls(env="LunarLander-v3", env_kwargs={"continuous": True})
     assert dataclasses.replace(other, env=one.env, env_kwargs={}) == one
-    assert one != cls(
-        env=one.env, **{f.name: f.default for f in dataclasses.fields(cls) if f.name not in ("env", "env_kwargs")}
-    )
+    assert one != cls(**{name: value for name, value in defaults(cls).items() if name != "env"}, env=one.env)
 
 
 def test_slow_noise_of_the_mountain_car_is_theirs() -> None:
@@ -131,9 +134,7 @@ def test_a_family_of_environments_has_a_preset_and_strangers_have_none() -> None
     assert (frames_per_copy, nature.capacity, nature.optimizer) == (40_000, 1_000_000, "rmsprop")
     assert nature.steps * 4 == 200_000_000
     stranger = prl.recipes.DQN(env="Nobody-v0")
-    assert {f.name: getattr(stranger, f.name) for f in dataclasses.fields(stranger) if f.name not in ("env", "env_kwargs")} == {
-        f.name: f.default for f in dataclasses.fields(stranger) if f.name not in ("env", "env_kwargs")
-    }
+    assert dataclasses.asdict(stranger) == {**defaults(prl.recipes.DQN), "env": "Nobody-v0"}
     assert preset({"A/*": {"lr": 1}, "A/b": {"lr": 2}}, "A/b") == {"lr": 2}
     assert preset({"A/*": {"lr": 1}}, "B/a") == {}
 

@@ -25,6 +25,8 @@ class DDPG(Agent):
     maybe after a Warmup. actor_optimizer, critic_optimizer: of `network.actor` and `network.critic`. tau: how far the targets
     follow, in (0, 1]. delay: updates of the critic per update of the actor and the targets.
 
+    A variant overrides one of the equations: `target_action`, `reduce`, `bootstrap`, `loss_and_priority`, `actor_loss`.
+
     Metrics: loss (of the critic), q (mean value of the batch's actions), actor_loss (at each actor update).
 
     Differs from the paper: examples are weighed and give priorities; no batch normalisation; `discount` carries γ,
@@ -65,27 +67,45 @@ class DDPG(Agent):
             self.policy.restart(seen.first)
         return super().act(seen, carry, explore=explore)
 
+    def target_action(self, batch: Batch) -> Tensor:
+        """μ'(s') [B, A]."""
+        action: Tensor = self.target.actor(batch.next_obs).action
+        return action
+
+    def reduce(self, q: Tensor) -> Tensor:
+        """The value to trust of what K critics say: q [K, B] -> [B]. Here the first's."""
+        return q[0]
+
     @torch.no_grad()
     def bootstrap(self, batch: Batch) -> Tensor:
         """Q'(s', μ'(s')) [B]."""
-        return self.target.critic(batch.next_obs, self.target.actor(batch.next_obs).action, members=1)[0]
+        return self.reduce(self.target.critic(batch.next_obs, self.target_action(batch)))
+
+    def loss_and_priority(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """(y - Q_k(s, a))² of each critic [K, B], the mean |y - Q_k| [B], and Q_k [K, B]."""
+        q = self.critic(batch.obs, batch.action)
+        td = td_target(batch.reward, batch.discount, self.bootstrap(batch)) - q
+        return td.square(), td.abs().mean(0), q
+
+    def actor_loss(self, batch: Batch) -> Tensor:
+        """-Q(s, μ(s)) [B], of the first critic."""
+        return -self.critic(batch.obs, self.actor(batch.obs).action, members=1)[0]
 
     def learn(self, batch: Batch) -> Update:
         """The critic's step."""
-        q = self.critic(batch.obs, batch.action)  # [K, B]
-        td = td_target(batch.reward, batch.discount, self.bootstrap(batch)) - q
-        loss = (batch.weight * td.square()).mean(-1).sum()
+        losses, priority, q = self.loss_and_priority(batch)
+        loss = (batch.weight * losses).mean(-1).sum()
         self.critic_optimizer.step(loss)
-        return Update(td.detach().abs().mean(0), {"loss": loss.detach(), "q": q.detach().mean()})
+        return Update(priority.detach(), {"loss": loss.detach(), "q": q.detach().mean()})
 
     def improve(self, batch: Batch) -> Update:
         """The actor's step, then the targets follow."""
-        q = self.critic(batch.obs, self.actor(batch.obs).action, members=1)[0]
-        loss = -(batch.weight * q).mean()
+        losses = self.actor_loss(batch)
+        loss = (batch.weight * losses).mean()
         self.actor_optimizer.step(loss)
         for target, online in zip(self.target_parameters, self.online_parameters):
             target.lerp_(online, self.tau)
-        return Update(q.detach(), {"actor_loss": loss.detach()})
+        return Update(losses.detach(), {"actor_loss": loss.detach()})
 
     def update(self, batch: Batch) -> Update:
         update = super().update(batch)

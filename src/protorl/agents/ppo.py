@@ -46,6 +46,8 @@ class PPO(Agent):
     divergence from the old policy exceeds 1.5 times this, the rollout's other updates are skipped (None: never).
     normalise_advantage: per minibatch. scale_rewards: divides rewards by the spread of the return.
 
+    A variant overrides one of the equations: `advantage`, `surrogate`, `value_error`; the policy has the entropy.
+
     Metrics: loss, policy_loss, value_loss (mean squared error), entropy (nats), kl (estimated KL(old ‖ new)), clip_fraction
     (ratios outside 1 ± ε), explained_variance (of R by V before the first update; 1 is perfect), grad_norm.
 
@@ -114,9 +116,8 @@ class PPO(Agent):
         reward = rollout.reward
         if self.reward_scaler is not None:
             reward = self.reward_scaler(reward, rollout.discount, rollout.ended, rollout.weight)
-        value, next_value = rollout.value, self.successors(rollout)
-        advantage = gae(reward, rollout.discount, rollout.ended, value, next_value, self.gae_lambda)
-        ret = advantage + value
+        advantage = self.advantage(rollout, reward, self.successors(rollout))
+        ret = advantage + rollout.value
         error, spread = (column[present].var(correction=0) for column in (advantage, ret))
         self.explained_variance = 1 - error / (spread + 1e-8)
         return Batch(
@@ -126,7 +127,7 @@ class PPO(Agent):
                 "log_prob": rollout.log_prob,
                 "advantage": advantage,
                 "ret": ret,
-                "value": value,
+                "value": rollout.value,
             }
         )
 
@@ -139,15 +140,25 @@ class PPO(Agent):
         value[last] = self.network.value(tree_map(lambda array: array[last], rollout.next_obs))
         return value
 
+    def advantage(self, rollout: Batch, reward: torch.Tensor, next_value: torch.Tensor) -> torch.Tensor:
+        """A of a rollout [T, N] by generalised advantage estimation, from rewards (maybe scaled) and V of the successors."""
+        return gae(reward, rollout.discount, rollout.ended, rollout.value, next_value, self.gae_lambda)
+
+    def surrogate(self, log_ratio: torch.Tensor, advantage: torch.Tensor) -> torch.Tensor:
+        """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) [B], given log ρ [B]."""
+        return clipped_surrogate(log_ratio, advantage, self.epsilon)
+
+    def value_error(self, value: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """(V - R)² [B], or the larger of it and that of a V which moved no further than `clip_value`."""
+        if self.clip_value is None:
+            return (value - batch.ret).square()
+        return clipped_value_error(value, batch.value, batch.ret, self.clip_value)
+
     def learn(self, batch: Batch) -> Update:
         out = self.network(batch.obs)
         log_ratio = self.policy.log_prob(out.policy, batch.action) - batch.log_prob
         advantage = standardise(batch.advantage) if self.normalise_advantage else batch.advantage
-        surrogate = clipped_surrogate(log_ratio, advantage, self.epsilon)
-        if self.clip_value is None:
-            value_error = (out.value - batch.ret).square()
-        else:
-            value_error = clipped_value_error(out.value, batch.value, batch.ret, self.clip_value)
+        surrogate, value_error = self.surrogate(log_ratio, advantage), self.value_error(out.value, batch)
         entropy = self.policy.entropy(out.policy)
         objective = surrogate - self.value_coef * value_error + self.entropy_coef * entropy
         loss = -(batch.weight * objective).mean()

@@ -39,6 +39,8 @@ class SAC(Agent):
     actor_optimizer, critic_optimizer: of `network.actor` and `network.critic`. tau: how far the target critics follow.
     alpha: the temperature at first. target_entropy: H̄ in nats. alpha_lr: learning rate of log α; None keeps α as it is.
 
+    A variant overrides one of the equations: `reduce`, `bootstrap`, `loss_and_priority`, `actor_loss`, `temperature_loss`.
+
     Metrics: loss (of the critics), actor_loss, q (mean value of the batch's actions), entropy (nats), alpha.
 
     Differs from the paper: equation 18 has log α in the place of α, as in the authors' code; examples are weighed and give
@@ -79,29 +81,57 @@ class SAC(Agent):
         """Actions [B, A] of the current policy, and their log-probabilities [B]; differentiable."""
         return SquashedGaussian.rsample_with_log_prob(self.actor(obs), noise)
 
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature [1], as a constant."""
+        return self.temperature.log_alpha.exp().detach()
+
+    def reduce(self, q: Tensor) -> Tensor:
+        """The value to trust of what K critics say: min_k q_k, [K, B] -> [B]."""
+        return q.amin(0)
+
     @torch.no_grad()
     def bootstrap(self, batch: Batch) -> Tensor:
-        """min_i Q'_i(s', a') - α log π(a'|s') [B]."""
+        """min_k Q'_k(s', a') - α log π(a'|s') [B]."""
         action, log_prob = self.sample(batch.next_obs, batch.next_noise)
-        return self.target(batch.next_obs, action).amin(0) - self.temperature.log_alpha.exp() * log_prob
+        return self.reduce(self.target(batch.next_obs, action)) - self.alpha * log_prob
+
+    def loss_and_priority(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """½ (y - Q_k(s, a))² of each critic [K, B], the mean |y - Q_k| [B], and Q_k [K, B]."""
+        q = self.critic(batch.obs, batch.action)
+        td = td_target(batch.reward, batch.discount, self.bootstrap(batch)) - q
+        return 0.5 * td.square(), td.abs().mean(0), q
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """α log π(a|s) - min_k Q_k(s, a) and log π(a|s), both [B], for a ~ π(.|s)."""
+        action, log_prob = self.sample(batch.obs, batch.noise)
+        return self.alpha * log_prob - self.reduce(self.critic(batch.obs, action)), log_prob
+
+    def temperature_loss(self, entropy: Tensor) -> Tensor:
+        """log α (H - H̄) [], H being the policy's mean entropy []."""
+        return (self.temperature.log_alpha * (entropy - self.target_entropy)).sum()
+
+    def learn_critics(self, batch: Batch) -> Update:
+        """The critics' step, after which the targets follow."""
+        losses, priority, q = self.loss_and_priority(batch)
+        loss = (batch.weight * losses).mean(-1).sum()
+        self.critic_optimizer.step(loss)
+        self.target_parameters.lerp_(self.critic_parameters, self.tau)
+        return Update(priority.detach(), {"loss": loss.detach(), "q": q.detach().mean()})
+
+    def learn_actor(self, batch: Batch) -> dict[str, Tensor]:
+        """The steps of actor and temperature; metrics."""
+        losses, log_prob = self.actor_loss(batch)
+        loss = (batch.weight * losses).mean()
+        self.actor_optimizer.step(loss)
+        entropy, alpha = -log_prob.detach().mean(), self.alpha.sum()
+        if self.alpha_optimizer is not None:
+            self.alpha_optimizer.step(self.temperature_loss(entropy))
+        return {"actor_loss": loss.detach(), "entropy": entropy, "alpha": alpha}
 
     def learn(self, batch: Batch) -> Update:
-        alpha = self.temperature.log_alpha.exp().detach()
-        q = self.critic(batch.obs, batch.action)  # [K, B]
-        td = td_target(batch.reward, batch.discount, self.bootstrap(batch)) - q
-        critic_loss = 0.5 * (batch.weight * td.square()).mean(-1).sum()
-        self.critic_optimizer.step(critic_loss)
-
-        action, log_prob = self.sample(batch.obs, batch.noise)
-        actor_loss = (batch.weight * (alpha * log_prob - self.critic(batch.obs, action).amin(0))).mean()
-        self.actor_optimizer.step(actor_loss)
-
-        entropy = -log_prob.detach().mean()
-        if self.alpha_optimizer is not None:
-            self.alpha_optimizer.step((self.temperature.log_alpha * (entropy - self.target_entropy)).sum())
-        self.target_parameters.lerp_(self.critic_parameters, self.tau)
-        metrics = {"loss": critic_loss, "actor_loss": actor_loss, "q": q.mean(), "entropy": entropy, "alpha": alpha.sum()}
-        return Update(td.detach().abs().mean(0), {name: value.detach() for name, value in metrics.items()})
+        update = self.learn_critics(batch)
+        return update._replace(metrics={**update.metrics, **self.learn_actor(batch)})
 
     def update(self, batch: Batch) -> Update:
         noise = torch.randn(2, *batch.action.shape, device=batch.action.device)  # `learn` stays a pure function

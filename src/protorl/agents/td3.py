@@ -41,12 +41,14 @@ class TD3(DDPG):
                 raise ProtoRLError(f"{name} {value} is impossible: use 0 or more, in half ranges of the action")
         self.target_noise, self.noise_clip = target_noise, noise_clip
 
-    @torch.no_grad()
-    def bootstrap(self, batch: Batch) -> Tensor:
-        """min_i Q'_i(s', clip(μ'(s') + ε, -1, 1)) [B]."""
+    def target_action(self, batch: Batch) -> Tensor:
+        """clip(μ'(s') + ε, -1, 1) [B, A]."""
         noise = (self.target_noise * batch.noise).clamp(-self.noise_clip, self.noise_clip)
-        action = (self.target.actor(batch.next_obs).action + noise).clamp(-1, 1)
-        return self.target.critic(batch.next_obs, action).amin(0)
+        return (super().target_action(batch) + noise).clamp(-1, 1)
+
+    def reduce(self, q: Tensor) -> Tensor:
+        """min_k q_k [B]."""
+        return q.amin(0)
 
     def update(self, batch: Batch) -> Update:
         return super().update(batch.replace(noise=torch.randn_like(batch.action)))  # `learn` stays a pure function

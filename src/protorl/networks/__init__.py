@@ -21,6 +21,7 @@ from protorl.networks.policy_heads import (
     ValueOut,
 )
 from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase
+from protorl.networks.torch_optimizer import TorchOptimizer, build_optimizer, optimizer_class
 
 __all__ = [
     "MLP",
@@ -57,13 +58,16 @@ __all__ = [
     "RMSProp",
     "ReturnScaler",
     "ScaledBase",
+    "TorchOptimizer",
     "TorchRMSProp",
     "ValueHead",
     "ValueOut",
     "build_base",
     "build_network",
+    "build_optimizer",
     "chosen",
     "clone",
     "in_numpy",
+    "optimizer_class",
     "spelled_out",
 ]

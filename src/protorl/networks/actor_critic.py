@@ -83,7 +83,7 @@ class EnsembleNorm(nn.Module):
 
 class QEnsemble(nn.Module):
     """K critics of observation and action, as one batch of matrix products: `critic(obs, action)` -> q [K, B], and
-    `critic(obs, action, members=1)` -> [1, B] of the first alone.
+    `critic(obs, action, members=1)` -> [1, B] of the first alone. Of several `outputs` each: [K, B, outputs].
 
     The action joins the features of `base` (an `MLP(obs, [])` passes the observation on, so that both enter the first
     layer; an `MLP(obs, [400])` lets the action enter at the second, as in DDPG), then come dense `widths`. Each member
@@ -100,13 +100,15 @@ class QEnsemble(nn.Module):
         k: int = 2,
         bound: float | None = None,
         layer_norm: bool = False,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         if action.kind != "box":
             raise ProtoRLError(f"QEnsemble judges box actions, but these actions are {action.kind!r}: use QHead")
-        if k < 1:
-            raise ProtoRLError(f"an ensemble of {k} critics is impossible: use 1 or more")
-        self.base = base
+        for number, things in ((k, "critics"), (outputs, "outputs")):
+            if number < 1:
+                raise ProtoRLError(f"an ensemble of {number} {things} is impossible: use 1 or more")
+        self.base, self.outputs = base, outputs
         layers: list[nn.Module] = []
         inputs = base.features + math.prod(action.shape)
         for width in widths:
@@ -115,10 +117,10 @@ class QEnsemble(nn.Module):
                 layers.append(EnsembleNorm(k, width))
             layers.append(activation_layer(activation))
             inputs = width
-        self.layers = nn.Sequential(*layers, EnsembleLinear(k, inputs, 1, bound))
+        self.layers = nn.Sequential(*layers, EnsembleLinear(k, inputs, outputs, bound))
 
     def forward(self, obs: TensorObs, action: Tensor, members: int | None = None) -> Tensor:
         x = torch.cat([self.base(obs), action.flatten(1)], -1)
         for layer in self.layers:
             x = layer(x, members) if isinstance(layer, EnsembleLinear | EnsembleNorm) else layer(x)
-        return x.squeeze(-1)
+        return x.squeeze(-1) if self.outputs == 1 else x

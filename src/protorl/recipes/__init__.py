@@ -5,6 +5,7 @@ from protorl.recipes.distributional import IQN, QRDQN, Rainbow
 from protorl.recipes.dqn import D3QN, DQN, DoubleDQN, MunchausenDQN
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
+from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.ppo import PPO
 from protorl.recipes.recipe import Parts, Recipe
 
@@ -25,6 +26,7 @@ __all__ = [
     "DoubleDQN",
     "MunchausenDQN",
     "OffPolicy",
+    "OnPolicy",
     "Parts",
     "Rainbow",
     "Recipe",

@@ -6,54 +6,40 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from protorl import agents
+from protorl.agents import Agent
 from protorl.data import EnvSpec
-from protorl.networks import Network, build_network
 from protorl.recipes import presets
-from protorl.recipes.dqn import DQN
+from protorl.recipes.dqn import Huber, QLearning
 from protorl.recipes.fields import hp
+from protorl.recipes.off_policy import OffPolicy
 
 
-class Distributional(DQN):
-    """What the three share: Adam, and a head with numbers of its own and perhaps the network's last hidden layer."""
-
-    lr: float = hp(6.3e-4, "learning rate", paper="5e-5", low=0.0)
-    optimizer: str = hp("adam", "gradient descent", paper="Adam", choices=("adam", "rmsprop"))
-    optimizer_eps: float = hp(0.01 / 128, "the optimizer's epsilon; RMSProp's is inside the root", paper="0.01 / 32", low=0.0)
-    max_grad_norm: float | None = hp(None, "clips the gradient's norm; none: not", paper="none", low=0.0)
-    kappa: float = hp(1.0, "quantile Huber loss: linear beyond this error", paper="1", low=1e-6)
-    epsilon_end: float = hp(0.05, "exploration in the end", paper="0.01", low=0.0, high=1.0)
-
-    def head_config(self) -> dict[str, Any]:
-        """The head for `build_network`, without what every head takes."""
-        raise NotImplementedError
-
-    def split(self, spec: EnvSpec) -> tuple[dict[str, Any], tuple[int, ...]]:
-        """The base without its last dense layer, and that layer's width: it belongs to the head. Not where there is but one."""
-        base = self.base_config(spec)
-        if base["type"] == "nature":
-            return base | {"widths": ()}, (512,)
-        if base["type"] == "mlp" and len(self.widths) > 1:
-            return self.base_config(spec, widths=self.widths[:-1]), self.widths[-1:]
-        return base, ()
-
-    def network(self, spec: EnvSpec) -> Network:
-        """The base, and a head that begins with the last hidden layer."""
-        base, widths = self.split(spec)
-        shared = {"dueling": self.head == "dueling", "noisy": self.noisy, "widths": widths, "activation": self.activation}
-        return build_network(spec, {"base": base, "head": self.head_config() | shared})
+def distribution_head(recipe: QLearning, **head: Any) -> dict[str, Any]:
+    """A head that predicts distributions, with what all of them take of a recipe's fields."""
+    return {"dueling": recipe.head == "dueling", "noisy": recipe.noisy, "activation": recipe.activation, **head}
 
 
-class Rainbow(Distributional):
+def split(recipe: QLearning, spec: EnvSpec) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The base without its last dense layer, and that layer's width: it belongs to the head. Not where there is but one."""
+    base = recipe.base_config(spec)
+    if base["type"] == "nature":
+        return base | {"widths": ()}, (512,)
+    if base["type"] == "mlp" and len(recipe.widths) > 1:
+        return recipe.base_config(spec, widths=recipe.widths[:-1]), recipe.widths[-1:]
+    return base, ()
+
+
+class Rainbow(QLearning, OffPolicy):
     """Rainbow: double, dueling, noisy, prioritized, n-step, and a categorical distribution."""
 
     name: ClassVar[str] = "rainbow"
     paper: ClassVar[str] = "Hessel et al. 2018, arXiv 1710.02298"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.RAINBOW
-    agent_class: ClassVar[type[agents.DQN]] = agents.Rainbow
+    agent_class: ClassVar[type[Agent]] = agents.Rainbow
 
     lr: float = hp(2.5e-4, "learning rate", paper="6.25e-5", low=0.0)
-    optimizer_eps: float = hp(1.5e-4, "the optimizer's epsilon; RMSProp's is inside the root", paper="1.5e-4", low=0.0)
-    kappa: float = hp(1.0, "not used: the loss is a divergence", low=1e-6)
+    optimizer_eps: float = hp(1.5e-4, "the optimizer's epsilon, if it has one", paper="1.5e-4", low=0.0)
+    max_grad_norm: float | None = hp(None, "clips the gradient's norm; none: not", paper="none", low=0.0)
     warmup_steps: int = hp(1_000, "before the first update", unit="agent steps", paper="20 000", low=0)
     target_every: int = hp(250, "between target copies", unit="updates", paper="2 000 (8 000 steps)", low=1)
     epsilon_start: float = hp(0.0, "exploration at first, besides the noise", paper="0", low=0.0, high=1.0)
@@ -66,48 +52,56 @@ class Rainbow(Distributional):
     v_min: float = hp(-10.0, "least value of the support; it must cover the discounted returns", paper="-10")
     v_max: float = hp(10.0, "largest value of the support", paper="10")
 
-    def head_config(self) -> dict[str, Any]:
-        return {"type": "c51", "atoms": self.atoms, "v_min": self.v_min, "v_max": self.v_max}
+    def layout(self, spec: EnvSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The head begins with the last hidden layer."""
+        base, widths = split(self, spec)
+        support = {"atoms": self.atoms, "v_min": self.v_min, "v_max": self.v_max}
+        return base, distribution_head(self, type="c51", widths=widths, **support)
 
 
-class QRDQN(Distributional):
+class QRDQN(Huber, QLearning, OffPolicy):
     """QR-DQN: quantiles of the return at fixed levels."""
 
     name: ClassVar[str] = "qr-dqn"
     paper: ClassVar[str] = "Dabney et al. 2018, arXiv 1710.10044"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.QR_DQN
-    agent_class: ClassVar[type[agents.DQN]] = agents.QRDQN
+    agent_class: ClassVar[type[Agent]] = agents.QRDQN
 
+    lr: float = hp(6.3e-4, "learning rate", paper="5e-5", low=0.0)
+    optimizer_eps: float = hp(0.01 / 128, "the optimizer's epsilon, if it has one", paper="0.01 / 32", low=0.0)
+    max_grad_norm: float | None = hp(None, "clips the gradient's norm; none: not", paper="none", low=0.0)
+    kappa: float = hp(1.0, "quantile Huber loss: linear beyond this error", paper="1", low=1e-6)
+    epsilon_end: float = hp(0.05, "exploration in the end", paper="0.01", low=0.0, high=1.0)
     quantiles: int = hp(50, "quantiles of each action's return", paper="200", low=1)
 
-    def split(self, spec: EnvSpec) -> tuple[dict[str, Any], tuple[int, ...]]:
+    def layout(self, spec: EnvSpec) -> tuple[dict[str, Any], dict[str, Any]]:
         """DQN's base, with a linear head."""
-        return self.base_config(spec), ()
-
-    def head_config(self) -> dict[str, Any]:
-        return {"type": "quantile", "quantiles": self.quantiles}
+        return self.base_config(spec), distribution_head(self, type="quantile", quantiles=self.quantiles)
 
 
-class IQN(Distributional):
+class IQN(Huber, QLearning, OffPolicy):
     """IQN: the quantile of the return at any level, from levels drawn anew each time."""
 
     name: ClassVar[str] = "iqn"
     paper: ClassVar[str] = "Dabney et al. 2018, arXiv 1806.06923"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.IQN
-    agent_class: ClassVar[type[agents.DQN]] = agents.IQN
+    agent_class: ClassVar[type[Agent]] = agents.IQN
 
+    lr: float = hp(6.3e-4, "learning rate", paper="5e-5", low=0.0)
+    optimizer_eps: float = hp(0.01 / 128, "the optimizer's epsilon, if it has one", paper="0.01 / 32", low=0.0)
+    max_grad_norm: float | None = hp(None, "clips the gradient's norm; none: not", paper="none", low=0.0)
+    kappa: float = hp(1.0, "quantile Huber loss: linear beyond this error", paper="1", low=1e-6)
+    epsilon_end: float = hp(0.05, "exploration in the end", paper="0.01", low=0.0, high=1.0)
     samples: int = hp(64, "levels at which a prediction is learned, N", paper="64", low=1)
     target_samples: int = hp(64, "levels of its target, N'", paper="64", low=1)
     act_samples: int = hp(32, "levels over which a value is averaged to choose an action, K", paper="32", low=1)
     cosines: int = hp(64, "cosines that a level is embedded in", paper="64", low=1)
 
-    def head_config(self) -> dict[str, Any]:
-        return {"type": "iqn", "levels": self.act_samples, "cosines": self.cosines}
+    def layout(self, spec: EnvSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The head begins with the last hidden layer."""
+        base, widths = split(self, spec)
+        return base, distribution_head(self, type="iqn", widths=widths, levels=self.act_samples, cosines=self.cosines)
 
-    def agent_arguments(self) -> dict[str, Any]:
-        return {
-            "samples": self.samples,
-            "target_samples": self.target_samples,
-            "act_samples": self.act_samples,
-            "seed": self.seed,
-        }
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+        levels = {"samples": self.samples, "target_samples": self.target_samples, "act_samples": self.act_samples}
+        return {**super().hyperparameters(spec), **levels, "seed": self.seed}

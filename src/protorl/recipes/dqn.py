@@ -8,28 +8,28 @@ from typing import Any, ClassVar
 from protorl import agents
 from protorl.agents import Agent
 from protorl.data import EnvSpec, Linear, Schedule
-from protorl.networks import Adam, Network, Optimizer, RMSProp, TorchRMSProp, build_network
+from protorl.networks import Network, build_network
 from protorl.networks.layers import INITS, initialise
 from protorl.policies import EpsilonGreedy
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
+from protorl.recipes.recipe import Recipe
 
 
-class DQN(OffPolicy):
-    """Deep Q-Network."""
+class QLearning(Recipe):
+    """Learns the values of discrete actions with a target network, and explores epsilon-greedily: what DQN and all that came of
+    it share."""
 
-    name: ClassVar[str] = "dqn"
-    paper: ClassVar[str] = "Mnih et al. 2015, Nature 518"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.DQN
     actions: ClassVar[tuple[str, ...]] = ("discrete",)
 
     lr: float = hp(6.3e-4, "learning rate", paper="2.5e-4", low=0.0)
     anneal: bool = hp(False, "the learning rate falls to 0 with the training", paper="no")
-    optimizer: str = hp("adam", "gradient descent", paper="centred RMSProp", choices=("adam", "rmsprop", "torch-rmsprop"))
-    optimizer_eps: float = hp(1e-8, "the optimizer's epsilon; rmsprop's is inside the root", paper="0.01 / 32^2", low=0.0)
+    optimizer: str = hp("adam", "gradient descent: adam, rmsprop, torch-rmsprop, any of torch.optim", paper="centred RMSProp")
+    optimizer_eps: float = hp(
+        1e-8, "the optimizer's epsilon, if it has one; rmsprop's is inside the root", paper="0.01 / 32^2", low=0.0
+    )
     max_grad_norm: float | None = hp(10.0, "clips the gradient's norm; none: not", paper="none", low=0.0)
-    kappa: float = hp(1.0, "Huber loss: linear beyond this error; inf: squared error", paper="1", low=0.0)
     batch_size: int = hp(128, "examples per update", paper="32", low=1)
     capacity: int = hp(50_000, "replay memory", unit="agent steps", paper="1 000 000", low=1)
     warmup_steps: int = hp(1_000, "before the first update", unit="agent steps", paper="50 000", low=0)
@@ -43,81 +43,85 @@ class DQN(OffPolicy):
     init: str = hp("default", "initial weights of the whole network", choices=INITS)
     noisy: bool = hp(False, "noisy layers in the head (Fortunato et al. 2018)")
 
-    agent_class: ClassVar[type[agents.DQN]] = agents.DQN
-
-    def agent(self, spec: EnvSpec) -> Agent:
-        network = self.network(spec)
-        initialise(network, self.init)
-        network.to(self.resolve_device(spec))
-        return self.agent_class(
-            network,
-            self.policy(spec),
-            self.make_optimizer(network),
-            target_every=self.target_every,
-            kappa=self.kappa,
-            lr=self.learning_rate(),
-            **self.agent_arguments(),
-        )
-
-    def agent_arguments(self) -> dict[str, Any]:
-        """What a variant of DQN takes besides."""
-        return {}
-
     def network(self, spec: EnvSpec) -> Network:
-        """Base and head from the fields; "auto" is an MLP for vectors and the Nature network for images, after whose
-        convolutions dueling streams part, each with a hidden layer of its own."""
+        """Base and head, as `layout` has them, with initial weights of the kind `init`."""
+        base, head = self.layout(spec)
+        network = build_network(spec, {"base": base, "head": head})
+        initialise(network, self.init)
+        return network
+
+    def layout(self, spec: EnvSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Base and head for `build_network`. On images dueling streams part after the convolutions of the Nature network, each
+        with a hidden layer of its own."""
         base, head = self.base_config(spec), {"type": self.head, "noisy": self.noisy}
         if self.head == "dueling" and base["type"] == "nature":  # section 4.2 of Wang et al. 2016
-            base, head = base | {"widths": ()}, head | {"widths": (512,), "base_gradient": 2**-0.5}
-        return build_network(spec, {"base": base, "head": head})
+            return base | {"widths": ()}, head | {"widths": (512,), "base_gradient": 2**-0.5}
+        return base, head
 
     def policy(self, spec: EnvSpec) -> EpsilonGreedy:
         """Epsilon-greedy, epsilon falling in a straight line over agent steps."""
         epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps)
         return EpsilonGreedy(spec.action, epsilon, seed=self.seed, rows=spec.lanes)
 
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+        return {"target_every": self.target_every, "lr": self.learning_rate()}
+
     def learning_rate(self) -> Schedule | None:
         """A straight line from `lr` to 0 over all updates of the training, or None: it stays."""
         updates = self.updates * (self.steps - self.warmup_steps) // self.update_every
         return Linear(self.lr, 0.0, max(updates, 1)) if self.anneal else None
 
-    def make_optimizer(self, network: Network) -> Optimizer:
-        """Adam, DeepMind's RMSProp, or torch's."""
-        kind = {"adam": Adam, "rmsprop": RMSProp, "torch-rmsprop": TorchRMSProp}[self.optimizer]
-        return kind(network, self.lr, eps=self.optimizer_eps, max_grad_norm=self.max_grad_norm)
+
+class Huber(Recipe):
+    """Errors count squared up to `kappa` and linearly beyond."""
+
+    kappa: float = hp(1.0, "Huber loss: linear beyond this error; inf: squared error", paper="1", low=0.0)
+
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+        return {**super().hyperparameters(spec), "kappa": self.kappa}
 
 
-class DoubleDQN(DQN):
+class DQN(Huber, QLearning, OffPolicy):
+    """Deep Q-Network."""
+
+    name: ClassVar[str] = "dqn"
+    paper: ClassVar[str] = "Mnih et al. 2015, Nature 518"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.DQN
+    agent_class: ClassVar[type[Agent]] = agents.DQN
+
+
+class DoubleDQN(Huber, QLearning, OffPolicy):
     """Double DQN: the online network chooses, the target judges."""
 
     name: ClassVar[str] = "double-dqn"
     paper: ClassVar[str] = "van Hasselt, Guez and Silver 2016, arXiv 1509.06461"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.DOUBLE_DQN
-    agent_class: ClassVar[type[agents.DQN]] = agents.DoubleDQN
+    agent_class: ClassVar[type[Agent]] = agents.DoubleDQN
 
 
-class D3QN(DQN):
+class D3QN(Huber, QLearning, OffPolicy):
     """Double DQN with the dueling network."""
 
     name: ClassVar[str] = "d3qn"
     paper: ClassVar[str] = "Wang et al. 2016, arXiv 1511.06581"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.D3QN
-    agent_class: ClassVar[type[agents.DQN]] = agents.DoubleDQN
+    agent_class: ClassVar[type[Agent]] = agents.DoubleDQN
 
     head: str = hp("dueling", "head of the network", paper="dueling", choices=("q", "dueling"))
 
 
-class MunchausenDQN(DQN):
+class MunchausenDQN(Huber, QLearning, OffPolicy):
     """Munchausen DQN: the log-policy is added to the reward."""
 
     name: ClassVar[str] = "munchausen-dqn"
     paper: ClassVar[str] = "Vieillard, Pietquin and Geist 2020, arXiv 2007.14430"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.MUNCHAUSEN
-    agent_class: ClassVar[type[agents.DQN]] = agents.MunchausenDQN
+    agent_class: ClassVar[type[Agent]] = agents.MunchausenDQN
 
     munchausen_alpha: float = hp(0.9, "weight of the log-policy", paper="0.9", low=0.0, high=1.0)
     munchausen_tau: float = hp(0.03, "temperature of the policy", paper="0.03", low=1e-6)
     munchausen_low: float = hp(-1.0, "lower clip of the log-policy", paper="-1", high=0.0)
 
-    def agent_arguments(self) -> dict[str, Any]:
-        return {"alpha": self.munchausen_alpha, "tau": self.munchausen_tau, "low": self.munchausen_low}
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+        numbers = {"alpha": self.munchausen_alpha, "tau": self.munchausen_tau, "low": self.munchausen_low}
+        return {**super().hyperparameters(spec), **numbers}

@@ -12,7 +12,6 @@ from protorl.recipes.recipe import Recipe
 class OffPolicy(Recipe):
     """Learns from a replay memory: any of them takes prioritized replay (`per_alpha`) and n-step returns (`n_step`)."""
 
-    lr: float = hp(3e-4, "learning rate", low=0.0)
     batch_size: int = hp(256, "examples per update", low=1)
     capacity: int = hp(1_000_000, "replay memory", unit="agent steps", low=1)
     warmup_steps: int = hp(1_000, "before the first update", unit="agent steps", low=0)

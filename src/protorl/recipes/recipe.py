@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from torch import nn
 from typing_extensions import dataclass_transform
 
 from protorl import rng
@@ -20,6 +21,7 @@ from protorl.agents import Agent
 from protorl.data import ArraySpec, EnvSpec, ProtoRLError
 from protorl.envs import RandomActions, make_vec_envs
 from protorl.memory import Replay
+from protorl.networks import Optimizer, build_optimizer, optimizer_class
 from protorl.recipes.fields import check, hints, hp, hp_field, unknown_field
 from protorl.recipes.presets import preset
 from protorl.recipes.start import Result, start
@@ -65,8 +67,13 @@ class Parts(NamedTuple):
 class Recipe:
     """Hyperparameters of a paper's experiment, as a frozen dataclass; it builds and runs itself.
 
-    A subclass declares fields (`lr: float = hp(1e-3, "learning rate")`, or plainly `lr: float = 1e-3`) and `agent`; it
-    becomes a dataclass by itself. What is not given comes from the preset for the environment, then from the class.
+    A subclass declares fields (`lr: float = hp(1e-3, "learning rate")`, or plainly `lr: float = 1e-3`) and becomes a dataclass
+    by itself. A field's value is the one given, or that of a user's class, or the preset's for the environment, or the
+    default, in this order.
+
+    It builds by small methods, each of which a subclass may replace alone: `network` (of `actor` and `critic` where there are
+    two), `policy`, `optimizers`, `hyperparameters`, `memory`, `actors`; `agent` puts the first four together. The agent is an
+    `agent_class`, which is also given `agent_arguments`.
 
     Raises: ProtoRLError for an unknown field, a wrong type, or a value out of range.
     """
@@ -77,6 +84,8 @@ class Recipe:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     actions: ClassVar[tuple[str, ...]] = ("discrete", "multidiscrete", "box")
     """Kinds of actions the algorithm can choose."""
+    agent_class: ClassVar[type[Agent]] = Agent
+    """Of the agent, called with a network, a policy, and by name `optimizers`, `hyperparameters` and `agent_arguments`."""
 
     env: str = hp("CartPole-v1", "environment id, probe id, or module:id")
     steps: int = hp(50_000, "length of the training", unit="agent steps, all environments together", low=0)
@@ -97,6 +106,13 @@ class Recipe:
     package_to_import: str | None = hp(None, "package that registers the environment")
     apply_api_compatibility: bool = hp(False, "the environment has the old gym API")
     gamma: float = hp(0.99, "discount per agent step", paper="0.99", low=0.0, high=1.0)
+    lr: float = hp(3e-4, "learning rate", low=0.0)
+    optimizer: str = hp(
+        "adam", "gradient descent: adam, rmsprop (DeepMind's), torch-rmsprop, or any of torch.optim by its name"
+    )
+    optimizer_eps: float = hp(1e-8, "the optimizer's epsilon, if it has one", low=0.0)
+    optimizer_kwargs: dict[str, Any] = hp({}, "further arguments of the optimizer, as a dict")
+    max_grad_norm: float | None = hp(None, "clips the gradient's norm; none: not", low=0.0)
     base: str = hp("auto", "body of the network", choices=("auto", "mlp", "nature", "impala", "minatar"))
     widths: tuple[int, ...] = hp((256, 256), "hidden layers of an MLP", low=1)
     activation: str = hp("relu", "activation of an MLP")
@@ -110,22 +126,42 @@ class Recipe:
     keep: int = hp(2, "checkpoints kept, besides the best weights", low=1)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Makes the subclass a dataclass. Where it gives a field a new default (`lr = 1e-4`), with or without a type, the field
+        keeps its type, help and range."""
         super().__init_subclass__(**kwargs)
-        own = dict(inspect.get_annotations(cls))
-        kinds = hints(cls.__mro__[1])
-        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-            value = cls.__dict__.get(field.name, field)
-            if not isinstance(value, dataclasses.Field):  # `lr = 1e-4`, with or without a type, keeps its help and range
-                own.setdefault(field.name, kinds[field.name])
-                setattr(cls, field.name, hp_field(value, field.metadata))
+        own, kinds = dict(inspect.get_annotations(cls)), hints(cls)
+        for name in own:
+            if inspect.isfunction(getattr(Recipe, name, None)):
+                raise ProtoRLError(f"{cls.__name__} cannot have a field {name!r}: recipes have a method of that name")
+        for name, field in nearest_fields(cls.__mro__[1:]).items():
+            default = cls.__dict__.get(name, field)
+            if inspect.isfunction(default):
+                raise ProtoRLError(f"{cls.__name__} cannot have a method {name!r}: recipes have a field of that name")
+            if not isinstance(default, dataclasses.Field):
+                own.setdefault(name, kinds[name])
+                setattr(cls, name, hp_field(default, field.metadata))
         cls.__annotations__ = own
-        dataclass(frozen=True, kw_only=True)(cls)
-        _preset_init(cls)
+        dataclass(frozen=True, kw_only=True, init=False)(cls)
+        cls.__dataclass_fields__ = nearest_fields(cls.__mro__)  # type: ignore[attr-defined]
+
+    def __init__(self, **given: Any) -> None:
+        fields = {field.name: field for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        for name in given:
+            if name not in fields:
+                raise unknown_field(name, sorted(fields))
+        values = {name: default_of(field) for name, field in fields.items()} | given
+        first = given.keys() | users_own(type(self))
+        tuned = preset(self.presets, values["env"], values["protocol"])
+        values |= {name: value for name, value in tuned.items() if name in fields and name not in first}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # frozen: there is no other way in
+        self.__post_init__()
 
     def __post_init__(self) -> None:
         check(self)
         if taken := sorted(set(self.env_kwargs) & OWN_ENV_KWARGS):
             raise ProtoRLError(f"env_kwargs may not have {', '.join(taken)}: a recipe passes these to its environments itself")
+        optimizer_class(self.optimizer, self.optimizer_kwargs)
 
     # What a recipe builds
 
@@ -151,11 +187,40 @@ class Recipe:
 
     def agent(self, spec: EnvSpec) -> Agent:
         """The agent, its networks on `resolve_device(spec)`; called with torch's generator on a stream of its own."""
+        network = self.network(spec).to(self.resolve_device(spec))
+        arguments = {**self.optimizers(network), **self.hyperparameters(spec), **self.agent_arguments()}
+        build: Callable[..., Agent] = self.agent_class
+        return build(network, self.policy(spec), **arguments)
+
+    def network(self, spec: EnvSpec) -> nn.Module:
+        """All that is learned: a Network, or an ActorCritic."""
         raise NotImplementedError
+
+    def policy(self, spec: EnvSpec) -> Any:
+        """What chooses actions from the network's outputs, with a stream of random numbers for each environment."""
+        raise NotImplementedError
+
+    def optimizers(self, network: Any) -> dict[str, Optimizer]:
+        """The optimizers of the network's parts, by the names under which the agent takes them."""
+        return {"optimizer": self.make_optimizer(network)}
+
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+        """What the agent takes of the recipe's fields, by name."""
+        return {}
+
+    def agent_arguments(self) -> dict[str, Any]:
+        """What an `agent_class` of one's own takes besides, by name; these go before `hyperparameters`."""
+        return {}
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         """The memory for what the agent wants remembered."""
         raise NotImplementedError
+
+    def actors(self, agent: Agent, env: Any) -> LocalActors:
+        """Who steps the environments."""
+        return OverlappedActors(agent, env) if self.overlap else LocalActors(agent, env)
+
+    # How it does so
 
     def build(self) -> Parts:
         """Agent, memory and actors, ready for `prl.train`."""
@@ -165,7 +230,7 @@ class Recipe:
     def assemble(self, env: Any) -> Parts:
         """The parts around an environment that is already there."""
         agent = self.build_agent(env.spec)
-        actors = OverlappedActors(agent, env) if self.overlap else LocalActors(agent, env)
+        actors = self.actors(agent, env)
         return Parts(agent, self.memory(agent, env.spec), actors)
 
     def build_agent(self, spec: EnvSpec) -> Agent:
@@ -179,6 +244,13 @@ class Recipe:
         start_threads()
         with rng.torch_stream(self.seed, "networks"):
             return self.agent(spec)
+
+    def make_optimizer(self, module: nn.Module, lr: float | None = None, **arguments: Any) -> Optimizer:
+        """An optimizer of `module`'s parameters from the fields. lr: None is the field. arguments: further ones of its own."""
+        offered = {"eps": self.optimizer_eps}
+        arguments = {**arguments, **self.optimizer_kwargs}
+        lr = self.lr if lr is None else lr
+        return build_optimizer(self.optimizer, module, lr, self.max_grad_norm, arguments, offered)
 
     def base_config(self, spec: EnvSpec, init: str = "default", **mlp: Any) -> dict[str, Any]:
         """The base of a network for `build_network`: "auto" is an MLP for vectors, the Nature network for images (MinAtar's
@@ -215,23 +287,26 @@ class Recipe:
         return start(self, run_dir, progress=progress)
 
 
-def _preset_init(cls: type[Recipe]) -> None:
-    """Fields that are not given come from the preset for the environment before they come from the class."""
-    plain: Callable[..., None] = cls.__init__
-
-    def __init__(self: Recipe, **given: Any) -> None:  # noqa: N807
-        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(given) - known)
-        if unknown:
-            raise unknown_field(unknown[0], sorted(known))
-        declared: Any = cls.__dataclass_fields__  # type: ignore[attr-defined]
-        env, protocol = (given.get(name, declared[name].default) for name in ("env", "protocol"))
-        own = {name for base in cls.__mro__ if base.__module__.split(".")[0] != "protorl" for name in base.__dict__}
-        found = preset(cls.presets, env, protocol)
-        chosen = {name: value for name, value in found.items() if name in known and name not in own}
-        plain(self, **{**chosen, **given})
-
-    cls.__init__ = __init__  # type: ignore[method-assign,assignment]
+def nearest_fields(classes: Sequence[type]) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of classes in the order in which attributes are looked up: the first that declares a name has it. (A dataclass
+    of several bases takes what each of them has inherited for its own.)"""
+    found: dict[str, dataclasses.Field[Any]] = {}
+    for base in reversed(classes):
+        if dataclasses.is_dataclass(base):
+            declared = inspect.get_annotations(base)
+            found |= {field.name: field for field in dataclasses.fields(base) if field.name in declared}
+    return found
 
 
-dataclass(frozen=True, kw_only=True)(Recipe)
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's default, a new one where it can be changed."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def users_own(cls: type) -> set[str]:
+    """Fields to which a class of the user's own gave their defaults: these go before presets."""
+    classes = [base for base in cls.__mro__ if base.__module__.split(".")[0] != "protorl"]
+    return {name for base in classes for name in inspect.get_annotations(base)}
+
+
+dataclass(frozen=True, kw_only=True, init=False)(Recipe)

@@ -1,0 +1,43 @@
+"""The examples that are recipes: each trains, learns with numbers that are finite, and comes back from its folder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import protorl as prl
+from protorl.recipes import running
+from protorl.runs.log import read_metrics
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMALL: dict[str, Any] = {
+    "steps": 300, "warmup_steps": 64, "batch_size": 16, "widths": (8, 8), "capacity": 300, "log_every": 100, "eval_every": 150,
+    "eval_episodes": 2, "checkpoint_every": 150, "update_every": 8, "target_every": 5, "updates": 2, "rollout_steps": 8,
+}  # fmt: skip
+CASES = {
+    "my_paper.py:MyRecipe": "CartPole-v1", "averaged_dqn.py:AveragedDQN": "CartPole-v1", "pqn.py:PQN": "CartPole-v1",
+    "awr.py:AWR": "CartPole-v1", "tqc.py:TQC": "Pendulum-v1", "redq.py:REDQ": "Pendulum-v1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_example_trains_and_comes_back(name: str, tmp_path: Path) -> None:
+    cls: Any = running.find_recipe(str(EXAMPLES / name))
+    known = cls.__dataclass_fields__
+    recipe = cls(env=CASES[name], **{key: value for key, value in SMALL.items() if key in known})
+    running.start(recipe, tmp_path / "run", progress=False)
+    metrics = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert metrics["updates"][-1] > 10
+    assert math.isfinite(metrics["loss"][-1])
+    trained = running.load(tmp_path / "run")
+    assert type(trained.agent).__name__ == cls.agent_class.__name__
+    assert len(prl.evaluate(trained.agent, trained.env, 1, seed=0).returns) == 1
+    trained.env.close()
+
+
+def test_every_recipe_among_the_examples_is_here() -> None:
+    files = {file.name for file in EXAMPLES.glob("*.py")} - {"custom_environment.py", "lego_dqn.py"}
+    assert files == {name.partition(":")[0] for name in CASES}
