@@ -140,6 +140,25 @@ class Doctor:
         return doctor(self.recipe, self.env, quick=self.quick, as_json=self.json)
 
 
+@dataclass
+class Check:
+    """Test a recipe of your own: fast as plain, resume exact, every field, column, weight and parameter used; about a minute."""
+
+    recipe: Positional[str]
+    """A name from `protorl list`, or your own: my_paper.py:MyRecipe, package.module:MyRecipe."""
+    env: str | None = None
+    """Environment id; by default the recipe's, or one that has its kind of actions."""
+    set: Set = ()
+    """Any field of the recipe, as often as needed: --set lr=1e-3 --set widths=64,64."""
+    quick: bool = False
+    """Some ten seconds: compile nothing, train less."""
+
+    def run(self) -> int:
+        from protorl.cli.check import check
+
+        return check(self.recipe, self.env, list(self.set), quick=self.quick)
+
+
 COMMANDS: dict[str, Callable[..., Command]] = {
     "train": Train,
     "resume": Resume,
@@ -147,6 +166,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "plot": Plot,
     "list": List,
     "doctor": Doctor,
+    "check": Check,
 }
 
 
