@@ -142,7 +142,7 @@ class Doctor:
 
 @dataclass
 class Check:
-    """Test a recipe of your own: fast as plain, resume exact, every field, column, weight and parameter used; about a minute."""
+    """Test a recipe of your own in about a minute: fast is plain, resume is exact, all fields, columns and weights are used."""
 
     recipe: Positional[str]
     """A name from `protorl list`, or your own: my_paper.py:MyRecipe, package.module:MyRecipe."""

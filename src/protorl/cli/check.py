@@ -6,7 +6,8 @@ from contextlib import closing
 from typing import Any
 
 from protorl.data import ProtoRLError
-from protorl.recipes.checks import Finding, examine, sentence_of
+from protorl.recipes.checks import Finding, examine
+from protorl.recipes.checks.finding import sentence_of
 from protorl.recipes.fields import parse_settings
 from protorl.recipes.running import find_recipe
 
@@ -31,18 +32,18 @@ def check(name: str, env: str | None, settings: list[str], *, quick: bool = Fals
 def chosen(name: str, env: str | None, settings: list[str]) -> Any:
     """The recipe with everything that was typed, in an environment that has its kind of actions."""
     try:
-        cls = find_recipe(name)
+        cls: Any = find_recipe(name)
     except ProtoRLError:
         raise
     except Exception as error:  # a file of a person's own may raise anything
         raise ProtoRLError(f"{name} cannot be imported: {sentence_of(error)}") from error
     given = parse_settings(cls, settings)
-    recipe: Any = cls(**({} if env is None else {"env": env}), **given)
+    recipe = cls(**({} if env is None else {"env": env}), **given)
     with closing(recipe.make_env(1)) as built:
         kind = built.spec.action.kind
     if kind not in cls.actions and env is None and "env" not in given:
         fitting = next((FITTING[own] for own in cls.actions if own in FITTING), recipe.env)
-        recipe = cls(env=fitting, **given)
+        return cls(env=fitting, **given)
     return recipe
 
 

@@ -24,7 +24,7 @@ PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None), torch.dt
 OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, types.GeneratorType, logging.Logger, weakref.ref)
 TORCHS_OWN = frozenset(vars(nn.Module())) - {"training"}
 SMALL = 1e-3
-"""Size per number below which differences are not taken relative to the numbers themselves."""
+"""Numbers below this are noise to a network: differences are not relative to less."""
 
 
 class Leaf(NamedTuple):
@@ -54,7 +54,8 @@ class Contents:
             return
         if id(node) in self.objects or isinstance(node, OPAQUE):
             return
-        self.objects[id(node)] = node
+        if type(node) is not tuple:  # a tuple shared by two names is no shared memory
+            self.objects[id(node)] = node
         generators = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
         if isinstance(node, (Tensor, *generators, itertools.count, set, frozenset)) or is_numbers(node):
             self.leaves[path] = Leaf(holder, key, node)
@@ -85,7 +86,7 @@ def children(node: Any) -> Iterator[tuple[str, Any, Any, Any]]:
     if isinstance(node, Mapping):
         for i, (key, value) in enumerate(list(node.items())):
             yield f".{key}" if isinstance(key, str) else f"[{key if isinstance(key, int) else i}]", node, key, value
-    elif isinstance(node, list | tuple | deque) or isinstance(node, np.ndarray):
+    elif isinstance(node, list | tuple | deque | np.ndarray):
         names = getattr(node, "_fields", None)
         for i, value in enumerate(node):
             yield f".{names[i]}" if names else f"[{i}]", node, i, value
@@ -174,18 +175,20 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor | np.ndarray):
         if type(a) is not type(b) or a.dtype != b.dtype or a.shape != b.shape:
             return False
-        return bool(((a == b) | ((a != a) & (b != b))).all())
+        return bool(np.asarray((a == b) | ((a != a) & (b != b))).all())
     return type(a) is type(b) and bool(a == b or (a != a and b != b))
 
 
-def farthest(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[float, str]:
+def farthest(one: Mapping[str, Any], two: Mapping[str, Any], small: float = SMALL) -> tuple[float, str]:
     """The largest relative difference of two contents, and where it is."""
     names = [*one, *(path for path in two if path not in one)]
-    return max(((apart(one.get(path), two.get(path)), path) for path in names), default=(0.0, ""), key=lambda pair: pair[0])
+    far = ((apart(one.get(path), two.get(path), small), path) for path in names)
+    return max(far, default=(0.0, ""), key=lambda pair: pair[0])
 
 
-def apart(a: Any, b: Any) -> float:
-    """|a - b| / max(|a|, |b|), of arrays by their norms; infinite for what cannot be compared and is not the same."""
+def apart(a: Any, b: Any, small: float = SMALL) -> float:
+    """|a - b| / max(|a|, |b|), of arrays by their norms, but never relative to less than `small` per number; infinite for what
+    cannot be compared and is not the same."""
     numbers = isinstance(a, float | int | Tensor | np.ndarray) and isinstance(b, float | int | Tensor | np.ndarray)
     if not numbers:
         return 0.0 if same(a, b) else float("inf")
@@ -196,9 +199,14 @@ def apart(a: Any, b: Any) -> float:
         return 0.0
     equal = (x == y) | (x.isnan() & y.isnan())
     x, y = x.masked_fill(equal & ~x.isfinite(), 0.0), y.masked_fill(equal & ~y.isfinite(), 0.0)
-    size = max(float(x.norm()), float(y.norm()), SMALL * x.numel() ** 0.5)
+    size = max(float(x.norm()), float(y.norm()), small * x.numel() ** 0.5)
     far = float((x - y).norm()) / size
     return far if far == far else float("inf")
+
+
+def told(contents: Mapping[str, Any], path: str) -> str:
+    """The value of that name in a sentence."""
+    return shown(contents[path]) if path in contents else "missing"
 
 
 def shown(value: Any) -> str:
