@@ -38,8 +38,8 @@ SEAM = ("act", "annotate", "observe", "prepare", "update")
 
 
 def fastest() -> str:
-    """The mode to hold against eager on this machine, on the processor."""
-    return "aot" if compiler() else "compiled"
+    """The mode to hold against eager on the processor: without a C++ compiler, there is but NumPy's acting."""
+    return "aot" if compiler() else "auto"
 
 
 class Notes(logging.Handler):
