@@ -76,7 +76,7 @@ def test_a_failure_is_the_exit_status(capsys: pytest.CaptureFixture[str]) -> Non
         (["dqm"], "recipe 'dqm' is unknown"),
         (["dqn", "--set", "lrr=1"], "did you mean 'lr'"),
         (["dqn", "--env", "Cartpole-v9"], "Cartpole-v9"),
-        (["BROKEN:Mine", "--quick"], "cannot be imported: NameError"),
+        (["BROKEN:Mine", "--quick"], "cannot be made: NameError"),
     ],
 )
 def test_a_mistake_gets_one_sentence(

@@ -33,17 +33,17 @@ def chosen(name: str, env: str | None, settings: list[str]) -> Any:
     """The recipe with everything that was typed, in an environment that has its kind of actions."""
     try:
         cls: Any = find_recipe(name)
+        given = parse_settings(cls, settings)
+        recipe = cls(**({} if env is None else {"env": env}), **given)
+        with closing(recipe.make_env(1)) as built:
+            kind = built.spec.action.kind
+        if kind not in cls.actions and env is None and "env" not in given:
+            fitting = next((FITTING[own] for own in cls.actions if own in FITTING), recipe.env)
+            return cls(env=fitting, **given)
     except ProtoRLError:
         raise
     except Exception as error:  # a file of a person's own may raise anything
-        raise ProtoRLError(f"{name} cannot be imported: {sentence_of(error)}") from error
-    given = parse_settings(cls, settings)
-    recipe = cls(**({} if env is None else {"env": env}), **given)
-    with closing(recipe.make_env(1)) as built:
-        kind = built.spec.action.kind
-    if kind not in cls.actions and env is None and "env" not in given:
-        fitting = next((FITTING[own] for own in cls.actions if own in FITTING), recipe.env)
-        return cls(env=fitting, **given)
+        raise ProtoRLError(f"{name} cannot be made: {sentence_of(error)}") from error
     return recipe
 
 

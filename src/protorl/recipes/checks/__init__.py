@@ -28,9 +28,13 @@ FIRST = 40
 
 def examine(recipe: Recipe, *, quick: bool = False, say: Callable[[str], None] = lambda _: None) -> Iterator[Finding]:
     """All findings, one after the other. quick: compile nothing, and train less."""
-    small = short(recipe, 32 if quick else None)
     updates = FIRST // 2 if quick else FIRST
     with kept_threads(), quiet(), kept_randomness():
+        try:
+            small = short(recipe, 32 if quick else None)
+        except Exception as error:
+            yield Finding("trains", False, sentence_of(error))
+            return
         with tempfile.TemporaryDirectory() as folder:
             fine = yield from trained(small, updates, Path(folder), say)
         if not fine:  # nothing else would be seen of it
@@ -51,20 +55,19 @@ def trained(recipe: Any, updates: int, folder: Path, say: Callable[[str], None])
             used = watch_columns(one)
             before = Contents(one.agent, "agent").frozen()
             one.train(updates)
-        one.save(folder)
-        middle = one.everything(learned=False)
+        saved = found("kill and resume, bit for bit", one.save, folder)
         one.train(updates)
+        end = one.everything() if saved.passed else {}
     except Exception as error:
         yield Finding("trains", False, sentence_of(error))
         return False
     yield Finding("trains", True, f"{one.updates} updates in {one.steps:,} agent steps of {one.env.spec.id}")
     with closing(one):
-        end = one.everything()
         yield found("fields reach something", fields_are_read, recipe, read)
         yield found("agent_class and agent_arguments hold", class_holds, recipe, one.agent, read)
         yield found("columns declared are those used", columns_are_used, one, used)
         yield found("every parameter moves", parameters_move, one.agent, before)
-        yield found("kill and resume, bit for bit", resumes, one, updates, folder, middle, end)
+        yield found(saved.name, resumes, one, updates, folder, end) if saved.passed else saved
         yield found("evaluation leaves no trace", evaluation_leaves_no_trace, one)
         say("acting beside plain torch")
         yield found("acting, fast = plain", acting_agrees, one, updates, end)

@@ -86,7 +86,7 @@ def probe(recipe: Any, question: Question, kind: str, most: int, patience: float
         run = Training(dataclasses.replace(recipe, **fields)).train(1)
     except Exception as error:  # a network made for another observation, say
         return None, f"the recipe does not fit it: {sentence_of(error)}"
-    begin = time.monotonic()
+    begin = time.process_time()
     with closing(run):
         while True:
             run.train(50)
@@ -94,7 +94,7 @@ def probe(recipe: Any, question: Question, kind: str, most: int, patience: float
             if answer is None:
                 return None, "the agent's network names no values: `.q`, `.value`, or a critic"
             near = float(np.abs(answer - np.array(question.answer)).max()) < CLOSE
-            if near or run.updates >= most or time.monotonic() - begin > patience:
+            if near or run.updates >= most or time.process_time() - begin > patience:
                 break
     told = ", ".join(f"{x:.3g}" for x in answer.mean(0))
     right = ", ".join(f"{x:.3g}" for x in question.answer)

@@ -17,9 +17,10 @@ from protorl.recipes.checks.finding import Verdict
 from protorl.recipes.checks.training import Randomness, Training, rebound
 
 
-def resumes(one: Training, updates: int, folder: Path, middle: Mapping[str, Any], end: Mapping[str, Any]) -> Verdict:
+def resumes(one: Training, updates: int, folder: Path, end: Mapping[str, Any]) -> Verdict:
     """A training rebuilt from the recipe and the checkpoint learns what the uninterrupted one did, and ends where it did. What
     it holds right after loading tells which value was lost."""
+    middle = one.saved
     with closing(Training(one.recipe)) as two:
         two.load(folder)
         begin, loaded = two.steps, two.everything(learned=False)

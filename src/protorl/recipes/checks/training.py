@@ -20,6 +20,7 @@ from protorl.checkpoint import Checkpoints
 from protorl.data import Batch, ProtoRLError, Step, Update
 from protorl.loops import Monitor, train
 from protorl.recipes.checks.contents import Contents
+from protorl.recipes.checks.finding import Verdict
 
 PATIENCE = 20_000
 """Agent steps in which a short training must come to its updates."""
@@ -50,12 +51,13 @@ class Training(Monitor):
         self.recipe = recipe
         self.env = recipe.make_env()
         self.agent, self.memory, self.actors = recipe.assemble(self.env)
+        self.saved: dict[str, Any] = {}
         self.history: list[Step] = []
         self.emitted: set[str] = set()
         self.batch: Batch | None = None
         self.priorities: list[Tensor] = []  # of the updates since `train` was called last
         self.losses: list[float] = []
-        self.deadline = math.inf
+        self.deadline = math.inf  # of the process's own time, whatever else the machine does
 
     def train(self, updates: int) -> Training:
         """So many updates more, then to the end of the burst."""
@@ -76,17 +78,19 @@ class Training(Monitor):
         self.batch = batch
         self.priorities.append(torch.as_tensor(update.priority))
         self.losses += [float(update.metrics["loss"])] if "loss" in update.metrics else []
-        self.stop = self.updates >= self.goal or time.monotonic() > self.deadline
+        self.stop = self.updates >= self.goal or time.process_time() > self.deadline
 
     def state(self) -> dict[str, Any]:
         """Everything that a run saves."""
         parts = {"agent": self.agent, "memory": self.memory, "actors": self.actors}
         return {**{name: part.state_dict() for name, part in parts.items()}, "torch": torch.get_rng_state()}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Verdict:
         """A checkpoint, as at the boundaries of a run."""
         self.actors.rebuild(self.steps)
         Checkpoints(folder).save(self.steps, self.state(), self.memory)
+        self.saved = self.everything(learned=False)
+        return True, "it is saved"
 
     def load(self, folder: Path) -> None:
         """Back from the checkpoint."""
