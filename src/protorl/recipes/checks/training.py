@@ -28,7 +28,7 @@ PATIENCE = 20_000
 
 def short(recipe: Any, most: int | None = None) -> Any:
     """The recipe with little to wait for: memory, warm-up and rollouts as small as its batch allows (of at most `most`
-    examples), bursts of a few updates, and targets that follow soon, on the processor. Networks and the rest are its own."""
+    examples), bursts of a few updates, targets that follow soon; on the processor, without workers. The rest is its own."""
     known = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
     size = min(known.get("batch_size", 1), most or math.inf)
     lanes = recipe.num_envs
@@ -39,7 +39,8 @@ def short(recipe: Any, most: int | None = None) -> Any:
     changes = {name: min(limit, known[name]) for name, limit in limits.items() if isinstance(known.get(name), int)}
     if known.get("updates", 0) > 4 and "update_every" in known:
         changes |= {"updates": 4, "update_every": max(1, round(4 * known["update_every"] / known["updates"]))}
-    return dataclasses.replace(recipe, **changes, device="cpu")
+    backend = "sync" if recipe.backend == "async" else recipe.backend
+    return dataclasses.replace(recipe, **changes, device="cpu", backend=backend)
 
 
 class Training(Monitor):
