@@ -121,7 +121,8 @@ def test_plot_and_list(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["train"], ["train", "dqn"], ["train", "ppo"], ["resume"], ["eval"], ["plot"], ["list"], ["doctor"]]
+    "words",
+    [[], ["train"], ["train", "dqn"], ["train", "ppo"], ["resume"], ["eval"], ["plot"], ["list"], ["doctor"], ["check"]],
 )
 def test_help_pages(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

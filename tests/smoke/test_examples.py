@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import protorl as prl
-from protorl.recipes import running
+from protorl.recipes.start import start
 from protorl.runs.log import read_metrics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -25,10 +25,10 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_example_trains_and_comes_back(name: str, tmp_path: Path) -> None:
-    cls: Any = running.find_recipe(str(EXAMPLES / name))
+    cls: Any = find_recipe(str(EXAMPLES / name))
     known = cls.__dataclass_fields__
     recipe = cls(env=CASES[name], **{key: value for key, value in SMALL.items() if key in known})
-    running.start(recipe, tmp_path / "run", progress=False)
+    start(recipe, tmp_path / "run", progress=False)
     metrics = read_metrics(tmp_path / "run" / "metrics.csv")
     assert metrics["updates"][-1] > 10
     assert math.isfinite(metrics["loss"][-1])

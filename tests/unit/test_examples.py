@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from protorl.recipes.running import find_recipe
 from torch.testing import assert_close
 
 import protorl as prl
 from protorl.recipes import RECIPES
+from protorl.recipes.find import find_recipe
 from tests.contract.cases import settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -1,4 +1,4 @@
-"""The command line: `protorl train|resume|eval|plot|list|doctor`."""
+"""The command line: `protorl train|resume|eval|plot|list|doctor|check`."""
 
 from __future__ import annotations
 

@@ -103,5 +103,27 @@ class Doctor:
     """Print JSON instead of tables."""
 
 
-Command = Train | Resume | Eval | Plot | List | Doctor
-COMMANDS = {"train": Train, "resume": Resume, "eval": Eval, "plot": Plot, "list": List, "doctor": Doctor}
+@dataclass
+class Check:
+    """Test a recipe of your own in about a minute: fast is plain, resume is exact, all fields, columns and weights are used."""
+
+    recipe: Positional[str]
+    """A name from `protorl list`, or your own: my_paper.py:MyRecipe, package.module:MyRecipe."""
+    env: str | None = None
+    """Environment id; by default the recipe's, or one that has its kind of actions."""
+    set: Set = ()
+    """Any field of the recipe, as often as needed: --set lr=1e-3 --set widths=64,64."""
+    quick: bool = False
+    """Some ten seconds: compile nothing, train less."""
+
+
+Command = Train | Resume | Eval | Plot | List | Doctor | Check
+COMMANDS = {
+    "train": Train,
+    "resume": Resume,
+    "eval": Eval,
+    "plot": Plot,
+    "list": List,
+    "doctor": Doctor,
+    "check": Check,
+}

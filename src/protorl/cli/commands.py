@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protorl.cli.arguments import Command, Doctor, Eval, List, Plot, Resume, Train
+from protorl.cli.arguments import Check, Command, Doctor, Eval, List, Plot, Resume, Train
 from protorl.cli.seeds import seed_folders, side_by_side, train_seeds
 from protorl.data import Array, ProtoRLError
 
@@ -32,6 +32,8 @@ def run(command: Command) -> int:
             return show_recipes()
         case Doctor():
             return look_around(command)
+        case Check():
+            return examine(command)
 
 
 def train(arguments: Train) -> int:
@@ -200,3 +202,10 @@ def look_around(arguments: Doctor) -> int:
     from protorl.cli.doctor import doctor
 
     return doctor(arguments.recipe, arguments.env, quick=arguments.quick, as_json=arguments.json)
+
+
+def examine(arguments: Check) -> int:
+    """`protorl check`."""
+    from protorl.cli.check import check
+
+    return check(arguments.recipe, arguments.env, list(arguments.set), quick=arguments.quick)

@@ -1,0 +1,139 @@
+"""Probe environments, whose true values and best actions are known."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from protorl.data import Array
+from protorl.loops import evaluate
+from protorl.networks import ActorCritic
+from protorl.recipes.checks.finding import Finding, Verdict, found, sentence_of
+from protorl.recipes.checks.training import Training, rebound
+
+
+class Question(NamedTuple):
+    """A probe environment, observations, and what is known of them: values, or (with `action`) what to do."""
+
+    probe: str
+    obs: tuple[float, ...]
+    answer: tuple[float, ...]
+    text: str
+    action: bool = False
+    quick: bool = False
+
+
+GAMMA = 0.8
+VALUES = (
+    Question("ConstantReward", (0,), (1.0,), "one step, reward 1: the value is 1", quick=True),
+    Question("ObservationReward", (-1, 1), (-1.0, 1.0), "the reward is what is observed"),
+    Question("DelayedReward", (0, 1), (GAMMA, 1.0), "the reward comes a step later: gamma, then 1", quick=True),
+    Question("TimeLimitReward", (0,), (1 / (1 - GAMMA),), "a time limit is no end: 1 / (1 - gamma)"),
+)
+CHOICES = (
+    Question("ActionReward", (0,), (1,), "action 1 is right", action=True, quick=True),
+    Question("ObservationActionReward", (0, 1), (0, 1), "the action that equals the observation is right", action=True),
+)
+NUMBERS = (Question("GaussianBandit", (0,), (0.3,), "the best action is 0.3 on the agent's [-1, 1]", action=True),)
+QUICKLY: dict[str, Any] = {
+    "widths": (16,), "activation": "tanh", "lr": 2e-2, "batch_size": 32, "warmup_steps": 32, "update_every": 1, "updates": 1,
+    "target_every": 10, "tau": 0.1, "gamma": GAMMA, "capacity": 1_000, "epsilon_start": 1.0, "epsilon_end": 1.0, "base": "auto",
+    "atoms": 25, "v_min": -12.0, "v_max": 12.0, "noise_std": 0.5, "weight_decay": 0.0, "action_layer": 1, "actor_lr": 1e-3,
+    "num_envs": 1, "device": "cpu", "protocol": None, "clip_reward": None, "package_to_import": None, "reward_scale": 1.0,
+    "apply_api_compatibility": False, "backend": "auto", "overlap": False, "steps": 10_000, "anneal": False,
+}  # fmt: skip
+"""How probes are learned within seconds, as far as a recipe has these fields; all others stay the recipe's own."""
+ON_POLICY: dict[str, Any] = {
+    "num_envs": 4, "rollout_steps": 32, "batch_size": 64, "epochs": 4, "lr": 1e-2, "max_grad_norm": None, "anneal_clip": False,
+    "normalise_reward": False, "entropy_coef": 0.0,
+}  # fmt: skip
+SOFT: dict[str, Any] = {"alpha": 1e-3, "alpha_lr": None}
+"""Where a temperature is learned: known values do not count the entropy."""
+BANDIT: dict[str, Any] = {"widths": (64,), "activation": "relu", "lr": 1e-2, "actor_lr": 5e-3, "log_std": -1.0}
+CLOSE = 0.1
+
+
+def probed(recipe: Any, quick: bool) -> Iterator[Finding]:
+    """The probes whose spaces the recipe fits."""
+    with closing(recipe.make_env(1)) as env:
+        kind = env.spec.action.kind
+    if kind == "multidiscrete":
+        kind = "discrete" if "discrete" in recipe.actions else ""
+    if not kind:
+        yield Finding("probes", None, "no probe has actions of this kind")
+        return
+    questions = (*VALUES, *(CHOICES if kind == "discrete" else NUMBERS))
+    for question in questions:
+        if question.quick or not quick:
+            yield found(f"probe {question.probe}", probe, recipe, question, kind, 500 if quick else 1_000)
+
+
+def probe(recipe: Any, question: Question, kind: str, most: int, patience: float = 8.0) -> Verdict:
+    """The known answer comes within `most` updates."""
+    known = {field.name for field in dataclasses.fields(recipe)}
+    fields = {**QUICKLY, **(ON_POLICY if "rollout_steps" in known else {}), **(SOFT if set(SOFT) <= known else {})}
+    fields |= BANDIT if question.probe == "GaussianBandit" else {}
+    fields = {name: value for name, value in fields.items() if name in known}
+    continuous = kind == "box" and not question.action
+    fields |= {"env": f"protorl/{question.probe}-v0", "env_kwargs": {"continuous": True} if continuous else {}}
+    try:
+        run = Training(dataclasses.replace(recipe, **fields)).train(1)
+    except Exception as error:  # a network made for another observation, say
+        return None, f"the recipe does not fit it: {sentence_of(error)}"
+    begin = time.process_time()
+    with closing(run):
+        while True:
+            run.train(50)
+            answer = decisions(run, question.obs) if question.action else values(run.agent, question.obs)
+            if answer is None:
+                return None, "the agent's network names no values: `.q`, `.value`, or a critic"
+            near = float(np.abs(answer - np.array(question.answer)).max()) < CLOSE
+            if near or run.updates >= most or time.process_time() - begin > patience:
+                break
+    told = ", ".join(f"{x:.3g}" for x in answer.mean(0))
+    right = ", ".join(f"{x:.3g}" for x in question.answer)
+    return near, f"{question.text}; after {run.updates} updates {told}" + ("" if near else f" where {right} is right")
+
+
+def values(agent: Any, obs: tuple[float, ...]) -> Array | None:
+    """What the agent believes observations are worth: [any, O]; None where it does not say."""
+    seen = torch.tensor(obs, dtype=torch.float32, device=agent.device).reshape(len(obs), 1)
+    network = agent.network
+    network.eval()
+    try:
+        with torch.no_grad():
+            if isinstance(network, ActorCritic) and not hasattr(network.critic, "head"):
+                actions = torch.tensor([-0.8, 0.0, 0.8], device=agent.device)
+                pairs = torch.cartesian_prod(actions, seen[:, 0])
+                q = network.critic(pairs[:, 1:], pairs[:, :1])  # [K, 3 O]
+                return np.asarray(q.reshape(-1, len(obs)).cpu())
+            out = network(seen)
+    finally:
+        network.train()
+    value = getattr(out, "q", None) if hasattr(out, "q") else getattr(out, "value", None)
+    return None if value is None else np.asarray(value.reshape(len(obs), -1).T.cpu())
+
+
+def decisions(run: Training, obs: tuple[float, ...], most: int = 64) -> Array:
+    """What the agent does without exploring, seen in evaluations until every observation has come up: [1, O]."""
+    wanted = dict.fromkeys(obs)
+    plain, env = run.agent.act, run.recipe.make_eval_env(1)
+
+    def acting(*given: Any, **options: Any) -> Any:
+        act = plain(*given, **options)
+        seen = getattr(given[0], "obs", given[0])
+        wanted[float(seen[0, 0])] = act.action.reshape(-1)[0]
+        return act
+
+    with closing(env), rebound(run.agent, act=acting):
+        for seed in range(most):
+            evaluate(run.agent, env, 1, seed=seed)
+            if None not in wanted.values():
+                break
+    return np.array([[wanted[x] for x in obs]], np.float64)

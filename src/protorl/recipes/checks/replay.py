@@ -1,0 +1,152 @@
+"""Do weights, priorities and n-step returns keep their meaning?"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from protorl.data import Batch, Update, tree_leaves, tree_map
+from protorl.memory import NStep
+from protorl.recipes.checks.contents import Contents, farthest, put
+from protorl.recipes.checks.faster import TOLERANCE
+from protorl.recipes.checks.finding import Verdict
+from protorl.recipes.checks.learning import owned
+from protorl.recipes.checks.training import Randomness, Training
+
+
+def off_policy(recipe: Any) -> bool:
+    return {"per_alpha", "n_step"} <= {field.name for field in dataclasses.fields(recipe)}
+
+
+def weights_count(training: Training) -> Verdict:
+    """Two batches that differ only in an example of weight 0 lead to the same parameters; the loss is linear in weights."""
+    agent, batch = training.agent, training.batch
+    if batch is None or not off_policy(training.recipe):
+        return None, "the recipe has no per_alpha and n_step"
+    contents = Contents(agent, "agent")
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in contents.objects.values()):
+        return None, "batch normalisation mixes the examples of a batch"
+    before, start = contents.frozen(), Randomness.now()
+    mine = owned(contents)
+    network = {id(parameter) for parameter in agent.network.parameters()}
+    weight = torch.ones_like(batch.weight)
+    weight[0] = 0.0
+    silent = batch.replace(weight=weight)
+    far = int((batch.reward - batch.reward[0]).abs().argmax()) or len(batch) // 2
+    reward = batch.reward.clone()
+    reward[0] += 10.0
+    row = {
+        name: tree_map(partial(row_from, far), column)
+        for name, column in silent.columns.items()
+        if name not in ("weight", "index")
+    }
+
+    def after(number: int, variant: Batch) -> tuple[dict[str, Any], Update]:
+        put(Contents(agent, "agent").leaves, before)
+        start.set()
+        for _ in range(number):  # a delayed actor learns at every second update
+            agent.update(copy.deepcopy(batch))
+        update = agent.update(copy.deepcopy(variant))
+        return Contents(agent, "agent").frozen(), update
+
+    moving = {path for path, leaf in contents.leaves.items() if id(leaf.value) in mine}
+    for number in (0, 1):
+        plain, _ = after(number, silent)
+        for other, which in ((silent.replace(reward=reward), mine), (silent.replace(**row), mine & network)):
+            changed, _ = after(number, other)
+            names = [path for path in moving if id(contents.leaves[path].value) in which]
+            worst, path = farthest({name: plain[name] for name in names}, {name: changed[name] for name in names})
+            if worst > 1e-8:  # what is multiplied by 0 adds exactly 0
+                return False, f"an example of weight 0 moves {path} ({worst:.1g}): multiply each example's loss by batch.weight"
+    losses = [after(0, batch.replace(weight=torch.full_like(weight, w)))[1].metrics.get("loss") for w in (1.0, 2.0, 3.0)]
+    put(Contents(agent, "agent").leaves, before)
+    one, two, three = (math.nan if loss is None else float(loss) for loss in losses)
+    if abs((three - two) - (two - one)) > 1e-3 * max(abs(three), abs(one), 1e-6):
+        return False, f"the loss is not linear in the weights: {one:.4g}, {two:.4g}, {three:.4g} with all at 1, 2, 3"
+    return True, "its reward, or another row in its place, changes no parameter" + (
+        f"; the loss is {one:.4g}, {two:.4g}, {three:.4g} with all weights at 1, 2, 3" if three == three else ""
+    )
+
+
+def row_from(row: int, column: Tensor) -> Tensor:
+    """The column with another row in the place of the first."""
+    column = column.clone()
+    column[0] = column[row]
+    return column
+
+
+def priorities_count(recipe: Any, updates: int, draws: int = 64) -> Verdict:
+    """Each example has a priority of its own, which prioritized replay follows; with alpha = 0 it is uniform."""
+    if not off_policy(recipe):
+        return None, "the recipe has no per_alpha and n_step"
+    with closing(Training(dataclasses.replace(recipe, per_alpha=0.6)).train(updates)) as run:
+        for priority in run.priorities:
+            size = len(run.batch) if run.batch is not None else 0
+            if priority.shape != (size,):
+                return False, f"`learn` returns a priority of shape {tuple(priority.shape)} for {size} examples"
+            if not bool(torch.isfinite(priority).all()) or bool((priority < 0).any()):
+                return False, "`learn` returns priorities that are negative or not finite"
+        if size > 4 and all(float(priority.max() - priority.min()) == 0.0 for priority in run.priorities):
+            return False, f"all {size} examples of a batch get the same priority: it must be each example's own"
+        weights = run.memory.sample().weight
+        if float(weights.max() - weights.min()) == 0.0:
+            return False, "per_alpha=0.6 draws as uniform replay does: priorities reach no sampler"
+    with closing(Training(dataclasses.replace(recipe, per_alpha=1e-9)).train(updates)) as run:
+        batches = [run.memory.sample() for _ in range(draws)]
+        off = max(float((batch.weight - 1).abs().max()) for batch in batches)
+        if off > TOLERANCE:
+            return False, f"with per_alpha = 0 weights are not 1 but up to {off:.2g} away"
+        drawn = np.unique(np.concatenate([np.asarray(batch.index) for batch in batches]), return_counts=True)[1]
+        many, expected = len(run.memory), sum(map(len, batches)) / len(run.memory)
+        spread = (((drawn - expected) ** 2).sum() + (many - len(drawn)) * expected**2) / (expected * many)
+        if spread > 1.5:
+            return False, f"with per_alpha = 0 draws are not uniform (variance {spread:.2f} of what chance gives)"
+    return True, f"priorities are each example's own; alpha = 0 draws {many:,} examples evenly, with weights 1"
+
+
+def n_steps_count(recipe: Any, draws: int = 4) -> Verdict:
+    """n = 1 is one step, and n = 3 the discounted sum of three, to the end of the episode at most: held against the steps."""
+    if not off_policy(recipe):
+        return None, "the recipe has no per_alpha and n_step"
+    seen = 0
+    for n in (1, 3):
+        with closing(Training(dataclasses.replace(recipe, n_step=n)).train(1)) as run:
+            if not isinstance(getattr(run.memory, "view", None), NStep):
+                return None, "the recipe's memory has a view of its own"
+            for _ in range(draws):
+                batch = run.memory.sample()
+                for i, row in enumerate(batch.index.tolist()):
+                    reward, discount, next_obs = n_step(run, row, n)
+                    told = float(batch.reward[i]), float(batch.discount[i])
+                    obs = [leaf[i].cpu().numpy() for leaf in tree_leaves(batch.next_obs)]
+                    if not np.allclose(told, (reward, discount), rtol=1e-4, atol=1e-5):
+                        steps = f"its steps say {reward:.5g}, {discount:.5g}"
+                        return False, f"at n_step={n} an example has reward {told[0]:.5g}, discount {told[1]:.5g}; {steps}"
+                    if not all(map(np.array_equal, obs, tree_leaves(next_obs))):
+                        return False, f"at n_step={n} an example's next_obs is not the observation after its steps"
+                    seen += 1
+    return True, f"{seen} examples of n_step 1 and 3 have the rewards, discounts and successors of their steps"
+
+
+def n_step(run: Training, row: int, n: int) -> tuple[float, float, Any]:
+    """Reward, discount and successor of the example that begins at a row (serial * lanes + lane), from the steps themselves."""
+    recipe, lanes = run.recipe, run.env.num_envs
+    lane, serial = row % lanes, row // lanes
+    steps = [step for step in run.history if step.valid[lane]][serial : serial + n]
+    clip = getattr(recipe, "clip_reward", None)
+    clip, scale = math.inf if clip is None else clip, getattr(recipe, "reward_scale", 1.0)
+    total, discount = 0.0, 1.0
+    for step in steps:
+        total += discount * scale * min(max(float(step.reward[lane]), -clip), clip)
+        discount *= recipe.gamma * float(step.discount[lane])
+        if step.ended[lane] or discount == 0.0:
+            break
+    return total, discount, tree_map(lambda array: array[lane], step.next_obs)
