@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 import protorl as prl
+from protorl.recipes.find import find_recipe
+from protorl.recipes.saved import load
 from protorl.recipes.start import start
-from protorl.runs.log import read_metrics
+from protorl.runs.metrics import read_metrics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL: dict[str, Any] = {
@@ -32,7 +34,7 @@ def test_an_example_trains_and_comes_back(name: str, tmp_path: Path) -> None:
     metrics = read_metrics(tmp_path / "run" / "metrics.csv")
     assert metrics["updates"][-1] > 10
     assert math.isfinite(metrics["loss"][-1])
-    trained = running.load(tmp_path / "run")
+    trained = load(tmp_path / "run")
     assert type(trained.agent).__name__ == cls.agent_class.__name__
     assert len(prl.evaluate(trained.agent, trained.env, 1, seed=0).returns) == 1
     trained.env.close()
