@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, give_back, say
-from protorl.accelerate.graph import Kept, Unfit, trace
+from protorl.accelerate.graph import Kept, Unfit, kept_randomness, trace
 from protorl.data import Obs
 from protorl.networks import in_numpy
 from protorl.parts import MODULE_TABLES, Aside, parts
@@ -115,6 +115,7 @@ def graph_of_acting(agent: Any, backend: Backend, precision: Any) -> Callable[[O
 
         inputs = [torch.from_numpy(np.ascontiguousarray(obs)).to(agent.device)]
         made["trace"] = trace(function, inputs, agent)
-        made["run"] = backend(made["trace"], inputs, "acting")
+        with kept_randomness():
+            made["run"] = backend(made["trace"], inputs, "acting")
 
     return answer

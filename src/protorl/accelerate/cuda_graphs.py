@@ -29,10 +29,8 @@ def compiled(trace: Trace, inputs: list[Tensor], name: str) -> Run:
 def compiled_graph(trace: Trace, inputs: list[Tensor]) -> Any:
     """The graph through `torch.compile`, called once on copies."""
     call = torch.compile(trace.graph, fullgraph=True, dynamic=False)
-    generators = torch.get_rng_state()
     with compiling():
         call(*[tensor.detach().clone() for tensor in trace.given(inputs)])  # type: ignore[no-untyped-call]
-    torch.set_rng_state(generators)
     return call
 
 

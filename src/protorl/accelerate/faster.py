@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from protorl.accelerate.graph import Kept, Trace, Unfit, trace
+from protorl.accelerate.graph import Kept, Trace, Unfit, kept_randomness, trace
 from protorl.data import Batch, Update
 from protorl.parts import Aside
 
@@ -127,7 +127,9 @@ class Faster(Aside):
         self.note["graph"] = code
         if self.note["strikes"] > STRIKES:
             raise Unfit(f"it reads {self.changed}, which has changed too often")
-        self.run, self.size = self.backend(made, [batch.columns[name] for name in self.columns], self.method), len(batch)
+        with kept_randomness():  # an example of what the graph draws
+            self.run = self.backend(made, [batch.columns[name] for name in self.columns], self.method)
+        self.size = len(batch)
 
     def compared(self, batch: Batch) -> Update:
         """Both ways from the same state; what the plain one did is undone."""

@@ -213,6 +213,13 @@ def memory(tensor: Tensor) -> Tensor:
     return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (size,), (1,))  # type: ignore[call-overload]
 
 
+@contextmanager
+def kept_randomness() -> Iterator[None]:
+    """Inside, draws leave no trace: afterwards the next number is what it would have been."""
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):  # type: ignore[no-untyped-call]
+        yield
+
+
 class Contents:
     """What every object and container of an agent holds, and the gradients that its parameters have."""
 
