@@ -1,8 +1,8 @@
 """ProtoRL's own cost per environment step: a DQN's whole training step, less environment, forward pass and update.
 
 Usage (by the harness): overhead.py dqn --update-every K. All are timed inside one running `prl.train`, so that they share
-caches and the machine's moments. Reported are microseconds per environment step, from the median step without an update and
-the median step with one, weighted K - 1 to 1 (medians leave out the moments when other programs ran, and episode ends):
+caches and the machine's moments. Reported are microseconds per environment step, from the median turn of the loop, of K steps
+and one update (medians leave out the moments when other programs ran, and episode ends):
 
 - `total`, of which `environment` (the simulator's step), `forward` (the agent's inference) and `update` (`agent.update`)
 - `own`: the rest. Of it, `own: act`, `own: vector env`, `own: add`, `own: sample and feedback`, and `own: loop`, in which the
@@ -24,11 +24,11 @@ from protorl.accelerate import accelerate
 
 
 class Stopwatch:
-    """Times methods of living objects, step by step."""
+    """Times methods of living objects, turn by turn of the loop."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
-        self.steps: list[dict[str, float]] = []
+        self.turns: list[dict[str, float]] = []
 
     def watch(self, owner: Any, method: str, name: str) -> None:
         """From now on, count the time inside `owner.method` as `name`."""
@@ -43,25 +43,26 @@ class Stopwatch:
 
         setattr(owner, method, timed)
 
-    def per_step(self, with_update: bool) -> dict[str, float]:
-        """Microseconds of the median step, with or without an update; 0 where there was none."""
-        steps = [step for step in self.steps if (step["update"] > 0) == with_update]
-        return {name: statistics.median([step[name] for step in steps]) * 1e6 if steps else 0.0 for name in self.steps[0]}
+    def per_step(self) -> dict[str, float]:
+        """Microseconds per environment step of the median turn."""
+        return {name: statistics.median([turn[name] for turn in self.turns]) * 1e6 for name in self.turns[0]}
 
 
 class StoppedMonitor(prl.Monitor):
-    """Closes a step's account each time around the loop, and sleeps between the harness's windows."""
+    """Closes an account each time around the loop, and sleeps between the harness's windows."""
 
-    def __init__(self, channel: Channel, watch: Stopwatch, warm_up: int, every: int) -> None:
+    def __init__(self, channel: Channel, watch: Stopwatch, warm_up: int) -> None:
         super().__init__()
-        self.channel, self.stopwatch, self.warm_up, self.every = channel, watch, warm_up, every
-        self.until = 0.0
+        self.channel, self.stopwatch, self.warm_up = channel, watch, warm_up
+        self.until, self.counted = 0.0, 0
         self.started = time.perf_counter()
 
     def tick(self) -> None:
         now = time.perf_counter()
         spent = self.stopwatch.spent
-        self.stopwatch.steps.append(account({"total": now - self.started, **spent}))
+        steps, self.counted = self.steps - self.counted, self.steps
+        whole = account({"total": now - self.started, **spent})
+        self.stopwatch.turns.append({name: seconds / steps for name, seconds in whole.items()})
         for name in spent:
             spent[name] = 0.0
         if self.steps > self.warm_up and now > self.until:
@@ -72,15 +73,13 @@ class StoppedMonitor(prl.Monitor):
         if not self.until:
             self.channel.ready()
         else:
-            plain, learning = self.stopwatch.per_step(False), self.stopwatch.per_step(True)
-            k = self.every
-            self.channel.say(**{name: (plain[name] * (k - 1) + learning[name]) / k for name in plain})
+            self.channel.say(**self.stopwatch.per_step())
         self.until = time.perf_counter() + self.channel.seconds()
-        self.stopwatch.steps.clear()
+        self.stopwatch.turns.clear()
 
 
 def account(spent: dict[str, float]) -> dict[str, float]:
-    """What one step's times say; a method's time includes that of the methods it calls."""
+    """What one turn's times say; a method's time includes that of the methods it calls."""
     own = spent["total"] - spent["environment"] - spent["forward"] - spent["update"]
     parts = {
         "own: act": spent["act"] - spent["forward"],
@@ -112,7 +111,7 @@ def main() -> None:
     watch.watch(memory, "add", "add")
     watch.watch(memory, "sample", "sample")
     watch.watch(memory, "feedback", "feedback")
-    monitor = StoppedMonitor(channel, watch, settings.warm_up, settings.update_every)
+    monitor = StoppedMonitor(channel, watch, settings.warm_up)
     prl.train(agent, memory, actors, steps=FOREVER, monitor=monitor)
 
 

@@ -215,6 +215,27 @@ def test_a_carry_survives_a_checkpoint_as_it_was(actors: Any, in_place: bool, tm
     two.close()
 
 
+@pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP"])
+@pytest.mark.parametrize("actors", [prl.LocalActors, prl.OverlappedActors])
+def test_a_carry_begins_anew_where_environments_are_rebuilt(actors: Any, mode: str, tmp_path: Any) -> None:
+    """Their simulators have no snapshot: at a boundary every row starts an episode, in interrupted runs and others."""
+    checkpoints = prl.Checkpoints(tmp_path)
+    one, two = (actors(Clocked(), counters(mode)) for _ in range(2))
+    for t in range(5):
+        one.poll()
+        one.rebuild(t)
+        checkpoints.save(t, one.state_dict())
+        two.load_state_dict(checkpoints.load().state)
+        for _ in range(3):
+            for x, y in zip(one.poll(), two.poll(), strict=True):
+                for name in ("obs", "action", "first", "valid"):
+                    np.testing.assert_array_equal(getattr(x, name), getattr(y, name))
+                np.testing.assert_array_equal(x.extras["now"], y.extras["now"])
+                assert (x.extras["now"][x.first] == 0).all()
+    one.close()
+    two.close()
+
+
 def test_what_is_no_carry_is_refused() -> None:
     class Number(Clocked):
         def initial_carry(self, n: int) -> Any:
