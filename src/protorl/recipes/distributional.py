@@ -104,4 +104,4 @@ class IQN(Huber, QLearning, OffPolicy):
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
         levels = {"samples": self.samples, "target_samples": self.target_samples, "act_samples": self.act_samples}
-        return {**super().hyperparameters(spec), **levels, "seed": self.seed}
+        return {**super().hyperparameters(spec), **levels, "seed": self.seed, "rows": spec.lanes}

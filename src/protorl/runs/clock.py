@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from protorl.data import State
-
-NEVER = 1 << 62
+from protorl.loops.monitor import NEVER
 
 
 class Clock:
