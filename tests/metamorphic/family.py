@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 import protorl as prl
 from protorl.functional import huber, pick, td_target
 from protorl.networks import FlatParameters, NoisyLinear, QOut, clone
-from protorl.policies import EpsilonGreedy
+from protorl.policies import EpsilonGreedy, Warmup
 
 SPEC = prl.make_vec_envs("CartPole-v1", 2).spec
 
@@ -272,6 +272,17 @@ class InnerSchedule(Variant):
         return super().update(batch)
 
 
+class ScheduleInPolicy(Variant):
+    """Exploration by a schedule with something inside; every update tells how often it was asked."""
+
+    def more(self) -> None:
+        self.policy = Warmup(EpsilonGreedy(SPEC.action, Decay(), rows=range(2)), SPEC.action, 0, rows=range(2))
+
+    def update(self, batch: Any) -> prl.Update:
+        self.policy(QOut(np.zeros((2, 2), np.float32)))  # type: ignore[arg-type]
+        return super().update(batch.replace(reward=batch.reward + self.policy.policy.schedule.now))
+
+
 class DoubledHead(prl.QHead):
     def forward(self, x: torch.Tensor) -> QOut:
         return QOut(2 * super().forward(x).q + 1)
@@ -525,7 +536,8 @@ class PlainState(Variant):
 FAMILY: list[type[Variant]] = [
     Variant, TargetInAttribute, TargetsInList, TargetsInPlace, TargetsInDict, TargetsInTuple, TargetsInModuleList,
     TargetInDataclass, TargetsInDeque, Ensemble, FrozenRandom, AnnealedNumber, RarelyChangedNumber, NumberInObject,
-    ReboundTensor, TensorFilledInDict, TensorChangedInLearn, ReboundInLearn, InnerSchedule, OwnHead, OwnDuelingHead, OwnBody,
+    ReboundTensor, TensorFilledInDict, TensorChangedInLearn, ReboundInLearn, InnerSchedule, ScheduleInPolicy, OwnHead,
+    OwnDuelingHead, OwnBody,
     OwnNetwork, OwnInfer, OwnPolicy, BranchOnUpdates, LateBranch, BranchOnValue, ItemInLearn, Dropout, BatchNorm, Noisy,
     WeightNorm, SpectralNorm, SharedLayers, UsedTwice, Hooked, Doubles, TorchOptimizer, TorchRAdam, TorchSGD, LateParameter,
     ReplacedHead, PlainState,

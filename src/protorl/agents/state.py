@@ -9,6 +9,7 @@ import io
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,8 @@ KIND = "__kind__"
 LIKE = "__like__"
 VALUES = "__values__"
 MISSING = object()
+SYSTEM = {"builtins", "numpy", "torch", "collections", "functools"}
+"""Where the classes come from of which what saves itself takes care."""
 SMALL = 10_000
 """Elements up to which an array is compared with what it was at first; larger ones are always saved."""
 GENERATORS: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
@@ -146,7 +149,7 @@ class Saver:
             if isinstance(thing, kind):
                 return {KIND: "generator", "state": read(thing)}
         if isinstance(thing, Stateful) and not isinstance(thing, type):
-            return {KIND: "stateful", "state": thing.state_dict()}
+            return {KIND: "stateful", "state": thing.state_dict(), "items": self.beside(thing, name)}
         if isinstance(thing, Mapping | list | tuple | deque | set | frozenset):  # of a class of its own
             return self.container(thing, name)
         inside = {end: self.save(value, f"{name}{end}") for end, value in children(thing)}
@@ -158,6 +161,18 @@ class Saver:
                 "dicts in its place, or give it state_dict() and load_state_dict()"
             )
         return {KIND: "constant"}
+
+    def beside(self, thing: Any, name: str) -> State:
+        """An author's own objects inside what saves itself: a schedule that remembers, in a policy of ours."""
+        found: State = {}
+        for end, child in children(thing):
+            ours = type(child).__module__.startswith("protorl.")
+            if ours and not isinstance(child, nn.Module):
+                inside = self.beside(child, f"{name}{end}")
+                found |= {end: {KIND: "object", "items": inside}} if inside else {}
+            elif not ours and (isinstance(child, FunctionType) or type(child).__module__.split(".")[0] not in SYSTEM):
+                found[end] = self.save(child, f"{name}{end}")
+        return {end: tree for end, tree in found.items() if tree.get(KIND) not in ("same", "constant")}
 
     def module(self, thing: nn.Module, name: str) -> State:
         """Its own `state_dict`, and the attributes of it and of its parts that are not as they were built."""
@@ -248,13 +263,13 @@ class Loader:
             return self.container(now, tree, name)
         if now is MISSING:
             raise ProtoRLError(f"the checkpoint has a state for {name}, but this agent has nothing there that could take it")
+        if kind == "generator":
+            next(put for cls, (_, put) in GENERATORS.items() if isinstance(now, cls))(now, tree["state"])
+        if kind == "enum":
+            return type(now)[tree["name"]]
         if kind == "stateful":
             now.load_state_dict(copy.deepcopy(tree["state"]))  # torch's optimizers keep what they are given
-        elif kind == "generator":
-            next(put for cls, (_, put) in GENERATORS.items() if isinstance(now, cls))(now, tree["state"])
-        elif kind == "enum":
-            return type(now)[tree["name"]]
-        elif kind == "object":
+        if kind in ("object", "stateful"):
             before = dict(children(now))
             for end, child in tree["items"].items():
                 after = self.load(before.get(end, MISSING), child, f"{name}{end}")
