@@ -2,7 +2,8 @@
 
 accelerate    binds: `learn` and what else is in `agent.pure` to `Faster`, `infer` to `FasterActing`
 faster        is the method the same as ever? watched, compared, traced anew, or left as it was
-trace         a method as one graph in which all of the agent's memory is an argument
+graph         a method as one graph in which all of the agent's memory is an argument
+reads, kept   what the method read, watched; the agent put back as it was
 ahead_of_time, cuda_graphs    what makes a graph run
 acting        NumPy, or a graph, in the place of `infer`
 precision, small, subnormals    how products are computed

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, give_back, say
-from protorl.accelerate.graph import Kept, Unfit, kept_randomness, trace
+from protorl.accelerate.graph import Unfit, trace
+from protorl.accelerate.kept import Kept, kept_randomness
 from protorl.data import Obs
 from protorl.networks import in_numpy
 from protorl.parts import MODULE_TABLES, Aside, parts

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.ahead_of_time import compiling
 from protorl.accelerate.faster import Run
-from protorl.accelerate.graph import Kept, Trace
+from protorl.accelerate.graph import Trace
+from protorl.accelerate.kept import Kept
 from protorl.data import Array, Obs
 
 WARM_UP = 3

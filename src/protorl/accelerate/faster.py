@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from protorl.accelerate.graph import Kept, Trace, Unfit, kept_randomness, trace
+from protorl.accelerate.graph import Trace, Unfit, trace
+from protorl.accelerate.kept import Kept, kept_randomness
 from protorl.data import Batch, Update
 from protorl.parts import Aside
 

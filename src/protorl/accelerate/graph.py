@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import operator
 import types
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from protorl.accelerate.kept import Contents, Kept, memory
+from protorl.accelerate.reads import Reads
 from protorl.accelerate.small import SmallProducts
 from protorl.networks import spelled_out
-from protorl.parts import MODULE_HABITS, MODULE_TABLES, PLAIN, children, is_plain, parts
+from protorl.parts import PLAIN
 
 aten = torch.ops.aten
 DRAWN: dict[Any, Callable[..., Tensor]] = {
@@ -170,233 +169,3 @@ def draw_outside(graph: Any) -> list[Callable[[], Tensor]]:
         graph.graph.erase_node(node)
         draws.append(partial(DRAWN[node.target], tuple(made.shape), dtype=made.dtype, device=made.device))
     return draws
-
-
-# What stays as it was
-
-
-class Kept:
-    """The contents of an agent's tensors and torch's generators, put back at the end of a `with`, or by `put_back`."""
-
-    def __init__(self, agent: Any) -> None:
-        self.memory = {
-            tensor.untyped_storage().data_ptr(): memory(tensor)
-            for _, tensor in parts(agent)
-            if isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.untyped_storage().nbytes()
-        }
-        self.copies = self.copied()
-        self.cpu = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-
-    def copied(self) -> list[Tensor]:
-        """All contents as they are now."""
-        return [memory.clone() for memory in self.memory.values()]
-
-    def put_back(self) -> None:
-        for memory, contents in zip(self.memory.values(), self.copies):
-            memory.copy_(contents)
-        torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
-
-    def __enter__(self) -> Kept:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.put_back()
-
-
-def memory(tensor: Tensor) -> Tensor:
-    """All the memory that a tensor is a view of, as a vector."""
-    storage = tensor.untyped_storage()
-    size = storage.nbytes() // tensor.element_size()
-    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (size,), (1,))  # type: ignore[call-overload]
-
-
-@contextmanager
-def kept_randomness() -> Iterator[None]:
-    """Inside, draws leave no trace: afterwards the next number is what it would have been."""
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):  # type: ignore[no-untyped-call]
-        yield
-
-
-class Contents:
-    """What every object and container of an agent holds, and the gradients that its parameters have."""
-
-    def __init__(self, agent: Any) -> None:
-        self.held: list[tuple[str, Any, Any]] = []
-        self.grads: list[tuple[str, Tensor, Tensor | None]] = []
-        for name, thing in parts(agent):
-            if isinstance(thing, Tensor):
-                self.grads.append((name, thing, thing.grad if thing.is_leaf else None))
-            elif isinstance(thing, nn.Module):
-                self.held += [(name, table, dict(table)) for table in (getattr(thing, table) for table in MODULE_TABLES)]
-                self.held.append((name, vars(thing), dict(vars(thing))))
-            elif isinstance(thing, dict | list | deque | set):
-                self.held.append((name, thing, copy.copy(thing)))
-            elif not isinstance(thing, type | types.ModuleType) and isinstance(getattr(thing, "__dict__", None), dict):
-                self.held.append((name, vars(thing), dict(vars(thing))))
-
-    def put_back(self) -> str | None:
-        """Put everything back; returns the name of the first thing that was exchanged."""
-        found = None
-        for name, held, before in self.held:
-            if len(held) == len(before) and all(map(operator.is_, listed(held), listed(before))):
-                continue
-            if isinstance(held, dict):
-                key = next((k for k in (*before, *held) if held.get(k, MISSING) is not before.get(k, MISSING)), "")
-                found = found or f"`{name}.{key}`".replace("`.", "`") if isinstance(key, str) else f"`{name}`"
-            found = found or f"`{name}`"
-            held.clear()
-            (held.extend if isinstance(held, list | deque) else held.update)(before)
-        for name, tensor, grad in self.grads:
-            if tensor.is_leaf and tensor.grad is not grad:
-                found = found or f"the gradient that `{name}` keeps (`backward()`; our optimizers' `step(loss)` keeps none)"
-                tensor.grad = grad
-        return found
-
-
-def listed(held: Any) -> list[Any]:
-    return [*held, *held.values()] if isinstance(held, dict) else list(held)
-
-
-# What the method read
-
-
-class Reads:
-    """What a method read of an agent: attributes and what containers hold, by where they stand (`holder[key] is value`); the
-    lengths of containers; that modules have no hooks; where tensors lie in memory."""
-
-    def __init__(self, agent: Any) -> None:
-        self.agent = agent
-        self.places: list[tuple[Any, Any]] = []  # holder, key
-        self.values: list[Any] = []
-        self.containers: list[Any] = []
-        self.lengths: list[int] = []
-        self.asked: list[tuple[Any, str, Any]] = []  # attributes of classes, and those that were not there
-        self.cells: list[tuple[types.CellType, Any]] = []
-        self.hooks: list[Any] = []
-        self.tensors: list[Tensor] = []
-        self.addresses: list[int] = []
-        self.noted: set[tuple[int, Any]] = set()
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Inside, whatever is read of the agent and of what is in it is noted."""
-        with ExitStack() as stack:
-            for _, thing in list(parts(self.agent)):
-                cls = type(thing)
-                if isinstance(thing, NOT_RECORDED) or not isinstance(getattr(thing, "__dict__", None), dict):
-                    continue
-                try:
-                    object.__setattr__(thing, "__class__", recorder(cls, self))
-                except TypeError:  # a class of C
-                    for name in vars(thing):
-                        self.keep(vars(thing), name)
-                else:
-                    stack.callback(object.__setattr__, thing, "__class__", cls)
-            yield
-
-    def note(self, thing: Any, name: str, found: Any) -> None:
-        """An attribute was read."""
-        if name.startswith("__") or (name in MODULE_HABITS and name not in MODULE_TABLES):
-            return
-        own = object.__getattribute__(thing, "__dict__")
-        for holder in (own, *(own[table] for table in MODULE_TABLES if table in own)):
-            if name in holder:
-                self.keep(holder, name)
-                return
-        if (is_plain(found) or found is MISSING) and not hasattr(nn.Module, name) and (id(thing), name) not in self.noted:
-            self.noted.add((id(thing), name))
-            self.asked.append((thing, name, found))
-
-    def keep(self, holder: Any, key: Any) -> None:
-        """This place was read, and what is in it, if that has places of its own."""
-        if (id(holder), key) in self.noted:
-            return
-        self.noted.add((id(holder), key))
-        value = holder[key]
-        self.places.append((holder, key))
-        self.values.append(value)
-        self.look_into(value)
-
-    def look_into(self, value: Any) -> None:
-        if isinstance(value, list | deque | set | dict):
-            self.containers.append(value)
-            self.lengths.append(len(value))
-        if isinstance(value, list | tuple | deque | Mapping):
-            for key in value if isinstance(value, Mapping) else range(len(value)):
-                self.keep(value, key)
-        elif isinstance(value, types.FunctionType):
-            for cell, (_, inside) in zip(value.__closure__ or (), children(value)):
-                self.cells.append((cell, inside))
-                self.look_into(inside)
-
-    def graph_holds(self, tensors: list[Tensor]) -> None:
-        """The graph reads these tensors where they are."""
-        self.tensors = tensors
-        self.addresses = [tensor.data_ptr() for tensor in tensors]
-        modules = [part for _, part in parts(self.agent) if isinstance(part, nn.Module)]
-        self.hooks = [hooks for part in modules for hooks in (getattr(part, kind) for kind in HOOKS) if not hooks]
-
-    def hold(self) -> bool:
-        """Whether all of it is as it was."""
-        try:
-            now = [holder[key] for holder, key in self.places]
-        except LookupError:
-            return False
-        if not all(map(operator.is_, now, self.values)):
-            if not all(map(same_value, now, self.values)):
-                return False
-            self.values = now  # equal numbers, made anew
-        return (
-            [len(container) for container in self.containers] == self.lengths
-            and not any(self.hooks)
-            and [tensor.data_ptr() for tensor in self.tensors] == self.addresses
-            and all(same_value(cell.cell_contents, value) for cell, value in self.cells)
-            and all(same_value(getattr(thing, name, MISSING), value) for thing, name, value in self.asked)
-        )
-
-    def changed(self) -> str:
-        """What does not hold any more, by name."""
-        for (holder, key), value in zip(self.places, self.values):
-            try:
-                if same_value(holder[key], value):
-                    continue
-            except LookupError:
-                pass
-            return f"`{self.name_of(holder, key)}`"
-        for container, length in zip(self.containers, self.lengths):
-            if len(container) != length:
-                return f"what `{self.name_of(container)}` holds"
-        for _, name, _ in self.asked:
-            return f"`{name}`"
-        return "where tensors lie, a hook, or a closure"
-
-    def name_of(self, holder: Any, key: Any = None) -> str:
-        for name, thing in parts(self.agent):
-            tables = [getattr(thing, table) for table in MODULE_TABLES] if isinstance(thing, nn.Module) else []
-            if thing is holder or any(own is holder for own in (getattr(thing, "__dict__", None), *tables)):
-                end = "" if key is None else f"[{key!r}]" if thing is holder else f".{key}"
-                return f"{name}{end}".lstrip(".")
-        return str(key)
-
-
-def same_value(one: Any, two: Any) -> bool:
-    """The same object, or an equal number."""
-    return one is two or (is_plain(one) and type(one) is type(two) and bool(one == two))
-
-
-def recorder(cls: type, reads: Reads) -> type:
-    """A class like `cls` whose instances tell what is read of them."""
-
-    def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807
-        try:
-            found = cls.__getattribute__(self, name)  # type: ignore[call-arg]
-        except AttributeError:
-            reads.note(self, name, MISSING)
-            raise
-        reads.note(self, name, found)
-        return found
-
-    return type(cls.__name__, (cls,), {"__getattribute__": __getattribute__, "__slots__": ()})

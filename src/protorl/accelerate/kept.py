@@ -1,0 +1,103 @@
+"""An agent put back as it was: the contents of its tensors, and what its objects and containers hold."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import types
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from protorl.parts import MODULE_TABLES, parts
+
+MISSING = object()
+
+
+class Kept:
+    """The contents of an agent's tensors and torch's generators, put back at the end of a `with`, or by `put_back`."""
+
+    def __init__(self, agent: Any) -> None:
+        self.memory = {
+            tensor.untyped_storage().data_ptr(): memory(tensor)
+            for _, tensor in parts(agent)
+            if isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.untyped_storage().nbytes()
+        }
+        self.copies = self.copied()
+        self.cpu = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+
+    def copied(self) -> list[Tensor]:
+        """All contents as they are now."""
+        return [memory.clone() for memory in self.memory.values()]
+
+    def put_back(self) -> None:
+        for memory, contents in zip(self.memory.values(), self.copies):
+            memory.copy_(contents)
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.put_back()
+
+
+def memory(tensor: Tensor) -> Tensor:
+    """All the memory that a tensor is a view of, as a vector."""
+    storage = tensor.untyped_storage()
+    size = storage.nbytes() // tensor.element_size()
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (size,), (1,))  # type: ignore[call-overload]
+
+
+@contextmanager
+def kept_randomness() -> Iterator[None]:
+    """Inside, draws leave no trace: afterwards the next number is what it would have been."""
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):  # type: ignore[no-untyped-call]
+        yield
+
+
+class Contents:
+    """What every object and container of an agent holds, and the gradients that its parameters have."""
+
+    def __init__(self, agent: Any) -> None:
+        self.held: list[tuple[str, Any, Any]] = []
+        self.grads: list[tuple[str, Tensor, Tensor | None]] = []
+        for name, thing in parts(agent):
+            if isinstance(thing, Tensor):
+                self.grads.append((name, thing, thing.grad if thing.is_leaf else None))
+            elif isinstance(thing, nn.Module):
+                self.held += [(name, table, dict(table)) for table in (getattr(thing, table) for table in MODULE_TABLES)]
+                self.held.append((name, vars(thing), dict(vars(thing))))
+            elif isinstance(thing, dict | list | deque | set):
+                self.held.append((name, thing, copy.copy(thing)))
+            elif not isinstance(thing, type | types.ModuleType) and isinstance(getattr(thing, "__dict__", None), dict):
+                self.held.append((name, vars(thing), dict(vars(thing))))
+
+    def put_back(self) -> str | None:
+        """Put everything back; returns the name of the first thing that was exchanged."""
+        found = None
+        for name, held, before in self.held:
+            if len(held) == len(before) and all(map(operator.is_, listed(held), listed(before))):
+                continue
+            if isinstance(held, dict):
+                key = next((k for k in (*before, *held) if held.get(k, MISSING) is not before.get(k, MISSING)), "")
+                found = found or f"`{name}.{key}`".replace("`.", "`") if isinstance(key, str) else f"`{name}`"
+            found = found or f"`{name}`"
+            held.clear()
+            (held.extend if isinstance(held, list | deque) else held.update)(before)
+        for name, tensor, grad in self.grads:
+            if tensor.is_leaf and tensor.grad is not grad:
+                found = found or f"the gradient that `{name}` keeps (`backward()`; our optimizers' `step(loss)` keeps none)"
+                tensor.grad = grad
+        return found
+
+
+def listed(held: Any) -> list[Any]:
+    return [*held, *held.values()] if isinstance(held, dict) else list(held)
