@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import protorl as prl
-from protorl.data import Array, State
+from protorl.data import Array, Chunk, State
 from protorl.memory.samplers import Window
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,6 +38,7 @@ class GreedyTD:
     """Always the example whose error was largest when last seen; unseen ones first (the paper's "greedy TD-error")."""
 
     wants_feedback = True
+    wants_turnover = True
 
     def bind(self, window: Window, batch_size: int, seed: int) -> None:
         self.window = window
@@ -107,7 +108,7 @@ def updates_needed(n: int, sampler: str, seed: int, limit: int = 10_000_000) -> 
         columns, 2 ** (n + 1) - 2, batch_size=1, view=prl.OneStep(1 - 1 / n), sampler=SAMPLERS[sampler](), seed=seed
     )
     for step in steps(n, rng):
-        memory.add(step)
+        memory.add(Chunk.of(step))
     assert len(memory) == 2 ** (n + 1) - 2
     # One read of everything instead of one per update: row i of the memory is entry i of these lists.
     rows = memory.window.all()

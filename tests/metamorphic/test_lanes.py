@@ -13,7 +13,7 @@ import protorl as prl
 RECIPES = {
     "dqn": lambda: prl.recipes.DQN(env="CartPole-v1", epsilon_start=0.5, epsilon_end=0.5, widths=(8,)),
     "ppo": lambda: prl.recipes.PPO(env="CartPole-v1", widths=(8,)),
-    "beta": lambda: prl.recipes.PPO(env="Pendulum-v1", policy="beta", widths=(8,)),
+    "beta": lambda: prl.recipes.PPO(env="Pendulum-v1", distribution="beta", widths=(8,)),
     "ddpg": lambda: prl.recipes.DDPG(env="Pendulum-v1", warmup_steps=0, widths=(8,)),
     "sac": lambda: prl.recipes.SAC(env="Pendulum-v1", warmup_steps=0, widths=(8,)),
     "warm-up": lambda: prl.recipes.TD3(env="Pendulum-v1", warmup_steps=1_000, widths=(8,)),

@@ -12,7 +12,7 @@ from torch import Tensor, tensor
 from torch.testing import assert_close
 
 import protorl as prl
-from protorl.data import ActionSpec, ArraySpec, Batch, EnvSpec, Update
+from protorl.data import ActionSpec, ArraySpec, Batch, Chunk, EnvSpec, Update
 from protorl.networks import Network, Optimizer
 
 FAMILY = [prl.DQN, prl.DoubleDQN, prl.MunchausenDQN]
@@ -186,8 +186,8 @@ class Repeated:
     def __init__(self, step: prl.Step) -> None:
         self.step = step
 
-    def poll(self) -> list[prl.Step]:
-        return [self.step]
+    def poll(self, room: int = 1, timeout: float | None = None) -> list[Chunk]:
+        return [Chunk.of(self.step)]
 
     def publish(self, agent: Any) -> None:
         pass

@@ -96,7 +96,7 @@ def test_ppo_is_measured_too() -> None:
 
 
 def test_a_mode_that_cannot_run_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(agent: Any, mode: str, precision: str) -> Any:
+    def refuse(agent: Any, mode: str, precision: str, **_: Any) -> Any:
         if mode == "aot":
             raise ProtoRLError("no compiler here")
         return agent

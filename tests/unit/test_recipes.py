@@ -392,7 +392,7 @@ def test_a_recipe_of_a_users_file_is_rebuilt_in_another_process(tmp_path: Path) 
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "own_paper.py").write_text(OWN.replace("0.125", str(lr)))
     recipes = [find_recipe(f"{tmp_path / folder}/own_paper.py:Own")(gamma=0.5, widths=(3, 4)) for folder in ("one", "two")]
-    recipes.append(prl.recipes.PPO(env="Pendulum-v1", policy="beta"))
+    recipes.append(prl.recipes.PPO(env="Pendulum-v1", distribution="beta"))
     code = """
 import json, sys
 from protorl.recipes.find import fields_of, rebuild, reference
