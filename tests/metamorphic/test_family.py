@@ -12,17 +12,21 @@ import torch
 import protorl as prl
 import protorl.accelerate
 from protorl.accelerate import accelerate
+from protorl.accelerate.ahead_of_time import compiler
 from protorl.checkpoint import decode, encode
 from tests.contract.test_resume import assert_equal
 from tests.metamorphic.family import (
     FAMILY,
     STAY_PLAIN,
     AnnealedNumber,
+    BatchNorm,
     Ensemble,
     Noisy,
     OwnBody,
     OwnInfer,
+    SpectralNorm,
     TargetsInPlace,
+    TensorChangedInLearn,
     Variant,
 )
 
@@ -127,3 +131,28 @@ def test_a_loaded_agent_acts_as_the_one_that_was_saved(
 def test_bf16_is_that_of_the_plain_method(kind: type[Variant], batches: list[prl.Batch], interpreted: None) -> None:
     plain = trained(accelerate(made(kind), "eager", "bf16"), batches[:12])
     assert_close(plain, trained(accelerate(made(kind), "aot", "bf16"), batches[:12]), 2e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler to compile with")
+@pytest.mark.parametrize(
+    "kind", [TargetsInPlace, Ensemble, TensorChangedInLearn, SpectralNorm, BatchNorm, Noisy], ids=lambda kind: kind.__name__
+)
+def test_compiled_it_is_the_plain_method_too(
+    kind: type[Variant], batches: list[prl.Batch], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    plain, fast = (trained(accelerate(made(kind), mode), batches) for mode in ("eager", "aot"))
+    assert not fast.settled["learn"]["plain"]
+    assert_close(plain, fast, 1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU")
+@pytest.mark.parametrize("kind", FAMILY, ids=lambda kind: kind.__name__)
+def test_recorded_it_is_the_plain_method_or_leaves_it(kind: type[Variant], batches: list[prl.Batch]) -> None:
+    there = [prl.Batch({name: column.cuda() for name, column in batch.columns.items()}) for batch in batches]
+    with torch.device("cuda"):
+        plain, fast = (trained(accelerate(made(kind), mode), there) for mode in ("eager", "cudagraphs"))
+    assert_close(plain, fast, 1e-3)
+    assert fast.settled["learn"]["plain"] or kind not in STAY_PLAIN
