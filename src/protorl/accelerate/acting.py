@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, give_back, say
 from protorl.accelerate.graph import Unfit, trace
 from protorl.accelerate.kept import Kept, kept_randomness
+from protorl.accelerate.reads import comparison
 from protorl.data import Obs
 from protorl.networks import in_numpy
 from protorl.parts import MODULE_TABLES, Aside, parts
@@ -77,14 +77,14 @@ def numpy_acting(agent: Any) -> Answer | None:
         return None
     tables = [getattr(part, table) for part in actor.modules() for table in MODULE_TABLES]
     places = [(table, key) for table in tables for key in table]
-    there = [table[key] for table, key in places]
-    first = next(actor.parameters())
-    memory = first.data_ptr()
+    if "network" in vars(agent):
+        places.append((vars(agent), "network"))
     hooks = [kind for part in actor.modules() for kind in (part._forward_hooks, part._forward_pre_hooks)]
+    first = next(actor.parameters())
+    unchanged = comparison(places, [table[key] for table, key in places], hooks=hooks, tensors=[first])
 
     def answer(obs: Obs, explore: bool) -> Any:
-        same = all(map(operator.is_, [table.get(key) for table, key in places], there))
-        if not same or first.data_ptr() != memory or any(hooks) or agent.actor is not actor:
+        if not unchanged():
             raise Unfit("the network is not what it was")
         return form(obs)  # type: ignore[arg-type]
 

@@ -59,31 +59,36 @@ class Faster(Aside):
         )
         self.trace: Trace | None = None
         self.run: Run | None = None
-        self.calls = 0
+        self.calls, self.before = 0, self.note["since"]  # calls of the graph, here and before this process
+        self.unchanged: Callable[[], bool] = lambda: False
         self.changed = "something"
         self.size = self.watched = -1
         self.sized = True
 
     def __call__(self, batch: Batch) -> Update:
-        self.notice()
-        if self.run is None:
-            return self.plain(batch) if self.note["plain"] else self.begin(batch)
+        if self.run is None or not self.unchanged():
+            self.notice()
+            if self.run is None:
+                return self.plain(batch) if self.note["plain"] else self.begin(batch)
         if len(batch) != self.size:
             if self.sized:
                 self.sized = False
                 say(f"{self.method} stays eager for batches of {len(batch)}: it began with {self.size}")
             return self.plain(batch)
         self.calls += 1
-        self.note["since"] += 1
         return self.compared(batch) if self.calls in CHECKS else self.fast(batch)
 
     def notice(self) -> None:
         """If something that the method read is not as it was, the next call makes a new graph."""
-        if self.run is None or self.trace.reads.hold():  # type: ignore[union-attr]
+        self.note["since"] = self.before + self.calls
+        if self.run is None:
+            return
+        if self.trace.reads.hold():  # type: ignore[union-attr]
+            self.unchanged = self.trace.reads.ask()  # type: ignore[union-attr]
             return
         self.changed = self.trace.reads.changed()  # type: ignore[union-attr]
         self.note["strikes"] += self.note["since"] < OFTEN
-        self.note["since"] = self.calls = 0
+        self.note["since"] = self.before = self.calls = 0
         self.run = self.trace = None
 
     def fast(self, batch: Batch) -> Update:
@@ -130,7 +135,7 @@ class Faster(Aside):
             raise Unfit(f"it reads {self.changed}, which has changed too often")
         with kept_randomness():  # an example of what the graph draws
             self.run = self.backend(made, [batch.columns[name] for name in self.columns], self.method)
-        self.size = len(batch)
+        self.size, self.unchanged = len(batch), made.reads.ask()
 
     def compared(self, batch: Batch) -> Update:
         """Both ways from the same state; what the plain one did is undone."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 import types
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from protorl.parts import MODULE_HABITS, MODULE_TABLES, PLAIN, children, is_plain, parts
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 NOT_RECORDED = (*PLAIN, Tensor, type, types.ModuleType, types.FunctionType, types.MethodType)
 MISSING = object()
 
@@ -33,6 +32,7 @@ class Reads:
         self.hooks: list[Any] = []
         self.tensors: list[Tensor] = []
         self.addresses: list[int] = []
+        self.unchanged: Callable[[], bool] = lambda: False
         self.noted: set[tuple[int, Any]] = set()
 
     @contextmanager
@@ -93,23 +93,29 @@ class Reads:
         self.addresses = [tensor.data_ptr() for tensor in tensors]
         modules = [part for _, part in parts(self.agent) if isinstance(part, nn.Module)]
         self.hooks = [hooks for part in modules for hooks in (getattr(part, kind) for kind in HOOKS) if not hooks]
+        self.unchanged = comparison(self.places, self.values, self.containers, self.hooks, self.tensors)
+
+    def ask(self) -> Callable[[], bool]:
+        """`hold`, or less where less is enough."""
+        return self.hold if self.cells or self.asked else self.unchanged
 
     def hold(self) -> bool:
         """Whether all of it is as it was."""
         try:
-            now = [holder[key] for holder, key in self.places]
+            if not self.unchanged():
+                now = [holder[key] for holder, key in self.places]
+                if not all(map(same_value, now, self.values)):
+                    return False
+                again = comparison(self.places, now, self.containers, self.hooks, self.tensors)  # equal numbers, made anew
+                if [len(container) for container in self.containers] != self.lengths or any(self.hooks):
+                    return False
+                if [tensor.data_ptr() for tensor in self.tensors] != self.addresses:
+                    return False
+                self.values, self.unchanged = now, again
         except LookupError:
             return False
-        if not all(map(operator.is_, now, self.values)):
-            if not all(map(same_value, now, self.values)):
-                return False
-            self.values = now  # equal numbers, made anew
-        return (
-            [len(container) for container in self.containers] == self.lengths
-            and not any(self.hooks)
-            and [tensor.data_ptr() for tensor in self.tensors] == self.addresses
-            and all(same_value(cell.cell_contents, value) for cell, value in self.cells)
-            and all(same_value(getattr(thing, name, MISSING), value) for thing, name, value in self.asked)
+        return all(same_value(cell.cell_contents, value) for cell, value in self.cells) and all(
+            same_value(getattr(thing, name, MISSING), value) for thing, name, value in self.asked
         )
 
     def changed(self) -> str:
@@ -135,6 +141,35 @@ class Reads:
                 end = "" if key is None else f"[{key!r}]" if thing is holder else f".{key}"
                 return f"{name}{end}".lstrip(".")
         return str(key)
+
+
+def comparison(
+    places: Iterable[tuple[Any, Any]],
+    values: Iterable[Any],
+    containers: Iterable[Any] = (),
+    hooks: Iterable[Any] = (),
+    tensors: Iterable[Tensor] = (),
+) -> Callable[[], bool]:
+    """Whether each place still holds its very value, containers have their lengths, hooks are none, and tensors lie where they
+    do: written out as one expression, since it is asked before every call."""
+    names: dict[str, Any] = {}
+    terms: list[str] = []
+    for i, ((holder, key), value) in enumerate(zip(places, values)):
+        names |= {f"holder_{i}": holder, f"key_{i}": key, f"value_{i}": value}
+        terms.append(f"holder_{i}[{repr(key) if type(key) in (str, int) else f'key_{i}'}] is value_{i}")
+    for i, container in enumerate(containers):
+        names[f"container_{i}"] = container
+        terms.append(f"len(container_{i}) == {len(container)}")
+    for i, hook in enumerate(hooks):
+        names[f"hooks_{i}"] = hook
+        terms.append(f"not hooks_{i}")
+    for i, tensor in enumerate(tensors):
+        names[f"place_{i}"] = tensor.data_ptr
+        terms.append(f"place_{i}() == {tensor.data_ptr()}")
+    expression = " and ".join(terms) or "True"
+    exec(f"def compare():\n try:\n  return {expression}\n except LookupError:\n  return False", names)
+    compare: Callable[[], bool] = names["compare"]
+    return compare
 
 
 def same_value(one: Any, two: Any) -> bool:

@@ -34,6 +34,7 @@ class LocalActors:
         self.most = min(max(WORTH // size, 1), MOST)
         self.carry = initial_carry(agent, env.num_envs)
         self.carries = bool(carry_leaves(self.carry))
+        self.annotates = written(agent, "annotate") is not None
         self.failed: Exception | None = None
 
     def poll(self, room: int = 1, timeout: float | None = None) -> list[Chunk]:
@@ -46,9 +47,9 @@ class LocalActors:
 
     def stretch(self, most: int) -> list[Step]:
         """Up to `most` vector steps, at least one: from what is seen to what that revealed, nothing learned in between."""
-        env, agent, carries, annotates = self.env, self.agent, self.carries, written(self.agent, "annotate") is not None
+        env, agent, carries, annotates = self.env, self.agent, self.carries, self.annotates
         steps: list[Step] = []
-        late = time.perf_counter() + PROMPT
+        late = time.perf_counter() + PROMPT if most > 1 else 0.0
         try:
             while True:
                 act = self.act() if carries else agent.act(env.seen, explore=True)

@@ -118,9 +118,12 @@ class Replay:
     def room(self) -> int:
         """How many agent steps may be taken before an update can be due, at least 1. With N rows a step these are
         ceil(room / N) steps: nothing is learned before the last of them."""
+        wait = self.rate.next - self.rate.steps
         offered = 0 if self.spent else len(self)
+        if offered >= self.batch_size:
+            return max(wait, 1)
         incomplete = int((-(-self.storage.counts // self.view.every) - self.window.highs).sum())  # may become examples at once
-        return max(self.rate.next - self.rate.steps, self.batch_size - offered - incomplete, 1)
+        return max(wait, self.batch_size - offered - incomplete, 1)
 
     def ahead(self, taken: int = 0) -> bool:
         """Whether actors must wait that have taken `taken` agent steps more than are stored; never before `batch_size` examples
