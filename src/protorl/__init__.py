@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from protorl import envs, functional, recipes, rng
-    from protorl.actors import LocalActors, OverlappedActors
+    from protorl.actors import Actors, LocalActors, OverlappedActors
     from protorl.agents import (
         DDPG,
         DQN,
@@ -70,12 +70,15 @@ if TYPE_CHECKING:
         NatureCNN,
         Network,
         ObsScaler,
+        Optimizer,
         QEnsemble,
         QHead,
         QuantileHead,
         ReturnScaler,
         RMSProp,
         ScaledBase,
+        TorchOptimizer,
+        TorchRMSProp,
         ValueHead,
         build_network,
     )
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
         Greedy,
         NoisyDeterministic,
         OUNoise,
+        Policy,
         SquashedGaussian,
         Warmup,
     )
@@ -99,7 +103,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
-    "actors": ("LocalActors", "OverlappedActors"),
+    "actors": ("Actors", "LocalActors", "OverlappedActors"),
     "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
@@ -111,12 +115,13 @@ _HOME = {
     ),
     "networks": (
         "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
-        "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "NatureCNN", "Network", "ObsScaler", "QEnsemble", "QHead",
-        "QuantileHead", "RMSProp", "ReturnScaler", "ScaledBase", "ValueHead", "build_network",
+        "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "NatureCNN", "Network", "ObsScaler", "Optimizer", "QEnsemble",
+        "QHead", "QuantileHead", "RMSProp", "ReturnScaler", "ScaledBase", "TorchOptimizer", "TorchRMSProp", "ValueHead",
+        "build_network",
     ),
     "policies": (
         "Beta", "Categorical", "EpsilonGreedy", "Gaussian", "GaussianNoise", "Greedy", "NoisyDeterministic", "OUNoise",
-        "SquashedGaussian", "Warmup",
+        "Policy", "SquashedGaussian", "Warmup",
     ),
     "recipes": ("Recipe", "hp"),
     "recipes.saved": ("load",),
@@ -128,16 +133,16 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "IQN", "MLP", "PPO", "QRDQN", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Adam", "Agent",
-    "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead", "Checkpoints",
-    "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy",
-    "Evaluation", "Field", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead", "ImpalaResNet",
-    "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network",
-    "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "OverlappedActors", "Prioritized", "ProtoRLError",
-    "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "Rate", "Recipe", "Replay", "ReturnScaler",
-    "Rollout", "Run", "ScaledBase", "Seen", "SquashedGaussian", "Step", "Stream", "SumTree", "Uniform", "Update", "ValueHead",
-    "Warmup", "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env",
-    "make_vec_envs", "plan_memory", "recipes", "rng", "train",
+    "DDPG", "DQN", "IQN", "MLP", "PPO", "QRDQN", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Actors", "Adam",
+    "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead", "Checkpoints",
+    "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec",
+    "EpsilonGreedy", "Evaluation", "Field", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead",
+    "ImpalaResNet", "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network",
+    "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "Optimizer", "OverlappedActors", "Policy", "Prioritized",
+    "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "Rate", "Recipe", "Replay",
+    "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "SquashedGaussian", "Step", "Stream", "SumTree",
+    "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "envs", "evaluate",
+    "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip
 
 

@@ -40,13 +40,13 @@ class Noted(type):
 
 
 class Agent(metaclass=Noted):
-    """An algorithm: networks, optimizers, targets and counters. One paper, one subclass.
+    """An algorithm: networks, optimizers, targets, and what else it changes. One paper, one subclass.
 
     A subclass sets `network` and `policy`, and writes `learn`; `update` adds what happens every so many updates.
     Whatever it changes after it was built is saved in checkpoints: numbers, tensors, modules and optimizers, in attributes,
     lists, dicts and tuples.
     `pure` names the methods that touch tensors only and map a batch to an Update: what `accelerate` may compile.
-    `streams` are the rewards it is paid besides `reward`.
+    `streams` are the rewards it is paid besides `reward`: whoever builds its memory gives them to the view.
     """
 
     network: nn.Module

@@ -92,7 +92,7 @@ class Recipe:
     seed: int = hp(0, "root of every random stream", low=0)
     num_envs: int = hp(1, "environments stepped together", low=1)
     device: str = hp("auto", "where the networks live", choices=("auto", "cpu", "cuda"))
-    accelerate: str = hp("auto", "how updates run; auto decides by their number and says why", choices=MODES)
+    accelerate: str = hp("auto", "how updates run; auto decides by the time of the first ones and says why", choices=MODES)
     precision: str = hp("float32", "of large matrix products in updates", choices=PRECISIONS)
     threads: int = hp(0, "torch threads; 0: one for small networks, all cores for images", low=0)
     overlap: bool = hp(False, "environments step while the agent learns, which is then one step behind")
