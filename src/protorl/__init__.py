@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     from protorl.recipes.saved import load
     from protorl.runs import Run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "": ("envs", "functional", "recipes", "rng"),

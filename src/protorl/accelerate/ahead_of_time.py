@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from protorl.accelerate.faster import Run, say
-from protorl.accelerate.graph import Trace, Unfit
+from protorl.accelerate.graph import Trace, Unmade
 from protorl.accelerate.subnormals import Flushed
 from protorl.data import ProtoRLError
 
@@ -37,7 +38,7 @@ def packaged(trace: Trace, inputs: list[Tensor], name: str) -> Run:
     between the operations and without guards.
 
     The package is kept in the user's cache folder under the hash of all that it depends on, for the next time.
-    Raises: Unfit where the machine's compiler does not make one that runs, or the disk refuses.
+    Raises: Unmade where the machine's compiler does not make one that runs, or the disk refuses.
     """
     example = tuple(tensor.detach() for tensor in trace.given(inputs))
     call = package_of(trace.graph, example, name)
@@ -56,9 +57,9 @@ def package_of(graph: Any, example: tuple[Tensor, ...], name: str) -> Run:
                 compile_package(graph, example, package, name)
                 loaded = load(package)
     except OSError as error:  # a full disk, or a folder that cannot be written: next time it may go
-        raise Unfit(f"the compiled package cannot be kept ({error})") from error
+        raise Unmade(f"the compiled package cannot be kept ({error})") from error
     if loaded is None:
-        raise Unfit("the compiled package does not load")
+        raise Unmade("the compiled package does not load")
     return Flushed(loaded)
 
 
@@ -96,12 +97,12 @@ def locked(package: Path) -> Iterator[None]:
 
 
 def refuse_again(package: Path) -> None:
-    """Raises: Unfit where this machine's compiler has failed on this graph within a day."""
+    """Raises: Unmade where this machine's compiler has failed on this graph within a day."""
     refused = package.with_suffix(".refused")
     with suppress(OSError, ValueError, KeyError):
         note = json.loads(refused.read_text())
         if time.time() - note["at"] < DAY:
-            raise Unfit(f"{compiler()} did not compile it ({note['why']}; to try again, delete {refused})")
+            raise Unmade(f"{compiler()} did not compile it ({note['why']}; to try again, delete {refused})")
 
 
 def compiler() -> str | None:
@@ -143,11 +144,16 @@ def machine(found: str | None) -> tuple[str, ...]:
 
 
 def compile_package(graph: Any, example: tuple[Tensor, ...], package: Path, name: str) -> None:
-    """Compile into `package`, which appears whole, and through to the disk, or not at all. Raises: Unfit where that fails.
+    """Compile into `package`, which appears whole, and through to the disk, or not at all. Raises: Unmade where that fails.
 
     There are machines whose C++ compiler and torch do not go together, and loading ends the process: another one tries it.
     """
-    with tempfile.TemporaryDirectory(dir=package.parent) as folder, compiling(compiler()), told(name, package.parent):
+    with (
+        tempfile.TemporaryDirectory(dir=package.parent) as folder,
+        compiling(compiler()),
+        told(name, package.parent),
+        interrupts_wait(),
+    ):
         try:
             exported = torch.export.export(graph, example, strict=False)
             made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(folder) / "learn.pt2"))
@@ -161,7 +167,7 @@ def compile_package(graph: Any, example: tuple[Tensor, ...], package: Path, name
             why = str(error).strip().partition("\n")[0][:300]
             note = json.dumps({"why": why, "at": time.time()})
             package.with_suffix(".refused").write_text(note)
-            raise Unfit(f"{compiler()} did not compile it ({why})") from error
+            raise Unmade(f"{compiler()} did not compile it ({why})") from error
         data = Path(made).read_bytes()
         with open(made, "ab") as file:
             file.write(hashlib.sha256(data).digest())
@@ -171,6 +177,19 @@ def compile_package(graph: Any, example: tuple[Tensor, ...], package: Path, name
         descriptor = os.open(package.parent, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Inside, a terminal's Ctrl-C does not end the C++ compiler, and arrives here afterwards."""
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 LOAD = "import sys, torch._inductor; torch._inductor.aoti_load_package(sys.argv[1])"

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from protorl.accelerate.graph import Trace, Unfit, trace
+from protorl.accelerate.graph import Trace, Unfit, Unmade, trace
 from protorl.accelerate.kept import Kept, kept_randomness
 from protorl.data import Batch, Update
 from protorl.parts import Aside
@@ -109,7 +109,7 @@ class Faster(Aside):
                 return self.plain(batch)  # type: ignore[no-any-return]
             self.bind(self.trace, batch)
         except Unfit as reason:
-            return self.settle(str(reason), batch)
+            return self.settle(reason, batch)
         return self(batch)
 
     def traced(self, batch: Batch) -> Trace:
@@ -152,11 +152,13 @@ class Faster(Aside):
         if problem is None:
             return fast
         before.put_back()
-        return self.settle(f"as one graph, {problem}", batch)
+        return self.settle(Unfit(f"as one graph, {problem}"), batch)
 
-    def settle(self, reason: str, batch: Batch) -> Update:
-        """Stay plain from now on."""
-        self.note["plain"], self.run = True, None
+    def settle(self, reason: Unfit, batch: Batch) -> Update:
+        """Stay plain from now on; where only the making failed, in this process alone."""
+        self.note["plain"], self.run = not isinstance(reason, Unmade), None
+        if isinstance(reason, Unmade):
+            give_back(self.agent, self.method, self.plain)
         say(f"{self.method} stays eager: {reason}")
         return self.plain(batch)  # type: ignore[no-any-return]
 

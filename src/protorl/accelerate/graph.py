@@ -36,6 +36,10 @@ class Unfit(Exception):  # noqa: N818 - it is a reason, not an error
     """Why a method cannot be one graph, as the end of a sentence."""
 
 
+class Unmade(Unfit):
+    """Why there is no graph this time, on this machine: the next process may try again."""
+
+
 @dataclass
 class Trace:
     """graph: `(*arguments, *inputs, *drawn) -> outputs`. arguments: the agent's memory, each piece once. draws: what draws the
@@ -90,7 +94,7 @@ class ValuesUnread(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is aten._local_scalar_dense.default or func is aten.is_nonzero.default:
-            raise Unfit("it reads a tensor's value in Python (`.item()`, `if`, `float()`)")
+            raise Unfit("it reads a tensor's value in Python (`.item()`, `if`, `float()`, or a step of `torch.optim`)")
         return func(*args, **(kwargs or {}))
 
 

@@ -103,8 +103,9 @@ def build_optimizer(
     """An optimizer of `module`'s parameters by its name (see `optimizer_class`). arguments: its own; `offered`: those that it
     gets if it has them and nothing else is said. Raises ProtoRLError for a name or an argument that is none."""
     kind: Any = optimizer_class(name, arguments)
-    known = arguments_of(kind)
-    arguments = {**{key: value for key, value in offered.items() if key in known}, **arguments}
+    declared = inspect.signature(kind).parameters
+    fits = {key: value for key, value in offered.items() if key in declared and isinstance(declared[key].default, float)}
+    arguments = {**fits, **arguments}
     if issubclass(kind, Optimizer):
         return kind(module, lr, max_grad_norm=max_grad_norm, **arguments)
     return TorchOptimizer(module, kind, lr, max_grad_norm, **arguments)

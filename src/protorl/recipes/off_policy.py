@@ -33,7 +33,7 @@ class OffPolicy(Recipe):
             columns,
             self.capacity,
             batch_size=self.batch_size,
-            view=NStep(self.n_step, self.gamma, self.clip_reward, self.reward_scale),
+            view=NStep(self.n_step, self.gamma, self.clip_reward, self.reward_scale, streams=agent.streams),
             sampler=sampler,
             rate=Rate(self.warmup_steps, self.update_every, self.updates),
             device=home_of(columns, self.capacity, agent.device),

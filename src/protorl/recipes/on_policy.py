@@ -42,7 +42,7 @@ class OnPolicy(Recipe):
             agent.columns(spec),
             2 * rows,  # environments that spend steps on resets leave more of the rollout to the others, but not twice as much
             batch_size=self.batch_size,
-            view=Rollout(agent.prepare, self.gamma, self.clip_reward),
+            view=Rollout(agent.prepare, self.gamma, self.clip_reward, streams=agent.streams),
             sampler=Minibatches(self.minibatches(spec)),
             rate=Rate(0, rows, self.updates_per_rollout(spec)),
             device=agent.device,
