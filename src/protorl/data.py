@@ -13,6 +13,8 @@ import torch
 Array: TypeAlias = np.ndarray[Any, Any]
 Obs: TypeAlias = "Array | dict[str, Array]"
 TensorObs: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
+Carry: TypeAlias = "Array | torch.Tensor | Mapping[str, Carry] | Sequence[Carry]"
+"""What an agent keeps between steps: any tree of arrays and tensors, row i of each belonging to environment row i."""
 State: TypeAlias = dict[str, Any]
 
 
@@ -38,7 +40,7 @@ class ArraySpec:
     """
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     low: Array | None = field(default=None, compare=False, repr=False)
     high: Array | None = field(default=None, compare=False, repr=False)
     frame_stack: int = 1
@@ -68,7 +70,7 @@ class ActionSpec:
 
     kind: str
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     n: int = 0
     nvec: tuple[int, ...] = ()
     low: Array | None = field(default=None, compare=False, repr=False)
@@ -139,6 +141,19 @@ class Step(NamedTuple):
     def ended(self) -> Array:
         """[N] bool: the episode ended here, by termination or truncation."""
         return self.terminated | self.truncated
+
+
+class Finished(Protocol):
+    """An episode that ended: its undiscounted return, its length in agent steps, and the row of its environment."""
+
+    @property
+    def ret(self) -> float: ...
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def env(self) -> int: ...
 
 
 class Seen(NamedTuple):
@@ -254,7 +269,7 @@ class Act(NamedTuple):
     """What an agent answers to observations: actions [N, *A], the next carry, and columns of its own."""
 
     action: Array
-    carry: Any = ()
+    carry: Carry = ()
     extras: Mapping[str, Array] = {}
 
 
@@ -270,7 +285,7 @@ class Field:
     """A memory column: the shape and dtype of one row. `starts`: only rows where examples may start keep theirs."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     starts: bool = False
 
 
@@ -312,7 +327,7 @@ class Batch:
     def __len__(self) -> int:
         return int(self.columns["weight"].shape[0])
 
-    def replace(self, **columns: Any) -> Batch:
+    def replace(self, **columns: TensorObs) -> Batch:
         """The same batch with some columns exchanged or added."""
         return Batch({**self.columns, **columns})
 
@@ -355,7 +370,8 @@ def as_schedule(value: float | Schedule) -> Schedule:
     return value if callable(value) else Constant(float(value))
 
 
-Hook = TypeVar("Hook", bound=Callable[..., Any])
+T = TypeVar("T")
+Hook = TypeVar("Hook", bound=Callable[..., object])
 
 
 def optional(method: Hook) -> Hook:
@@ -364,19 +380,19 @@ def optional(method: Hook) -> Hook:
     return method
 
 
-def written(owner: Any, name: str) -> Callable[..., Any] | None:
+def written(owner: object, name: str) -> Callable[..., Any] | None:
     """A method that somebody wrote; None where there is none, or the one that does nothing: it need not be called."""
     method = getattr(owner, name, None)
     return None if getattr(method, "optional", False) else method
 
 
-def tree_map(function: Callable[..., Any], first: Any, *rest: Any) -> Any:
+def tree_map(function: Callable[..., T], first: object, *rest: Any) -> T | dict[str, T]:
     """Apply `function` to an array, or to each entry of a dict of arrays."""
     if isinstance(first, dict):
         return {key: function(value, *(other[key] for other in rest)) for key, value in first.items()}
     return function(first, *rest)
 
 
-def tree_leaves(tree: Any) -> list[Any]:
+def tree_leaves(tree: T | dict[str, T]) -> list[T]:
     """The arrays of an observation: one, or a dict's values in its order."""
     return list(tree.values()) if isinstance(tree, dict) else [tree]

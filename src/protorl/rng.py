@@ -49,7 +49,7 @@ def pack(gen: np.random.Generator) -> str:
 def unpack(gen: np.random.Generator, state: str) -> None:
     """Put a generator where `pack` saw it."""
 
-    def revive(node: dict[str, Any]) -> Any:
+    def revive(node: dict[str, Any]) -> object:
         return np.array(node["__array__"], node["dtype"]) if "__array__" in node else node
 
     gen.bit_generator.state = json.loads(state, object_hook=revive)

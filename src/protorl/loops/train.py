@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol, TypeVar
+
+from torch import Tensor
 
 from protorl.actors import Actors
-from protorl.data import ProtoRLError, written
+from protorl.actors.actors import Acts
+from protorl.data import Batch, Chunk, ProtoRLError, Update, written
 from protorl.loops.monitor import Monitor
 
 
-def train(agent: Any, memory: Any, actors: Actors, *, steps: int, monitor: Monitor | None = None) -> Any:
+class Learner(Acts, Protocol):
+    """What the loop asks of an agent; `observe(step)` besides, where it is written."""
+
+    def update(self, batch: Batch) -> Update: ...
+
+
+class Memory(Protocol):
+    """The noun Memory, as the loop sees it."""
+
+    def room(self) -> int: ...
+
+    def add(self, chunk: Chunk) -> None: ...
+
+    def due(self) -> int: ...
+
+    def sample(self) -> Batch: ...
+
+    def feedback(self, batch: Batch, priority: Tensor) -> None: ...
+
+
+A = TypeVar("A", bound=Learner)
+
+
+def train(agent: A, memory: Memory, actors: Actors, *, steps: int, monitor: Monitor | None = None) -> A:
     """Act, remember, learn, until `steps` agent steps have been taken in all environments together.
 
     monitor: watches, and may stop early; a `Run` also logs, evaluates and saves. Returns the agent.
