@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checka
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-Array: TypeAlias = np.ndarray[Any, Any]
+Array: TypeAlias = NDArray[Any]
 Obs: TypeAlias = "Array | dict[str, Array]"
 TensorObs: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
 Carry: TypeAlias = "Array | torch.Tensor | Mapping[str, Carry] | Sequence[Carry]"

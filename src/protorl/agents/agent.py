@@ -34,7 +34,7 @@ from protorl.policies import Policy
 class Noted(type):
     """Notes what an agent is once its constructor has returned: all that it changes from then on is its state."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, *args: object, **kwargs: object) -> Any:
         agent = super().__call__(*args, **kwargs)
         agent.settled = {}
         agent.built = Built(agent)

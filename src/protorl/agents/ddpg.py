@@ -7,7 +7,7 @@ Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", ar
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from protorl.agents.agent import Agent
 from protorl.data import Act, Batch, Carry, ProtoRLError, Seen, Update
 from protorl.functional import td_target
 from protorl.networks import ActorCritic, FlatParameters, Optimizer, clone
-from protorl.policies import Restarting
+from protorl.policies import BestAction, Restarting
 
 
 class DDPG(Agent):
@@ -34,13 +34,13 @@ class DDPG(Agent):
     termination and the number of steps.
     """
 
-    policy: Restarting[Any]
+    policy: Restarting[BestAction]
     pure: ClassVar[tuple[str, ...]] = ("learn", "improve")
 
     def __init__(
         self,
         network: ActorCritic,
-        policy: Restarting[Any],
+        policy: Restarting[BestAction],
         actor_optimizer: Optimizer,
         critic_optimizer: Optimizer,
         *,

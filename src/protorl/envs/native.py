@@ -154,7 +154,7 @@ class EnvPoolRows(AnyVectorEnv):
         if protocol is not None:
             options = {**_envpool_atari(protocol), **options}
             self.life_loss = LifeLoss() if protocol.life_loss else None
-        self.make: Any = partial(envpool.make, task, env_type="gymnasium", num_envs=num_envs, **options)
+        self.make = partial(envpool.make, task, env_type="gymnasium", num_envs=num_envs, **options)
         self.pool = self.make(seed=list(range(num_envs)))
         self.num_envs = num_envs
         self.single_observation_space = self.pool.observation_space

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
-
-from torch import Tensor
+from typing import TypeVar
 
 from protorl.actors import Actors
-from protorl.actors.actors import Acts
-from protorl.data import Batch, Chunk, ProtoRLError, Update, written
+from protorl.data import ProtoRLError, written
 from protorl.loops.monitor import Monitor
-
-
-class Learner(Acts, Protocol):
-    """What the loop asks of an agent; `observe(step)` besides, where it is written."""
-
-    def update(self, batch: Batch) -> Update: ...
-
-
-class Memory(Protocol):
-    """The noun Memory, as the loop sees it."""
-
-    def room(self) -> int: ...
-
-    def add(self, chunk: Chunk) -> None: ...
-
-    def due(self) -> int: ...
-
-    def sample(self) -> Batch: ...
-
-    def feedback(self, batch: Batch, priority: Tensor) -> None: ...
-
+from protorl.loops.parts import Learner, Memory
 
 A = TypeVar("A", bound=Learner)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,9 +101,10 @@ def build_optimizer(
 ) -> Optimizer:
     """An optimizer of `module`'s parameters by its name (see `optimizer_class`). arguments: its own; `offered`: those that it
     gets if it has them and nothing else is said. Raises ProtoRLError for a name or an argument that is none."""
-    kind: Any = optimizer_class(name, arguments)
+    kind = optimizer_class(name, arguments)
     known = arguments_of(kind)
     arguments = {**{key: value for key, value in offered.items() if key in known}, **arguments}
     if issubclass(kind, Optimizer):
-        return kind(module, lr, max_grad_norm=max_grad_norm, **arguments)
+        build: Callable[..., Optimizer] = kind
+        return build(module, lr, max_grad_norm=max_grad_norm, **arguments)
     return TorchOptimizer(module, kind, lr, max_grad_norm, **arguments)
