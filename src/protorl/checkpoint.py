@@ -350,7 +350,7 @@ class _Sink:
         self.size = 0
         self.error: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         try:
             self.file.write(data)
         except OSError as error:
@@ -364,7 +364,7 @@ class _Sink:
         self.file.flush()
 
 
-def _write(path: Path, fill: Callable[[Any], object]) -> dict[str, Any]:
+def _write(path: Path, fill: Callable[[Any], object]) -> State:
     """Write a file through to the disk; returns its size in bytes and SHA-256."""
     with open(path, "wb") as file:
         sink = _Sink(file)

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checka
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-Array: TypeAlias = np.ndarray[Any, Any]
+Array: TypeAlias = NDArray[Any]
 Obs: TypeAlias = "Array | dict[str, Array]"
 TensorObs: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
+Carry: TypeAlias = "Array | torch.Tensor | Mapping[str, Carry] | Sequence[Carry]"
+"""What an agent keeps between steps: any tree of arrays and tensors, row i of each belonging to environment row i."""
 State: TypeAlias = dict[str, Any]
 
 
@@ -38,7 +41,7 @@ class ArraySpec:
     """
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     low: Array | None = field(default=None, compare=False, repr=False)
     high: Array | None = field(default=None, compare=False, repr=False)
     frame_stack: int = 1
@@ -68,7 +71,7 @@ class ActionSpec:
 
     kind: str
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     n: int = 0
     nvec: tuple[int, ...] = ()
     low: Array | None = field(default=None, compare=False, repr=False)
@@ -139,6 +142,19 @@ class Step(NamedTuple):
     def ended(self) -> Array:
         """[N] bool: the episode ended here, by termination or truncation."""
         return self.terminated | self.truncated
+
+
+class Finished(Protocol):
+    """An episode that ended: its undiscounted return, its length in agent steps, and the row of its environment."""
+
+    @property
+    def ret(self) -> float: ...
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def env(self) -> int: ...
 
 
 class Seen(NamedTuple):
@@ -254,7 +270,7 @@ class Act(NamedTuple):
     """What an agent answers to observations: actions [N, *A], the next carry, and columns of its own."""
 
     action: Array
-    carry: Any = ()
+    carry: Carry = ()
     extras: Mapping[str, Array] = {}
 
 
@@ -270,7 +286,7 @@ class Field:
     """A memory column: the shape and dtype of one row. `starts`: only rows where examples may start keep theirs."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     starts: bool = False
 
 
@@ -312,7 +328,7 @@ class Batch:
     def __len__(self) -> int:
         return int(self.columns["weight"].shape[0])
 
-    def replace(self, **columns: Any) -> Batch:
+    def replace(self, **columns: TensorObs) -> Batch:
         """The same batch with some columns exchanged or added."""
         return Batch({**self.columns, **columns})
 
@@ -355,7 +371,8 @@ def as_schedule(value: float | Schedule) -> Schedule:
     return value if callable(value) else Constant(float(value))
 
 
-Hook = TypeVar("Hook", bound=Callable[..., Any])
+T = TypeVar("T")
+Hook = TypeVar("Hook", bound=Callable[..., object])
 
 
 def optional(method: Hook) -> Hook:
@@ -364,19 +381,19 @@ def optional(method: Hook) -> Hook:
     return method
 
 
-def written(owner: Any, name: str) -> Callable[..., Any] | None:
+def written(owner: object, name: str) -> Callable[..., Any] | None:
     """A method that somebody wrote; None where there is none, or the one that does nothing: it need not be called."""
     method = getattr(owner, name, None)
     return None if getattr(method, "optional", False) else method
 
 
-def tree_map(function: Callable[..., Any], first: Any, *rest: Any) -> Any:
+def tree_map(function: Callable[..., T], first: object, *rest: Any) -> T | dict[str, T]:
     """Apply `function` to an array, or to each entry of a dict of arrays."""
     if isinstance(first, dict):
         return {key: function(value, *(other[key] for other in rest)) for key, value in first.items()}
     return function(first, *rest)
 
 
-def tree_leaves(tree: Any) -> list[Any]:
+def tree_leaves(tree: T | dict[str, T]) -> list[T]:
     """The arrays of an observation: one, or a dict's values in its order."""
     return list(tree.values()) if isinstance(tree, dict) else [tree]

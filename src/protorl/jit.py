@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(*, fastmath: set[str] | None = None) -> Callable[[F], F]:

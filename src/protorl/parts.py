@@ -11,7 +11,6 @@ import functools
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +40,7 @@ def shows(key: object) -> bool:
     return all(map(shows, key)) if isinstance(key, tuple) else is_plain(key)
 
 
-def attributes(thing: Any) -> dict[str, Any]:
+def attributes(thing: object) -> dict[str, object]:
     """The attributes of an object that may remember; of a module, those that are not in torch's tables."""
     found = getattr(thing, "__dict__", None)
     if not isinstance(found, dict):
@@ -50,7 +49,7 @@ def attributes(thing: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in habits and not isinstance(value, Aside)}
 
 
-def children(thing: Any) -> Iterator[tuple[str, Any]]:
+def children(thing: object) -> Iterator[tuple[str, object]]:
     """The things inside one thing, each with the end of its name; none where there is nothing to remember."""
     if is_plain(thing) or isinstance(thing, Tensor | np.ndarray | type | types.ModuleType):
         return
@@ -75,7 +74,7 @@ def children(thing: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{name}", value) for name, value in attributes(thing).items())
 
 
-def parts(root: Any) -> Iterator[tuple[str, Any]]:
+def parts(root: object) -> Iterator[tuple[str, object]]:
     """Everything reachable from `root`, itself ("") first, each thing once, with its name ("network.base.layers.0.weight",
     "past[2]"). Numbers and strings come each time that they are found."""
     seen: set[int] = set()
@@ -90,12 +89,12 @@ def parts(root: Any) -> Iterator[tuple[str, Any]]:
         waiting.extend(reversed([(f"{name}{end}".lstrip("."), child) for end, child in children(thing)]))
 
 
-def tensors(root: Any) -> dict[str, Tensor]:
+def tensors(root: object) -> dict[str, Tensor]:
     """Every tensor reachable from `root`, by name."""
     return {name: thing for name, thing in parts(root) if isinstance(thing, Tensor)}
 
 
-def first_not_finite(root: Any, name: str) -> str | None:
+def first_not_finite(root: object, name: str) -> str | None:
     """The name of the first tensor with a NaN or infinity among the parts; None if all are finite."""
     for where, tensor in tensors(root).items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):

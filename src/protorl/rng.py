@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +48,7 @@ def pack(gen: np.random.Generator) -> str:
 def unpack(gen: np.random.Generator, state: str) -> None:
     """Put a generator where `pack` saw it."""
 
-    def revive(node: dict[str, Any]) -> Any:
+    def revive(node: State) -> object:
         return np.array(node["__array__"], node["dtype"]) if "__array__" in node else node
 
     gen.bit_generator.state = json.loads(state, object_hook=revive)

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-from protorl.data import Act, Chunk, Seen, State
+from protorl.data import Act, Array, Carry, Chunk, EnvSpec, Finished, Obs, Seen, State, Step
+
+
+class Environments(Protocol):
+    """Vector environments, as actors and evaluations need them."""
+
+    spec: EnvSpec
+    num_envs: int
+    exact: bool
+
+    @property
+    def lanes(self) -> range: ...
+
+    @property
+    def seen(self) -> Seen: ...
+
+    def reset(self, seed: int | None = None) -> Obs: ...
+
+    def step(self, action: Array) -> Step: ...
+
+    def episodes(self) -> Sequence[Finished]: ...
+
+    def rebuild(self, boundary: int) -> None: ...
+
+    def close(self) -> None: ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
 
 
 class Acts(Protocol):
     """The part of an agent that actors need; `annotate(step, carry)` besides, where it is written."""
 
-    def initial_carry(self, n: int) -> Any: ...
+    def initial_carry(self, n: int) -> Carry: ...
 
-    def act(self, seen: Seen, carry: Any = ..., *, explore: bool) -> Act: ...
+    def act(self, seen: Seen, carry: Carry = ..., *, explore: bool) -> Act: ...
 
 
 class Actors(Protocol):
@@ -28,7 +57,7 @@ class Actors(Protocol):
         """The agent may have learned: act with what it knows now."""
         ...
 
-    def episodes(self) -> list[Any]:
+    def episodes(self) -> Sequence[Finished]:
         """The episodes that ended in the steps given since the last call, each with `ret`, `length` and `env`."""
         ...
 

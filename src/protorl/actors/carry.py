@@ -4,21 +4,23 @@ belonging to environment row i. A feed-forward agent's is `()`."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 
-from protorl.data import Array, ProtoRLError
+from protorl.data import Array, Carry, ProtoRLError
+
+Leaf: TypeAlias = "Array | torch.Tensor"
 
 
 class Carries(Protocol):
     """The part of an agent that knows its carry."""
 
-    def initial_carry(self, n: int) -> Any: ...
+    def initial_carry(self, n: int) -> Carry: ...
 
 
-def carry_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+def carry_map(function: Callable[..., Any], tree: Carry, *others: Carry) -> Carry:
     """A tree of the same kind, of `function(leaf, *leaves in the same place of the others)`.
 
     Raises: ProtoRLError where another one is of another kind.
@@ -35,21 +37,21 @@ def carry_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     return function(tree, *others)
 
 
-def other_kind(tree: Any, others: tuple[Any, ...]) -> ProtoRLError:
+def other_kind(tree: Carry, others: tuple[Carry, ...]) -> ProtoRLError:
     names = ", ".join(type(one).__name__ for one in (tree, *others))
     return ProtoRLError(
         f"a carry changed its structure ({names}): `act` and `annotate` give back a carry of the kind that initial_carry gave"
     )
 
 
-def carry_leaves(tree: Any) -> list[Any]:
+def carry_leaves(tree: Carry) -> list[Leaf]:
     """The arrays of a carry in their order."""
-    leaves: list[Any] = []
+    leaves: list[Leaf] = []
     carry_map(leaves.append, tree)
     return leaves
 
 
-def initial_carry(agent: Carries, n: int) -> Any:
+def initial_carry(agent: Carries, n: int) -> Carry:
     """The agent's carry of `n` rows at an episode's start.
 
     Raises: ProtoRLError unless it is a tree of arrays and tensors with n rows each.
@@ -65,13 +67,13 @@ def initial_carry(agent: Carries, n: int) -> Any:
     return carry
 
 
-def restarted(carry: Any, agent: Carries, first: Array) -> Any:
+def restarted(carry: Carry, agent: Carries, first: Array) -> Carry:
     """The carry with the initial one's rows where an episode starts, `first` [N] bool; the given one stays as it is."""
     if not first.any():
         return carry
 
     @torch.no_grad()
-    def rows(leaf: Any, start: Any) -> Any:
+    def rows(leaf: Leaf, start: Any) -> Leaf:
         if isinstance(leaf, torch.Tensor):
             mine, leaf = torch.from_numpy(first), leaf.clone()
             leaf[mine] = torch.as_tensor(start)[mine].to(leaf)
@@ -83,16 +85,16 @@ def restarted(carry: Any, agent: Carries, first: Array) -> Any:
     return carry_map(rows, carry, agent.initial_carry(len(first)))
 
 
-def saved_carry(carry: Any, like: Any) -> list[Any]:
+def saved_carry(carry: Carry, like: Carry) -> list[Leaf]:
     """A carry for a checkpoint: copies of its leaves, in the order of the agent's initial carry."""
-    leaves: list[Any] = []
+    leaves: list[Leaf] = []
     carry_map(
         lambda _, leaf: leaves.append(leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf.copy()), like, carry
     )
     return leaves
 
 
-def loaded_carry(leaves: list[Any], like: Any) -> Any:
+def loaded_carry(leaves: list[Leaf], like: Carry) -> Carry:
     """What `saved_carry` was given, in the structure of the agent's initial carry.
 
     Raises: ProtoRLError where it does not fit.
@@ -103,7 +105,7 @@ def loaded_carry(leaves: list[Any], like: Any) -> Any:
         raise ProtoRLError(f"the saved carry has arrays {saved} and this agent's {shapes}: use the same agent and num_envs")
     given = iter(leaves)
 
-    def back(leaf: Any) -> Any:
+    def back(leaf: Leaf) -> Leaf:
         one = next(given)
         return torch.as_tensor(one).to(leaf.device) if isinstance(leaf, torch.Tensor) else np.array(one)
 

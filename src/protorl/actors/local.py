@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from protorl.actors.actors import Acts
+from protorl.actors.actors import Acts, Environments
 from protorl.actors.carry import carry_leaves, initial_carry, loaded_carry, restarted, saved_carry
-from protorl.data import Act, Array, Chunk, State, Step, tree_leaves, written
+from protorl.data import Act, Array, Chunk, Finished, State, Step, tree_leaves, written
 
 MOST = 128
 """Vector steps in a chunk."""
@@ -27,7 +26,7 @@ class LocalActors:
     as one at a time, with less in between.
     """
 
-    def __init__(self, agent: Acts, env: Any) -> None:
+    def __init__(self, agent: Acts, env: Environments) -> None:
         self.agent, self.env = agent, env
         self.lanes = np.array(env.lanes)
         size = sum(2 * env.num_envs * leaf.size * leaf.dtype.itemsize for leaf in tree_leaves(env.spec.obs))
@@ -79,7 +78,7 @@ class LocalActors:
         step, self.carry = self.agent.annotate(step, self.carry)  # type: ignore[attr-defined]
         return step._replace(extras=kept(step.extras)) if self.carries else step
 
-    def episodes(self) -> list[Any]:
+    def episodes(self) -> Sequence[Finished]:
         return self.env.episodes()
 
     def publish(self, agent: Acts) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
-from protorl.actors.actors import Acts
+from protorl.actors.actors import Acts, Environments
 from protorl.actors.local import LocalActors
-from protorl.data import Chunk, State, Step, written
+from protorl.data import Array, Chunk, Finished, State, Step, written
 
 
 class OverlappedActors(LocalActors):
@@ -20,12 +19,12 @@ class OverlappedActors(LocalActors):
     compiled updates and GPUs do.
     """
 
-    def __init__(self, agent: Acts, env: Any) -> None:
+    def __init__(self, agent: Acts, env: Environments) -> None:
         super().__init__(agent, env)
         self.thread = ThreadPoolExecutor(1, "environments")
-        self.flying: tuple[Future[Step], Mapping[str, Any]] | None = None
+        self.flying: tuple[Future[Step], Mapping[str, Array]] | None = None
         self.landed: Step | None = None
-        self.finished: list[Any] = []
+        self.finished: list[Finished] = []
 
     def poll(self, room: int = 1, timeout: float | None = None) -> list[Chunk]:
         """What the step before this one revealed; nothing at first. It is one step, whatever the room: each is chosen with the
@@ -46,7 +45,7 @@ class OverlappedActors(LocalActors):
                 step = step._replace(extras=extras)
             self.landed = step if written(self.agent, "annotate") is None else self.annotated(step)
 
-    def episodes(self) -> list[Any]:
+    def episodes(self) -> Sequence[Finished]:
         finished, self.finished = self.finished, []
         return finished
 

@@ -13,6 +13,7 @@ from protorl.data import (
     Act,
     Array,
     Batch,
+    Carry,
     Columns,
     EnvSpec,
     Obs,
@@ -27,12 +28,13 @@ from protorl.data import (
 )
 from protorl.networks import ActorCritic
 from protorl.parts import Aside
+from protorl.policies import Policy
 
 
 class Noted(type):
     """Notes what an agent is once its constructor has returned: all that it changes from then on is its state."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, *args: object, **kwargs: object) -> Any:
         agent = super().__call__(*args, **kwargs)
         agent.settled = {}
         agent.built = Built(agent)
@@ -50,9 +52,9 @@ class Agent(metaclass=Noted):
     """
 
     network: nn.Module
-    policy: Any
+    policy: Policy[Any]
     built: Built
-    settled: dict[str, Any]
+    settled: dict[str, object]
     """What was decided about how it computes (`protorl.accelerate`)."""
     pure: ClassVar[tuple[str, ...]] = ("learn",)
     streams: tuple[Stream, ...] = ()
@@ -74,17 +76,17 @@ class Agent(metaclass=Noted):
         """What a memory must remember of each step; an agent that emits extras adds them as generic fields."""
         return Columns(spec.obs, spec.action, spec.num_envs)
 
-    def initial_carry(self, n: int) -> Any:
+    def initial_carry(self, n: int) -> Carry:
         """The carry of `n` rows at an episode's start: any tree of arrays or tensors [n, ...]. A feed-forward agent has none.
         Whoever acts puts these rows back where an episode starts (`seen.first`); `act` may change a carry in place."""
         return ()
 
-    def act(self, seen: Seen, carry: Any = (), *, explore: bool) -> Act:
+    def act(self, seen: Seen, carry: Carry = (), *, explore: bool) -> Act:
         """Actions [N, *A] for what is seen, [N, ...]: with exploration, or the best the agent knows; and the next carry."""
         out = self.infer(seen.obs, explore)
         return Act(self.explore(out, seen) if explore else self.policy.mode(out), carry)
 
-    def explore(self, out: Any, seen: Seen) -> Array:
+    def explore(self, out: object, seen: Seen) -> Array:
         """The policy's action; a policy with a clock (`idle`) is told of rows whose action is not taken."""
         action: Array = self.policy(out)
         if seen.pending is not None and hasattr(self.policy, "idle"):
@@ -106,7 +108,7 @@ class Agent(metaclass=Noted):
         return update
 
     @optional
-    def annotate(self, step: Step, carry: Any) -> tuple[Step, Any]:
+    def annotate(self, step: Step, carry: Carry) -> tuple[Step, Carry]:
         """Where the environment is, after each of its steps in training: may add columns to `step.extras`, pay the agent, and
         advance the carry (a tree of the same kind). Not called unless written."""
         return step, carry

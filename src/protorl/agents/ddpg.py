@@ -7,15 +7,16 @@ Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", ar
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from protorl.agents.agent import Agent
-from protorl.data import Act, Batch, ProtoRLError, Seen, Update
+from protorl.data import Act, Batch, Carry, ProtoRLError, Seen, Update
 from protorl.functional import td_target
 from protorl.networks import ActorCritic, FlatParameters, Optimizer, clone
+from protorl.policies import BestAction, Restarting
 
 
 class DDPG(Agent):
@@ -33,12 +34,13 @@ class DDPG(Agent):
     termination and the number of steps.
     """
 
+    policy: Restarting[BestAction]
     pure: ClassVar[tuple[str, ...]] = ("learn", "improve")
 
     def __init__(
         self,
         network: ActorCritic,
-        policy: Any,
+        policy: Restarting[BestAction],
         actor_optimizer: Optimizer,
         critic_optimizer: Optimizer,
         *,
@@ -62,7 +64,7 @@ class DDPG(Agent):
         """Judges actions: q [K, B]."""
         return self.network.critic
 
-    def act(self, seen: Seen, carry: Any = (), *, explore: bool) -> Act:
+    def act(self, seen: Seen, carry: Carry = (), *, explore: bool) -> Act:
         if explore:
             self.policy.restart(seen.first)
         return super().act(seen, carry, explore=explore)

@@ -13,7 +13,7 @@ from protorl.agents.agent import Agent
 from protorl.data import Batch, ProtoRLError, Schedule, Update
 from protorl.functional import huber, pick, td_target
 from protorl.networks import FlatParameters, Network, Optimizer, clone
-from protorl.policies import Policy
+from protorl.policies import ActionValues, Policy
 
 
 class DQN(Agent):
@@ -30,10 +30,12 @@ class DQN(Agent):
     that any sampler works (Schaul et al. 2016); `discount` carries gamma, termination and the number of steps.
     """
 
+    network: Network
+
     def __init__(
         self,
         network: Network,
-        policy: Policy,
+        policy: Policy[ActionValues],
         optimizer: Optimizer,
         *,
         target_every: int = 2_500,

@@ -20,7 +20,7 @@ from protorl.agents.dqn import DQN
 from protorl.agents.qr_dqn import refuse_infinite
 from protorl.data import Batch, Obs, ProtoRLError, TensorObs, Update, tree_leaves
 from protorl.functional import quantile_huber, td_target
-from protorl.networks import QuantileOut, chosen
+from protorl.networks import Network, QuantileOut, chosen
 from protorl.policies.draws import Draws
 
 
@@ -55,7 +55,7 @@ class IQN(DQN):
         self.draws = Draws(seed, "quantile levels", rows, block=max(1024, act_samples))
 
     @staticmethod
-    def z(network: Any, obs: TensorObs, tau: Tensor) -> QuantileOut:
+    def z(network: Network, obs: TensorObs, tau: Tensor) -> QuantileOut:
         """Z_tau(s, .) [B, A, N] at the levels `tau` [B, N], and its mean over them."""
         out: QuantileOut = network.head(network.base(obs), tau)
         return out

@@ -20,6 +20,7 @@ from protorl.agents.agent import Agent
 from protorl.data import (
     Act,
     Batch,
+    Carry,
     Columns,
     EnvSpec,
     Field,
@@ -56,10 +57,12 @@ class PPO(Agent):
     but (3) are in the code of OpenAI Baselines and can be switched off.
     """
 
+    policy: Stochastic[Any]
+
     def __init__(
         self,
         network: ActorCritic,
-        policy: Stochastic,
+        policy: Stochastic[Any],
         optimizer: Optimizer,
         *,
         lr: float | Schedule | None = None,
@@ -97,7 +100,7 @@ class PPO(Agent):
         """All of the network: V of what is seen is told while acting, when the base has been through it anyway."""
         return self.network
 
-    def act(self, seen: Seen, carry: Any = (), *, explore: bool) -> Act:
+    def act(self, seen: Seen, carry: Carry = (), *, explore: bool) -> Act:
         if not explore:
             return Act(self.policy.mode(self.infer(seen.obs, explore).policy), carry)
         for scaler in self.obs_scalers:

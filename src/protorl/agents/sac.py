@@ -10,16 +10,16 @@ Haarnoja et al. 2018, "Soft actor-critic algorithms and applications", arXiv 181
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from protorl.agents.agent import Agent
-from protorl.data import Batch, ProtoRLError, Update
+from protorl.data import Batch, ProtoRLError, TensorObs, Update
 from protorl.functional import td_target
 from protorl.networks import ActorCritic, Adam, FlatParameters, Optimizer, clone
-from protorl.policies import SquashedGaussian
+from protorl.policies import Normal, Policy, SquashedGaussian
 
 
 class Temperature(nn.Module):
@@ -52,7 +52,7 @@ class SAC(Agent):
     def __init__(
         self,
         network: ActorCritic,
-        policy: Any,
+        policy: Policy[Normal],
         actor_optimizer: Optimizer,
         critic_optimizer: Optimizer,
         *,
@@ -77,7 +77,7 @@ class SAC(Agent):
         """Judges actions: q [K, B]."""
         return self.network.critic
 
-    def sample(self, obs: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, obs: TensorObs, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Actions [B, A] of the current policy, and their log-probabilities [B]; differentiable."""
         return SquashedGaussian.rsample_with_log_prob(self.actor(obs), noise)
 

@@ -21,7 +21,7 @@ from protorl.networks import FlatParameters
 from protorl.parts import CONTAINERS, Aside, attributes, children, is_plain, parts
 from protorl.rng import pack, unpack
 
-Tree: TypeAlias = Any
+Tree: TypeAlias = object
 """Numbers, strings, tensors and arrays in dicts and lists, as a checkpoint holds them."""
 KIND = "__kind__"
 LIKE = "__like__"
@@ -31,7 +31,7 @@ SYSTEM = {"builtins", "numpy", "torch", "collections", "functools"}
 """Where the classes come from of which what saves itself takes care."""
 SMALL = 10_000
 """Elements up to which an array is compared with what it was at first; larger ones are always saved."""
-GENERATORS: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+GENERATORS: dict[type, tuple[Callable[[Any], object], Callable[[Any, Any], object]]] = {
     np.random.Generator: (pack, unpack),
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
     random.Random: (lambda gen: list(gen.getstate()[1]), lambda gen, state: gen.setstate((3, tuple(state), None))),
@@ -43,7 +43,7 @@ class Built(Aside):
     """What an agent was when its constructor had returned: the class of everything in it by name, the form of its modules, and
     the values of what was plain data."""
 
-    def __init__(self, agent: Any) -> None:
+    def __init__(self, agent: object) -> None:
         there = dict(parts(agent))
         self.kinds = {name: type(thing) for name, thing in there.items()}
         self.forms = {name: form(thing) for name, thing in there.items() if isinstance(thing, nn.Module)}
@@ -53,7 +53,7 @@ class Built(Aside):
         self.values = copy.deepcopy(saver.plain)
 
 
-def form(module: nn.Module) -> Any:
+def form(module: nn.Module) -> tuple[object, ...]:
     """What makes two modules interchangeable: their class, and their tensors but for the numbers in them."""
     tensors = module.state_dict(keep_vars=True).items()
     return type(module), [(name, t.shape, t.dtype, t.requires_grad) for name, t in tensors if isinstance(t, Tensor)]
@@ -68,7 +68,7 @@ def is_plain_tree(tree: Tree) -> bool:
     return is_plain(tree) or (isinstance(tree, np.ndarray) and tree.size <= SMALL)
 
 
-def same(one: Tree, two: Tree) -> bool:
+def same(one: Any, two: Any) -> bool:
     """Whether two plain trees are equal: NaN to NaN, 1 not to 1.0 or True."""
     if type(one) is not type(two):
         return False
@@ -84,7 +84,7 @@ def same(one: Tree, two: Tree) -> bool:
 class Saver:
     """Turns an agent's attributes into trees; what was met before is saved as where that was."""
 
-    def __init__(self, agent: Any, since: Built) -> None:
+    def __init__(self, agent: object, since: Built) -> None:
         self.agent, self.since = agent, since
         self.names: dict[int, str] = {id(agent): ""}
         self.plain: State = {}
@@ -101,7 +101,7 @@ class Saver:
         self.plain[name] = tree
         return not (name in self.since.values and same(tree, self.since.values[name]))
 
-    def save(self, thing: Any, name: str) -> Tree:
+    def save(self, thing: object, name: str) -> Tree:
         if isinstance(thing, enum.Enum):
             return {KIND: "enum", "name": thing.name}
         if is_plain(thing):
@@ -120,12 +120,12 @@ class Saver:
             return thing
         if type(thing) is dict or type(thing) in CONTAINERS:
             return self.container(thing, name)
-        tree = self.object(thing, name)
+        tree = self.instance(thing, name)
         if tree[KIND] != "constant":
             self.require(thing, name)
         return tree
 
-    def container(self, thing: Any, name: str) -> Tree:
+    def container(self, thing: Any, name: str) -> State:
         if isinstance(thing, Mapping):
             keys = [self.key(key, name) for key in thing]
             return {KIND: "dict", "keys": keys, "items": [self.save(value, f"{name}[{key!r}]") for key, value in thing.items()]}
@@ -134,7 +134,7 @@ class Saver:
         more = {"maxlen": thing.maxlen} if kind is deque else {}
         return {KIND: kind.__name__, "items": [self.save(value, f"{name}[{i}]") for i, value in enumerate(ordered)], **more}
 
-    def key(self, key: Any, name: str) -> Any:
+    def key(self, key: object, name: str) -> object:
         if isinstance(key, tuple):
             return tuple(self.key(part, name) for part in key)
         if is_plain(key) and not isinstance(key, enum.Enum):
@@ -143,7 +143,7 @@ class Saver:
             f"{name} has the key {key!r}, which a checkpoint cannot hold: use strings, numbers or tuples of them"
         )
 
-    def object(self, thing: Any, name: str) -> State:
+    def instance(self, thing: object, name: str) -> State:
         """What a new agent has in this place too, to be filled."""
         for kind, (read, _) in GENERATORS.items():
             if isinstance(thing, kind):
@@ -162,7 +162,7 @@ class Saver:
             )
         return {KIND: "constant"}
 
-    def beside(self, thing: Any, name: str) -> State:
+    def beside(self, thing: object, name: str) -> State:
         """An author's own objects inside what saves itself: a schedule that remembers, in a policy of ours."""
         found: State = {}
         for end, child in children(thing):
@@ -203,7 +203,7 @@ class Saver:
             "module of then has its form: make it in the constructor"
         )
 
-    def require(self, thing: Any, name: str) -> None:
+    def require(self, thing: object, name: str) -> None:
         """Raises: ProtoRLError for what a new agent would not have in this place, and a checkpoint cannot make."""
         if self.since.kinds.get(name) is not type(thing):
             raise ProtoRLError(
@@ -212,7 +212,7 @@ class Saver:
             )
 
 
-def restore(agent: Any, state: State, device: torch.device) -> None:
+def restore(agent: object, state: State, device: torch.device) -> None:
     """Put what `Saver.all` saved back into a new agent. Raises: ProtoRLError, by name, where a module or a tensor
     of the agent is not in the state."""
     loader = Loader(agent, device)
@@ -231,17 +231,17 @@ def restore(agent: Any, state: State, device: torch.device) -> None:
 class Loader:
     """Turns trees into things again, in the place of those that are there."""
 
-    def __init__(self, agent: Any, device: torch.device) -> None:
+    def __init__(self, agent: object, device: torch.device) -> None:
         self.device = device
-        self.there = dict(parts(agent))
-        self.done: dict[str, Any] = {}
+        self.there: dict[str, Any] = dict(parts(agent))
+        self.done: dict[str, object] = {}
 
-    def load(self, now: Any, tree: Tree, name: str) -> Any:
+    def load(self, now: object, tree: Tree, name: str) -> Any:
         """What `tree` says: `now` itself, where that can be filled."""
         self.done[name] = value = self.value(now, tree, name)
         return value
 
-    def value(self, now: Any, tree: Tree, name: str) -> Any:
+    def value(self, now: Any, tree: Tree, name: str) -> object:
         if isinstance(tree, Tensor):
             return self.tensor(now, tree)
         if isinstance(tree, np.ndarray):
@@ -277,14 +277,14 @@ class Loader:
                     put(now, end, after)
         return now
 
-    def tensor(self, now: Any, saved: Tensor) -> Tensor:
+    def tensor(self, now: object, saved: Tensor) -> Tensor:
         if isinstance(now, Tensor) and now.shape == saved.shape and now.dtype == saved.dtype:
             with torch.no_grad():
                 now.copy_(saved)
             return now
         return saved.to(now.device if isinstance(now, Tensor) else self.device, copy=True)
 
-    def array(self, now: Any, saved: Array) -> Array:
+    def array(self, now: object, saved: Array) -> Array:
         if isinstance(now, np.ndarray) and now.shape == saved.shape and now.dtype == saved.dtype and now.flags.writeable:
             now[...] = saved
             return now
@@ -306,7 +306,7 @@ class Loader:
             setattr(owner, attribute, self.load(getattr(owner, attribute, MISSING), child, f"{name}.{path}"))
         return now
 
-    def container(self, now: Any, tree: State, name: str) -> Any:
+    def container(self, now: object, tree: State, name: str) -> object:
         kind, saved = CONTAINER_NAMES[tree[KIND]], tree["items"]
         if kind is dict:
             before = now if isinstance(now, Mapping) else {}
@@ -334,7 +334,7 @@ class Loader:
 CONTAINER_NAMES: dict[str, Any] = {kind.__name__: kind for kind in (*CONTAINERS, dict)}
 
 
-def put(thing: Any, end: str, value: Any) -> None:
+def put(thing: Any, end: str, value: object) -> None:
     """Exchange one of the `children` of an object."""
     if end.startswith(".<"):
         cells = dict(zip(thing.__code__.co_freevars, thing.__closure__))

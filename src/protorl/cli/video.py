@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -74,7 +73,7 @@ def _has_ffmpeg() -> bool:
 def _write_mp4(path: Path, frames: Iterable[Array], fps: float) -> None:
     import imageio.v2 as imageio
 
-    writer: Any = imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=1)
+    writer = imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=1)
     try:  # its own `with` leaves ffmpeg running after an error
         for frame in frames:
             height, width, _ = frame.shape

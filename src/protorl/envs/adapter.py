@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from numpy.typing import ArrayLike
 
-from protorl.data import Array, EnvSpec, ObsSpec, ProtoRLError, State, Step, tree_leaves, tree_map
+from protorl.data import Array, EnvSpec, Obs, ObsSpec, ProtoRLError, State, Step, tree_leaves, tree_map
 from protorl.envs import snapshot
+from protorl.envs.api import AnyVectorEnv, Info
 from protorl.envs.kernels import settle
 from protorl.envs.spec import ActionEdge, canonical, obs_spec
 from protorl.envs.vector import Episode, HostedEnvs
-
-AnyVectorEnv = VectorEnv[Any, Any, Any]
 
 
 class AdaptedEnv(HostedEnvs):
@@ -50,7 +50,7 @@ class AdaptedEnv(HostedEnvs):
         if time_limit is None and vector.spec is not None:
             time_limit = vector.spec.max_episode_steps
         space, self._convert = canonical(vector.single_observation_space)
-        self._leaves: Any = obs_spec(space) if obs is None else obs
+        self._leaves = obs_spec(space) if obs is None else obs
         self._dtype = None if isinstance(self._leaves, dict) else self._leaves.dtype
         self._edge = ActionEdge(vector.single_action_space, vector.num_envs)
         self._as_it_is = self._edge.kind == "discrete" and not self._edge.start
@@ -60,7 +60,7 @@ class AdaptedEnv(HostedEnvs):
         exact = offers and getattr(vector, "exact", True)
         super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=exact)
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: ArrayLike) -> Step:
         obs = self.obs if self._obs is None else self._obs
         action, answers = self._edge(action)
         try:
@@ -102,20 +102,20 @@ class AdaptedEnv(HostedEnvs):
                 next_obs = self._with_final(next_obs, info, ended)
             elif self._mode is AutoresetMode.DISABLED:
                 self._obs = self._fresh(self._reset_vector(options={"reset_mask": ended.copy()}))
-        step: Any = (obs, action, reward, discount, terminated, truncated, next_obs, first, valid, {})
+        step: tuple[object, ...] = (obs, action, reward, discount, terminated, truncated, next_obs, first, valid, {})
         return tuple.__new__(Step, step)  # as `Step(*step)`, in half the time
 
     def close(self) -> None:
         self._vector.close()
 
-    def _fresh(self, seen: Any) -> Any:
+    def _fresh(self, seen: object) -> Obs:
         if self._convert is not None:
             seen = self._convert(seen)
         if self._dtype is not None:
             return np.array(seen, self._dtype)
         return tree_map(lambda leaf, array: np.array(array, leaf.dtype), self._leaves, seen)
 
-    def _with_final(self, current: Any, info: dict[str, Any], ended: Array) -> Any:
+    def _with_final(self, current: Obs, info: Info, ended: Array) -> Obs:
         if "final_obs" not in info:
             raise ProtoRLError(f"{self.spec.id} resets in the same step but gives no info['final_obs'] where an episode ends")
         final = info["final_obs"]
@@ -132,7 +132,7 @@ class AdaptedEnv(HostedEnvs):
                 leaf[i] = value
         return true_next
 
-    def _announced(self, info: dict[str, Any], ended: Array) -> Array:
+    def _announced(self, info: Info, ended: Array) -> Array:
         """[N] float32: `info["discount"]` where a row announced one, else 1."""
         discount = _rows(info, "discount", self.num_envs)
         if self._mode is AutoresetMode.SAME_STEP and ended.any():
@@ -141,7 +141,7 @@ class AdaptedEnv(HostedEnvs):
             discount = np.where(ended, last, discount)
         return discount
 
-    def _reset_vector(self, **arguments: Any) -> Any:
+    def _reset_vector(self, **arguments: Any) -> object:
         try:
             return self._vector.reset(**arguments)[0]
         except ProtoRLError:  # a worker named its row
@@ -163,7 +163,7 @@ class AdaptedEnv(HostedEnvs):
             self._vector.close()
             self._vector = fresh
 
-    def _reset(self, seeds: list[int] | None) -> Any:
+    def _reset(self, seeds: list[int] | None) -> Obs:
         if seeds is None:
             return self._fresh(self._reset_vector())
         many = isinstance(self._vector.unwrapped, (SyncVectorEnv, AsyncVectorEnv)) or getattr(
@@ -175,13 +175,13 @@ class AdaptedEnv(HostedEnvs):
         super()._begin()
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
 
-    def _render(self) -> Any:
+    def _render(self) -> object:
         if self._vector.render_mode is None:
             return None
         frames = self._vector.render()
         return None if frames is None else frames[0]
 
-    def _save(self) -> Any:
+    def _save(self) -> object:
         try:
             return self._vector.state_dict()  # type: ignore[attr-defined]
         except ProtoRLError:
@@ -189,7 +189,7 @@ class AdaptedEnv(HostedEnvs):
         except Exception as error:  # a worker that is gone, say
             raise self._vector_failed("state_dict", error) from error
 
-    def _load(self, state: Any) -> None:
+    def _load(self, state: object) -> None:
         self._vector.load_state_dict(state)  # type: ignore[attr-defined]
 
     def _progress(self) -> State:
@@ -202,7 +202,7 @@ class AdaptedEnv(HostedEnvs):
         self._returns, self._lengths = snapshot.thaw(progress["returns"]), snapshot.thaw(progress["lengths"])
 
 
-def _rows(info: dict[str, Any], key: str, num_envs: int) -> Array:
+def _rows(info: Info, key: str, num_envs: int) -> Array:
     if key not in info:
         return np.ones(num_envs, np.float32)
     value = np.array(info[key], np.float32)

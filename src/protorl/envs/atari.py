@@ -12,9 +12,11 @@ elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
@@ -83,7 +85,7 @@ PROTOCOLS = {
 
 
 def find_protocol(
-    protocol: str | AtariProtocol, frame_stack: int | None, time_limit: int | None, changes: dict[str, Any]
+    protocol: str | AtariProtocol, frame_stack: int | None, time_limit: int | None, changes: Mapping[str, Any]
 ) -> AtariProtocol:
     """A protocol by name, with some of its fields changed; `time_limit` is in agent steps.
 
@@ -108,7 +110,7 @@ def find_protocol(
     return replace(protocol, **changes)
 
 
-def require_ale() -> Any:
+def require_ale() -> ModuleType:
     """The module `ale_py`, told to keep quiet; importing it registers its games with Gymnasium."""
     try:
         import ale_py
@@ -194,7 +196,7 @@ class AtariGame(gymnasium.Env[Array, Any]):
         self.lives = lives
         return self._observe(), reward, terminated, capped and not terminated, info
 
-    def render(self) -> Any:
+    def render(self) -> Array | None:
         return self.ale.getScreenRGB() if self.render_mode == "rgb_array" else None
 
     def get_action_meanings(self) -> list[str]:
@@ -228,7 +230,7 @@ class AtariGame(gymnasium.Env[Array, Any]):
         self.ale.reset_game()
         self.last = self.noop
 
-    def _act(self, wanted: Any) -> int:
+    def _act(self, wanted: object) -> int:
         # ALE draws two numbers a frame, for player one and player two, and repeats where the draw is below.
         draw = self.sticky.bit_generator.random_raw
         if draw() / 2**32 >= self.protocol.sticky:
@@ -250,7 +252,11 @@ class AtariGame(gymnasium.Env[Array, Any]):
         return self.cv2.resize(pooled, (size, size), interpolation=self.cv2.INTER_AREA)[None]
 
 
-def life_lost(before: Any, now: Any) -> Any:
+Lives = TypeVar("Lives", int, Array)
+"""Of one game, or of each of N."""
+
+
+def life_lost(before: Lives, now: Lives) -> bool | Array:
     """Whether a life was lost that was not the last: some games show zero lives for a while before they are over."""
     return (now < before) & (now > 0)
 
@@ -259,7 +265,7 @@ class LifeLoss:
     """The discount that lost lives leave, for N rows: 0 where a life was lost and another is left, else 1."""
 
     def __init__(self) -> None:
-        self.lives: Any = None
+        self.lives: Array
 
     def reset(self, lives: Array) -> None:
         self.lives = np.array(lives)

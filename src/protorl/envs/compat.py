@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from protorl.data import ProtoRLError
-from protorl.envs.api import AnyEnv, AnySpace, Info, Options, Reset
+from protorl.envs.api import AnyEnv, AnySpace, Options, Reset, Result
 
 
 def convert_space(space: Any) -> AnySpace:
@@ -47,7 +47,7 @@ class OldApi(AnyEnv):
     limit, `info["TimeLimit.truncated"]`, which becomes `truncated`.
     """
 
-    def __init__(self, make: Callable[..., Any], render_mode: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, make: Callable[..., Any], render_mode: str | None = None, **kwargs: object) -> None:
         if render_mode is not None and _accepts(make, "render_mode"):
             kwargs["render_mode"] = render_mode
         self.old = make(**kwargs)
@@ -69,7 +69,7 @@ class OldApi(AnyEnv):
             return answer
         return answer, {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, Info]:
+    def step(self, action: object) -> Result:
         answer = self.old.step(action)
         if len(answer) == 5:
             return answer
@@ -87,6 +87,6 @@ class OldApi(AnyEnv):
             self.old.close()
 
 
-def _accepts(function: Callable[..., Any], name: str) -> bool:
+def _accepts(function: Callable[..., object], name: str) -> bool:
     parameters = inspect.signature(function).parameters.values()
     return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

@@ -6,7 +6,8 @@ import difflib
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import ModuleType
+from typing import Any, TypedDict
 
 import gymnasium
 from gymnasium import wrappers as gym_wrappers
@@ -23,7 +24,8 @@ from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import VecEnv
 from protorl.envs.wrappers import Canonical, FrameStack
 
-EnvLike = str | Callable[..., Any]
+Registered = gymnasium.envs.registration.EnvSpec
+EnvLike = str | Callable[..., object]
 Wrap = Callable[[AnyEnv], AnyEnv]
 BACKENDS = ("auto", "sync", "async", "native", "envpool")
 CARTPOLES = {"CartPole-v0": 200, "CartPole-v1": 500}
@@ -42,7 +44,7 @@ def make_env(
     protocol: str | AtariProtocol | None = None,
     frame_stack: int | None = None,
     time_limit: int | None = None,
-    **env_kwargs: Any,
+    **env_kwargs: object,
 ) -> AnyEnv:
     """One Gymnasium environment with this library's wrappers around it.
 
@@ -90,7 +92,7 @@ def make_vec_envs(
     time_limit: int | None = None,
     name: str = "env",
     first_row: int = 0,
-    **env_kwargs: Any,
+    **env_kwargs: object,
 ) -> VecEnv:
     """N environments behind the contract of `VecEnv`; see `make_env` for what the other arguments mean.
 
@@ -121,7 +123,7 @@ def make_vec_envs(
         env_kwargs,
     )
     id = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
-    rows: dict[str, Any] = {"id": id, "seed": seed, "name": name, "first_row": first_row}
+    rows = Rows(id=id, seed=seed, name=name, first_row=first_row)
     made = _vector(maker, num_envs, backend, rows)
     protocol = maker.atari_protocol(pool=backend == "envpool")
     if protocol is not None:
@@ -129,7 +131,16 @@ def make_vec_envs(
     return made
 
 
-def _vector(maker: EnvMaker, num_envs: int, backend: str, rows: dict[str, Any]) -> VecEnv:
+class Rows(TypedDict):
+    """What names the rows of a vector environment."""
+
+    id: str
+    seed: int
+    name: str
+    first_row: int
+
+
+def _vector(maker: EnvMaker, num_envs: int, backend: str, rows: Rows) -> VecEnv:
     id = rows["id"]
     if backend == "envpool":
         return _envpool(maker, num_envs, rows)
@@ -178,7 +189,7 @@ class EnvMaker:
             made = canonical
         return FrameStack(made, stack, padding) if stack > 1 else made
 
-    def registered(self) -> Any:
+    def registered(self) -> Registered:
         """Gymnasium's entry for the id.
 
         Raises:
@@ -233,7 +244,7 @@ class EnvMaker:
         home = _import(module or self.package_to_import) if module or self.package_to_import else None
         if callable(getattr(home, attribute, None)):
             return OldApi(getattr(home, attribute), self.render_mode, **self.env_kwargs)
-        spec = self.registered()
+        spec: Any = self.registered()
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         made: AnyEnv = OldApi(creator, self.render_mode, **{**spec.kwargs, **self.env_kwargs})
         if self.time_limit is None and spec.max_episode_steps is not None:
@@ -248,7 +259,7 @@ class EnvMaker:
         return gym_wrappers.TimeLimit(made, self.time_limit)
 
 
-def find_id(id: str, package_to_import: str | None = None) -> Any:
+def find_id(id: str, package_to_import: str | None = None) -> Registered:
     """Gymnasium's `EnvSpec` of an id, after importing what registers it.
 
     Raises:
@@ -287,7 +298,7 @@ def _register(id: str) -> None:
         require_ale()
 
 
-def _import(module: str | None) -> Any:
+def _import(module: str | None) -> ModuleType:
     try:
         return importlib.import_module(str(module))
     except ModuleNotFoundError as error:
@@ -305,7 +316,7 @@ def _explained(id: str, error: Exception) -> ProtoRLError:
     return ProtoRLError(f"{id} cannot be made: {error}")
 
 
-def _native(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> Callable[[], VecEnv] | None:
+def _native(maker: EnvMaker, num_envs: int, rows: Rows) -> Callable[[], VecEnv] | None:
     if not isinstance(maker.env, str) or maker.wrappers or maker.render_mode is not None or maker.apply_api_compatibility:
         return None
     protocol = maker.atari_protocol()
@@ -320,7 +331,7 @@ def _native(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> Callable[[]
     return lambda: AdaptedEnv(lambda: CartPoleRows(num_envs, limit, **options), time_limit=limit, **rows)
 
 
-def _envpool(maker: EnvMaker, num_envs: int, rows: dict[str, Any]) -> VecEnv:
+def _envpool(maker: EnvMaker, num_envs: int, rows: Rows) -> VecEnv:
     if not isinstance(maker.env, str) or maker.wrappers or maker.render_mode is not None or maker.apply_api_compatibility:
         raise ProtoRLError("EnvPool takes an id, and neither wrappers, render_mode nor apply_api_compatibility")
     task, options = maker.env, dict(maker.env_kwargs)

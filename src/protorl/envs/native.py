@@ -94,8 +94,8 @@ class CartPoleRows(CartPoleVectorEnv):
     metadata = {**CartPoleVectorEnv.metadata, "autoreset_mode": AutoresetMode.DISABLED}
     seeds_rows = True
 
-    def __init__(self, num_envs: int, max_episode_steps: int, **options: Any) -> None:
-        super().__init__(num_envs, max_episode_steps, **options)
+    def __init__(self, num_envs: int, max_episode_steps: int, sutton_barto_reward: bool = False) -> None:
+        super().__init__(num_envs, max_episode_steps, sutton_barto_reward=sutton_barto_reward)
         self.rows = [seeding.np_random(None)[0] for _ in range(num_envs)]
         self.blank, self.ones = np.zeros((num_envs, 4), np.float32), np.ones(num_envs, np.float32)
         self.flags = np.zeros(num_envs, np.bool_)
@@ -143,7 +143,7 @@ class EnvPoolRows(AnyVectorEnv):
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
     seeds_rows = True
 
-    def __init__(self, task: str, num_envs: int, protocol: AtariProtocol | None = None, **options: Any) -> None:
+    def __init__(self, task: str, num_envs: int, protocol: AtariProtocol | None = None, **options: object) -> None:
         try:
             import envpool
         except ImportError as error:
@@ -154,7 +154,7 @@ class EnvPoolRows(AnyVectorEnv):
         if protocol is not None:
             options = {**_envpool_atari(protocol), **options}
             self.life_loss = LifeLoss() if protocol.life_loss else None
-        self.make: Any = partial(envpool.make, task, env_type="gymnasium", num_envs=num_envs, **options)
+        self.make = partial(envpool.make, task, env_type="gymnasium", num_envs=num_envs, **options)
         self.pool = self.make(seed=list(range(num_envs)))
         self.num_envs = num_envs
         self.single_observation_space = self.pool.observation_space
@@ -181,7 +181,7 @@ class EnvPoolRows(AnyVectorEnv):
         self.pool.close()
 
 
-def _envpool_atari(protocol: AtariProtocol) -> dict[str, Any]:
+def _envpool_atari(protocol: AtariProtocol) -> dict[str, object]:
     return {
         "repeat_action_probability": protocol.sticky,
         "noop_max": max(protocol.noop_max, 1),  # EnvPool draws at least one

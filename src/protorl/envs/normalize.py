@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from protorl.data import Array, ArraySpec, Obs, ProtoRLError, Seen, State, Step, tree_map
 from protorl.envs.snapshot import freeze, thaw
@@ -23,7 +24,7 @@ class NormalizeObservation(VecWrapper):
     def __init__(self, env: VecEnv, *, clip: float = 10.0, epsilon: float = 1e-8, frozen: bool = False) -> None:
         super().__init__(env)
         self.clip, self.epsilon, self.frozen = clip, epsilon, frozen
-        leaves: Any = env.spec.obs if isinstance(env.spec.obs, dict) else {"": env.spec.obs}
+        leaves = env.spec.obs if isinstance(env.spec.obs, dict) else {"": env.spec.obs}
         self.statistics = {key: RunningMeanStd(leaf.shape) for key, leaf in leaves.items() if leaf.dtype == np.float32}
         if not self.statistics:
             raise ProtoRLError(f"{env.spec.id} has no float observation to normalise")
@@ -38,7 +39,7 @@ class NormalizeObservation(VecWrapper):
         self._obs: Any = None
 
     @property
-    def obs(self) -> Any:
+    def obs(self) -> Obs:
         if self._obs is None:
             self._take(np.ones(self.num_envs, np.bool_))
         return self._obs
@@ -53,13 +54,13 @@ class NormalizeObservation(VecWrapper):
         if not self.exact:
             self._obs = None
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: ArrayLike) -> Step:
         obs = self.obs
         step = self.env.step(action)
         self._take(~self.env.pending)
         return step._replace(obs=obs, next_obs=self.normalize(step.next_obs))
 
-    def normalize(self, obs: Any) -> Any:
+    def normalize(self, obs: Obs) -> Obs:
         """Observations [N, *O] as the agent sees them, by the statistics so far."""
         if not isinstance(obs, dict):
             return self._scale("", obs)
@@ -123,7 +124,7 @@ class NormalizeReward(VecWrapper):
             self.begin()
         self.env.rebuild(boundary)
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: ArrayLike) -> Step:
         step = self.env.step(action)
         returns = self.gamma * self.returns + step.reward
         self.returns = np.where(step.valid, returns, self.returns)

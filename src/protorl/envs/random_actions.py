@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
-from protorl.data import Obs, ProtoRLError, Step
+from protorl.data import Obs, ProtoRLError, State, Step
 from protorl.envs.vector import VecEnv, VecWrapper
 from protorl.rng import RowStreams
 
@@ -34,16 +33,16 @@ class RandomActions(VecWrapper):
             self.begin(seed)
         return super().reset(seed)
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: ArrayLike) -> Step:
         u = self.streams.take(1 + self.spec.action.numbers)
         taken = np.array(action)
         rows = u[:, 0] < self.epsilon
         taken[rows] = self.spec.action.uniform(u[:, 1:])[rows]
         return super().step(taken)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {**super().state_dict(), "streams": self.streams.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         super().load_state_dict(state)
         self.streams.load_state_dict(state["streams"])

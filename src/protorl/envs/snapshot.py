@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -18,8 +18,8 @@ import torch
 from gymnasium import wrappers as gym_wrappers
 
 from protorl import rng
-from protorl.data import ProtoRLError, State
-from protorl.envs.api import AnyEnv
+from protorl.data import ProtoRLError, State, Stateful
+from protorl.envs.api import AnyEnv, AnyWrapper
 from protorl.envs.compat import OldApi
 
 WRAPPER_MEMORY: dict[type, tuple[str, ...]] = {
@@ -34,7 +34,14 @@ STATELESS = (gym_wrappers.TransformObservation, gym_wrappers.TransformAction, gy
 PLAIN_FAMILIES = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.", "gymnasium.envs.mujoco.")
 
 
-def freeze(value: object) -> Any:
+class Mujoco(Protocol):
+    """An environment of MuJoCo."""
+
+    model: object
+    data: object
+
+
+def freeze(value: object) -> object:
     """Plain data from numbers, strings, arrays and containers of them, every type remembered.
 
     Raises:
@@ -54,7 +61,7 @@ def freeze(value: object) -> Any:
     raise TypeError(f"no plain form for {type(value)}")
 
 
-def thaw(frozen: Any) -> Any:
+def thaw(frozen: object) -> Any:
     """What `freeze` was given."""
     if not isinstance(frozen, dict):
         return frozen
@@ -71,35 +78,34 @@ def thaw(frozen: Any) -> Any:
     return tuple(items) if kind == "tuple" else items
 
 
-def layers(env: AnyEnv) -> list[Any]:
-    """The wrappers of an environment, outermost first, and the simulator last."""
-    found: list[Any] = [env]
-    while isinstance(found[-1], gymnasium.Wrapper):
-        found.append(found[-1].env)
-    if isinstance(found[-1], OldApi):
-        found[-1] = found[-1].old
-    return found
+def layers(env: AnyEnv) -> tuple[list[AnyWrapper], Any]:
+    """The wrappers of an environment, outermost first, and the simulator."""
+    outer: list[AnyWrapper] = []
+    while isinstance(env, gymnasium.Wrapper):
+        outer.append(env)
+        env = env.env
+    return outer, env.old if isinstance(env, OldApi) else env
 
 
 def exact(env: AnyEnv) -> bool:
     """Whether every layer of the environment can be saved and put back exactly."""
-    *outer, simulator = layers(env)
+    outer, simulator = layers(env)
     return all(_wrapper_known(layer) for layer in outer) and _simulator_known(simulator)
 
 
-def save(env: AnyEnv) -> list[Any]:
+def save(env: AnyEnv) -> list[State]:
     """One entry per layer, outermost first. Only for environments that are `exact`."""
-    *outer, simulator = layers(env)
+    outer, simulator = layers(env)
     return [*(_save_wrapper(layer) for layer in outer), _save_simulator(simulator)]
 
 
-def load(env: AnyEnv, state: list[Any]) -> None:
+def load(env: AnyEnv, state: list[State]) -> None:
     """Put an environment built the same way where `save` saw its like.
 
     Raises:
         ProtoRLError: the environment has other layers than the one that was saved.
     """
-    *outer, simulator = layers(env)
+    outer, simulator = layers(env)
     if len(state) != len(outer) + 1:
         raise ProtoRLError(
             f"the saved environment had {len(state)} layers and this one has {len(outer) + 1}: build it as it was"
@@ -125,19 +131,19 @@ def from_bytes(env: AnyEnv, state: bytes) -> None:
     load(env, torch.load(io.BytesIO(state), weights_only=True))
 
 
-def _stateful(layer: object) -> bool:
+def _stateful(layer: object) -> TypeGuard[Stateful]:
     # Asked of the type: a Gymnasium wrapper may forward unknown attributes to what it wraps.
     return hasattr(type(layer), "state_dict") and hasattr(type(layer), "load_state_dict")
 
 
-def _wrapper_known(layer: Any) -> bool:
+def _wrapper_known(layer: AnyWrapper) -> bool:
     if _stateful(layer) or type(layer) in WRAPPER_MEMORY or isinstance(layer, STATELESS):
         return True
     # A wrapper without attributes of its own remembers nothing.
     return set(vars(layer)) <= set(vars(gymnasium.Wrapper(layer.env)))
 
 
-def _save_wrapper(layer: Any) -> State:
+def _save_wrapper(layer: AnyWrapper) -> State:
     if _stateful(layer):
         return layer.state_dict()
     return {name: freeze(getattr(layer, name)) for name in WRAPPER_MEMORY.get(type(layer), ()) if hasattr(layer, name)}
@@ -214,7 +220,7 @@ def _plain_attributes(env: AnyEnv) -> State:
     return kept
 
 
-def _save_mujoco(env: Any) -> State:
+def _save_mujoco(env: Mujoco) -> State:
     import mujoco
 
     what = int(mujoco.mjtState.mjSTATE_INTEGRATION)
@@ -229,7 +235,7 @@ def _save_mujoco(env: Any) -> State:
     return {"physics": freeze(physics), "derived": derived}
 
 
-def _load_mujoco(env: Any, state: State) -> None:
+def _load_mujoco(env: Mujoco, state: State) -> None:
     import mujoco
 
     mujoco.mj_setState(env.model, env.data, thaw(state["physics"]), int(mujoco.mjtState.mjSTATE_INTEGRATION))

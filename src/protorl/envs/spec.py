@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from gymnasium import Wrapper, spaces
 from gymnasium.wrappers import TimeLimit
+from numpy.typing import ArrayLike
 
-from protorl.data import ActionSpec, Array, ArraySpec, ObsSpec, ProtoRLError, tree_map
-from protorl.envs.api import AnySpace
+from protorl.data import ActionSpec, Array, ArraySpec, Obs, ObsSpec, ProtoRLError, tree_map
+from protorl.envs.api import AnyEnv, AnySpace
 
-Leaf = Callable[[Any], Array]
+Leaf = Callable[[ArrayLike], Array]
 SUPPORTED_OBS = "Box, Discrete, or a flat Dict of these"
 SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, or a Box of floats"
 
 
-def canonical(space: AnySpace) -> tuple[AnySpace, Callable[[Any], Any] | None]:
+def canonical(space: AnySpace) -> tuple[AnySpace, Callable[[Any], Obs] | None]:
     """The space an agent sees, and the function that takes one observation, or a batch, there (None: nothing to do).
 
     Images in uint8, [H, W, C] or [H, W], become [C, H, W], and so do maps of bools [H, W, C], whose bytes are 0 and 1; a
@@ -97,7 +98,7 @@ class ActionEdge:
     def __init__(self, space: AnySpace, num_envs: int) -> None:
         self.spec = action_spec(space)
         self.shape = (num_envs, *self.spec.shape)
-        self.start: Any = getattr(space, "start", 0)
+        self.start = getattr(space, "start", 0)
         self.kind = self.spec.kind
         self.n = self.spec.n
         if isinstance(space, spaces.Box):
@@ -108,7 +109,7 @@ class ActionEdge:
             self.middle = ((low + high) / 2).astype(self.dtype)
             self.half = ((high - low) / 2).astype(self.dtype)
 
-    def __call__(self, action: Any) -> tuple[Array, Any]:
+    def __call__(self, action: ArrayLike) -> tuple[Array, Any]:
         """The action as it is stored (a fresh array [N, *A]), and as the N environments take it.
 
         Raises:
@@ -130,7 +131,7 @@ class ActionEdge:
             raise ProtoRLError(f"actions {kept.tolist()} are not all finite: the policy's outputs have diverged")
         return kept, np.minimum(np.maximum(self.middle + self.half * kept, self.low), self.high)
 
-    def _copy(self, action: Any, kinds: str) -> Array:
+    def _copy(self, action: ArrayLike, kinds: str) -> Array:
         given = np.asarray(action)
         if given.shape != self.shape or given.dtype.kind not in kinds:
             numbers = "integers" if kinds == "iu" else "floats in [-1, 1]"
@@ -141,14 +142,14 @@ class ActionEdge:
         return given.astype(self.spec.dtype)
 
 
-def empty(spec: ObsSpec, num_envs: int) -> Any:
+def empty(spec: ObsSpec, num_envs: int) -> Obs:
     """Uninitialised observations of N environments: an array [N, *O] or a dict of them."""
     return tree_map(lambda leaf: np.empty((num_envs, *leaf.shape), leaf.dtype), spec)
 
 
-def single_spec(env: Any) -> tuple[ObsSpec, int | None]:
+def single_spec(env: AnyEnv) -> tuple[ObsSpec, int | None]:
     """The observation spec and the time limit (agent steps) of one environment as `make_env` builds it."""
-    layer: Any = env
+    layer = env
     stack, padding = 1, "reset"
     limits = [getattr(env.unwrapped, "time_limit", None)]
     if env.spec is not None:

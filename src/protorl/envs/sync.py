@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import numpy as np
+from numpy.typing import ArrayLike
 
-from protorl.data import EnvSpec, ProtoRLError, State, Step, tree_leaves, tree_map
+from protorl.data import EnvSpec, Obs, ProtoRLError, State, Step, tree_leaves, tree_map
 from protorl.envs import snapshot
+from protorl.envs.api import AnyEnv
 from protorl.envs.spec import ActionEdge, empty, single_spec
 from protorl.envs.vector import Episode, HostedEnvs
 
@@ -21,7 +22,7 @@ class SyncEnv(HostedEnvs):
 
     def __init__(
         self,
-        make: Callable[[], gymnasium.Env[Any, Any]],
+        make: Callable[[], AnyEnv],
         num_envs: int,
         *,
         id: str,
@@ -34,7 +35,7 @@ class SyncEnv(HostedEnvs):
         one = self._envs[0]
         obs, time_limit = single_spec(one)
         self._edge = ActionEdge(one.action_space, num_envs)
-        self._leaves: Any = obs
+        self._leaves = obs
         self._blank = None if isinstance(obs, dict) else np.zeros((num_envs, *obs.shape), obs.dtype)
         self._ones = np.ones(num_envs, np.float32)
         self._yes, self._no = np.ones(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
@@ -42,10 +43,10 @@ class SyncEnv(HostedEnvs):
         exact = all(snapshot.exact(env) for env in self._envs)
         super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=exact)
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: ArrayLike) -> Step:
         obs = self.obs
         action, answers = self._edge(action)
-        next_obs = empty(self._leaves, self.num_envs) if self._blank is None else self._blank.copy()
+        next_obs: Any = empty(self._leaves, self.num_envs) if self._blank is None else self._blank.copy()
         # Copies of templates: several times cheaper than np.ones and np.zeros, and this is the hot path.
         reward, discount = self._ones.copy(), self._ones.copy()
         terminated, truncated, first_next = self._no.copy(), self._no.copy(), self._no.copy()
@@ -94,20 +95,20 @@ class SyncEnv(HostedEnvs):
         self.close()
         self._envs = [self._make() for _ in range(self.num_envs)]
 
-    def _reset(self, seeds: list[int] | None) -> Any:
+    def _reset(self, seeds: list[int] | None) -> Obs:
         obs = empty(self._leaves, self.num_envs)
         for i in range(self.num_envs):
             self._reset_row(i, None if seeds is None else seeds[i], obs)
         return obs
 
-    def _reset_row(self, i: int, seed: int | None, into: Any) -> None:
+    def _reset_row(self, i: int, seed: int | None, into: Obs) -> None:
         try:
             seen, _ = self._envs[i].reset(seed=seed)
         except Exception as error:
             raise self._failed("reset", i, error) from error
         self._write("reset", i, seen, into)
 
-    def _write(self, doing: str, i: int, seen: Any, into: Any) -> None:
+    def _write(self, doing: str, i: int, seen: object, into: Obs) -> None:
         """One row's observation, as its space says that it is."""
         try:
             given = tree_leaves(tree_map(lambda _, value: np.asarray(value), into, seen))
@@ -125,10 +126,10 @@ class SyncEnv(HostedEnvs):
         super()._begin()
         self._returns, self._lengths = [0.0] * self.num_envs, [0] * self.num_envs
 
-    def _render(self) -> Any:
+    def _render(self) -> object:
         return self._envs[0].render() if self._envs[0].render_mode is not None else None
 
-    def _save(self) -> Any:
+    def _save(self) -> object:
         return [snapshot.save(env) for env in self._envs]
 
     def _load(self, state: Any) -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from protorl import rng
 from protorl.data import Array, EnvSpec, Obs, ProtoRLError, Seen, State, Step
@@ -51,7 +52,7 @@ class VecEnv(ABC):
 
     @property
     @abstractmethod
-    def obs(self) -> Any:
+    def obs(self) -> Obs:
         """[N, *O] observations to act on next, an array or a dict of arrays; resets the environments if need be."""
 
     @property
@@ -67,7 +68,7 @@ class VecEnv(ABC):
         """
 
     @abstractmethod
-    def step(self, action: Any) -> Step:
+    def step(self, action: ArrayLike) -> Step:
         """Act with [N, *A] actions and tell what happened. The arrays are fresh: the caller may keep them.
 
         Raises:
@@ -127,7 +128,7 @@ class HostedEnvs(VecEnv):
         return Seen(self._obs, self._first, self._action, self._reward, self._pending if self._waits else None)
 
     @property
-    def obs(self) -> Any:
+    def obs(self) -> Obs:
         if self._obs is None:
             self.reset()
         return self._obs
@@ -227,7 +228,7 @@ class HostedEnvs(VecEnv):
         """Build the environments anew."""
 
     @abstractmethod
-    def _reset(self, seeds: list[int] | None) -> Any:
+    def _reset(self, seeds: list[int] | None) -> Obs:
         """Reset every row, seeded or not, and return fresh observations."""
 
     def _begin(self) -> None:
@@ -237,14 +238,14 @@ class HostedEnvs(VecEnv):
         self._action, self._reward = np.zeros((n, *action.shape), action.dtype), np.zeros(n, np.float32)
 
     @abstractmethod
-    def _render(self) -> Any: ...
+    def _render(self) -> object: ...
 
     @abstractmethod
-    def _save(self) -> Any:
+    def _save(self) -> object:
         """The simulators' state as plain data."""
 
     @abstractmethod
-    def _load(self, state: Any) -> None: ...
+    def _load(self, state: object) -> None: ...
 
     @abstractmethod
     def _progress(self) -> State:
@@ -270,7 +271,7 @@ class VecWrapper(VecEnv):
         return self.env.seen._replace(obs=self.obs)
 
     @property
-    def obs(self) -> Any:
+    def obs(self) -> Obs:
         return self.env.obs
 
     @property
@@ -280,7 +281,7 @@ class VecWrapper(VecEnv):
     def reset(self, seed: int | None = None) -> Obs:
         return self.env.reset(seed)
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: ArrayLike) -> Step:
         return self.env.step(action)
 
     def episodes(self) -> list[Episode]:

@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import ArrayLike
 
-from protorl.data import ProtoRLError, State
+from protorl.data import Array, Obs, ProtoRLError, State
 from protorl.envs.api import AnyEnv, AnyWrapper, Options, Reset, Result
 from protorl.envs.snapshot import freeze, thaw
 from protorl.envs.spec import canonical
@@ -22,7 +23,7 @@ class Canonical(gymnasium.ObservationWrapper[Any, Any, Any]):
         super().__init__(env)
         self.observation_space, self.convert = canonical(env.observation_space)
 
-    def observation(self, observation: Any) -> Any:
+    def observation(self, observation: object) -> object:
         return observation if self.convert is None else self.convert(observation)
 
     def state_dict(self) -> State:
@@ -56,7 +57,7 @@ class FrameStack(AnyWrapper):
         if padding == "zero":
             low, high = np.minimum(low, 0), np.maximum(high, 0)
         self.observation_space = spaces.Box(low, high, dtype=space.dtype.type)
-        self.frames: deque[Any] = deque(maxlen=num_frames)
+        self.frames: deque[Array] = deque(maxlen=num_frames)
 
     def reset(self, *, seed: int | None = None, options: Options = None) -> Reset:
         obs, info = self.env.reset(seed=seed, options=options)
@@ -65,7 +66,7 @@ class FrameStack(AnyWrapper):
         self.frames.append(obs)
         return np.concatenate(self.frames), info
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: object) -> Result:
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.frames.append(np.array(obs))
         return np.concatenate(self.frames), reward, terminated, truncated, info
@@ -110,12 +111,12 @@ class TimeAware(AnyWrapper):
         self.elapsed = 0
         return self._show(obs), info
 
-    def step(self, action: Any) -> Result:
+    def step(self, action: object) -> Result:
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.elapsed += 1
         return self._show(obs), reward, terminated, truncated, info
 
-    def _show(self, obs: Any) -> Any:
+    def _show(self, obs: ArrayLike | dict[str, Array]) -> Obs:
         share = np.float32(self.elapsed / self.limit)
         if isinstance(obs, dict):
             return {**obs, "time": np.array([share], np.float32)}

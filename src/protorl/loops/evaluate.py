@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
+from protorl.actors.actors import Acts, Environments
 from protorl.actors.carry import carry_leaves, initial_carry, restarted
 from protorl.data import ProtoRLError
+
+E = TypeVar("E", bound=Environments)
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Evaluation:
         return float(np.std(self.returns))
 
 
-def evaluate(agent: Any, env: Any, episodes: int, *, seed: int = 0, watch: Callable[[Any], None] | None = None) -> Evaluation:
+def evaluate(agent: Acts, env: E, episodes: int, *, seed: int = 0, watch: Callable[[E], None] | None = None) -> Evaluation:
     """Play `episodes` whole episodes with `agent.act(explore=False)`, after `env.reset(seed)`; the agent is left as it was.
 
     Every environment plays the same number of episodes (give or take one), so that short ones are not preferred.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from protorl.actors import Actors
 from protorl.data import ProtoRLError, written
 from protorl.loops.monitor import Monitor
+from protorl.loops.parts import Learner, Memory
+
+A = TypeVar("A", bound=Learner)
 
 
-def train(agent: Any, memory: Any, actors: Actors, *, steps: int, monitor: Monitor | None = None) -> Any:
+def train(agent: A, memory: Memory, actors: Actors, *, steps: int, monitor: Monitor | None = None) -> A:
     """Act, remember, learn, until `steps` agent steps have been taken in all environments together.
 
     monitor: watches, and may stop early; a `Run` also logs, evaluates and saves. Returns the agent.

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 
-from protorl.data import Array, ArraySpec, Chunk, Columns, Field, ProtoRLError, State, tree_leaves, tree_map
+from protorl.data import Array, ArraySpec, Chunk, Columns, Field, ProtoRLError, State, TensorObs, tree_leaves, tree_map
 from protorl.memory.kernels import append_rows, stack_rows
 from protorl.memory.samplers import Window
 from protorl.memory.tables import DeviceTable, Table, in_main_memory, row_bytes
@@ -214,7 +214,7 @@ class Storage:
         for name, table in self.starts.items():
             table.write(places, chunk.extras[name][begins])
 
-    def start_places(self, lanes: Any, starts: Array) -> Array:
+    def start_places(self, lanes: int | Array, starts: Array) -> Array:
         """Where the columns of starts are: of a lane, the k-th each."""
         return lanes * self.places + starts % self.places
 
@@ -290,7 +290,7 @@ class Storage:
         columns: Mapping[str, Array],
         starts: Array | None = None,
         beyond: Array | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, TensorObs]:
         """The rows in `slots` [B], with the observations at `successors` [B] (slots, or side rows) as `next_obs`, frame stacks
         rebuilt, and further `columns`: tensors on the device. starts: the examples' places among starts, for columns that are
         stored there. beyond: rows of more observations, `beyond`."""
@@ -301,7 +301,7 @@ class Storage:
         if self.starts:
             places.append(slots if starts is None else starts)
         at, *there = self.place(slots, *places, *columns.values())
-        read: dict[str, Any] = {name: table.read(at) for name, table in self.readable.items()}
+        read: dict[str, TensorObs] = {name: table.read(at) for name, table in self.readable.items()}
         pairs = [
             table.read_pair(there[2 * i], there[2 * i + 1], spec.shape)
             for i, (spec, table) in enumerate(zip(specs, self.leaves))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from protorl.data import Array, Field, ProtoRLError
 from protorl.memory.kernels import gather_pairs
@@ -34,9 +34,9 @@ class Buffers:
 
     def __init__(self, count: int = 4) -> None:  # two observations of this batch, and of the one before
         self.count = count
-        self.pool: list[tuple[Array, Any]] = []  # an array, and a weak reference to the view of it that was lent
+        self.pool: list[tuple[Array, weakref.ref[Array]]] = []  # an array, and a weak reference to the view of it that was lent
 
-    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """An array, not zeroed."""
         self.pool = [(whole, lent) for whole, lent in self.pool if lent() is not None or whole.shape == shape]
         for i, (whole, lent) in enumerate(self.pool):
@@ -54,7 +54,7 @@ class Buffers:
 class Table:
     """One column of rows in main memory, written through NumPy, which is cheaper for few rows."""
 
-    waiting: Sequence[Any] = ()  # nothing written here has still to travel
+    waiting: Sequence[tuple[Array, Array]] = ()  # nothing written here has still to travel
 
     def __init__(self, field: Field, rows: int, device: torch.device) -> None:
         if field.dtype not in TORCH_DTYPES:
@@ -81,7 +81,7 @@ class Table:
         else:
             self.array[rows.item()] = values.item()
 
-    def read(self, rows: Any) -> torch.Tensor:
+    def read(self, rows: Array) -> torch.Tensor:
         """Rows, as `Storage.place` gives them."""
         if self.small:
             return torch.from_numpy(self.array.take(rows, 0))
@@ -91,7 +91,7 @@ class Table:
         """Neighbouring rows, on the CPU; big ones are not copied."""
         return self.data[rows].clone() if self.small else self.data[rows]
 
-    def read_pair(self, rows: Any, successors: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    def read_pair(self, rows: Array, successors: Array, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows [B] and successors [B]; [B, k] where k rows make one item: two tensors [B, *shape]."""
         if self.small and rows.ndim == 1:
             return self.read(rows), self.read(successors)
@@ -152,7 +152,7 @@ class DeviceTable(Table):
             rows, values = send(self.unsent(), self.device)
             self.data.index_copy_(0, rows, values)
 
-    def read(self, rows: Any) -> torch.Tensor:
+    def read(self, rows: Array | torch.Tensor) -> torch.Tensor:
         if not isinstance(rows, torch.Tensor):  # not as `Storage.place` gave them
             self.settle()
             (rows,) = send([rows], self.device)
@@ -162,7 +162,9 @@ class DeviceTable(Table):
         self.settle()
         return self.data[rows].cpu()
 
-    def read_pair(self, rows: Any, successors: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    def read_pair(
+        self, rows: Array | torch.Tensor, successors: Array | torch.Tensor, shape: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         shape = (rows.shape[0], *shape)
         return self.read(rows.reshape(-1)).reshape(shape), self.read(successors.reshape(-1)).reshape(shape)
 

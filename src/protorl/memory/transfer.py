@@ -9,7 +9,6 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from protorl.data import Array
 
 ALIGN = 16
 """Bytes: where numbers of another type may begin."""
-TORCH_DTYPES: dict[np.dtype[Any], torch.dtype] = {
+TORCH_DTYPES: dict[np.dtype[np.generic], torch.dtype] = {
     np.dtype(name): getattr(torch, name)
     for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 }
@@ -44,7 +43,7 @@ def send(arrays: Sequence[Array], device: torch.device) -> list[torch.Tensor]:
 
 def together(arrays: Sequence[Array], device: torch.device, pin: bool = True) -> list[torch.Tensor]:
     """Copied into one buffer, those of one type side by side, sent, and cut apart there."""
-    kinds: dict[np.dtype[Any], list[int]] = {}
+    kinds: dict[np.dtype[np.generic], list[int]] = {}
     for i, array in enumerate(arrays):
         kinds.setdefault(array.dtype, []).append(i)
     spans, end = [], 0

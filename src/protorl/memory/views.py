@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from protorl.data import Array, Batch, Columns, ProtoRLError, Stream, tree_map
+from protorl.data import Array, Batch, Columns, ProtoRLError, Stream, TensorObs, tree_map
 from protorl.memory.kernels import nstep_window, stream_window
 from protorl.memory.samplers import Window
 from protorl.memory.storage import Storage
@@ -39,7 +39,7 @@ class View(Protocol):
     @property
     def streams(self) -> tuple[Stream, ...]: ...
 
-    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, Any]: ...
+    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, TensorObs]: ...
 
 
 def check_rewards(gamma: float, clip_reward: float | None, streams: tuple[Stream, ...]) -> None:
@@ -74,7 +74,7 @@ def read(
     slots: Array,
     columns: Mapping[str, Array],
     starts: Array | None = None,
-) -> dict[str, Any]:
+) -> dict[str, TensorObs]:
     """Columns of n-step transitions from `slots` [B] int64, and further `columns`: tensors on the storage's device. starts: the
     examples' places among starts (None: the slots)."""
     size = slots.shape[0]
@@ -188,7 +188,7 @@ class NStep:
         """Whether examples go on through ends of episodes."""
         return any(not stream.episodic for stream in self.streams)
 
-    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, Any]:
+    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, TensorObs]:
         """Columns for the examples that start at `rows` [B] (row identities), of `weight` [B]: tensors on the storage's
         device."""
         places = window.slots(rows)
@@ -239,9 +239,9 @@ class Rollout:
         self.prepare, self.gamma, self.clip_reward, self.streams = prepare, gamma, clip_reward, streams
         self.version = -1
         self.length = 0
-        self.columns: dict[str, Any] = {}
+        self.columns: dict[str, TensorObs] = {}
 
-    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, Any]:
+    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, TensorObs]:
         """Columns for `rows` [B] (row identities), of `weight` [B], from the rollout as `prepare` returned it."""
         if self.version != window.version:
             self.lay_out(storage, window)
@@ -266,11 +266,11 @@ class Rollout:
             "ended": storage.book["side"][slots] >= 0,
             "weight": (~absent).astype(np.float32),
         }
-        flat = read(storage, self, 1, slots, more)
+        flat: dict[str, Any] = read(storage, self, 1, slots, more)
         for name in ("reward", *(stream.name for stream in self.streams)):
             flat[name] *= flat["weight"].view(-1, *[1] * (flat[name].ndim - 1))
 
-        def grid(column: Any) -> Any:
+        def grid(column: TensorObs) -> TensorObs:
             return tree_map(lambda leaf: leaf.unflatten(0, (self.length, lanes)), column)
 
         owner = getattr(self.prepare, "__self__", None)

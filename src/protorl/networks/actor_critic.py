@@ -19,7 +19,7 @@ from protorl.networks.numpy_forms import Form, has_hooks, in_numpy
 class ActorCriticOut(NamedTuple):
     """What the policy's head says, and the state value."""
 
-    policy: Any
+    policy: tuple[Tensor, ...]
     value: Tensor  # [...]
 
 
@@ -35,7 +35,7 @@ class ActorCritic(nn.Module):
         self.actor, self.critic = actor, critic
 
     def forward(self, obs: TensorObs) -> ActorCriticOut:
-        actor: Any = self.actor
+        actor = self.actor
         critic: Any = self.critic
         plain = all(type(part) is Network and not has_hooks(part) for part in (actor, critic))
         if plain and critic.base is actor.base:

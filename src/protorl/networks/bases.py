@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from protorl.data import Array, ArraySpec, ObsSpec, ProtoRLError
+from protorl.data import Array, ArraySpec, ObsSpec, ProtoRLError, TensorObs
 from protorl.networks.layers import activation_layer, dense, initialise
 from protorl.networks.numpy_forms import Form, in_numpy
 
@@ -171,7 +170,7 @@ class DictBase(Base):
         self.bases = nn.ModuleList(bases.values())
         self.features = sum(base.features for base in bases.values())
 
-    def forward(self, obs: Mapping[str, Any]) -> Tensor:
+    def forward(self, obs: Mapping[str, TensorObs]) -> Tensor:
         return torch.cat([base(obs[key]) for key, base in zip(self.keys, self.bases, strict=True)], dim=-1)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from protorl.data import EnvSpec, ObsSpec, ProtoRLError
+from protorl.data import ActionSpec, EnvSpec, ObsSpec, ProtoRLError
 from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
 from protorl.networks.heads import C51Head, DuelingHead, Head, IQNHead, QHead, QuantileHead
 from protorl.networks.layers import unknown
 from protorl.networks.minatar import MinAtarCNN
 from protorl.networks.network import Network
 from protorl.networks.policy_heads import BetaHead, CategoricalHead, DeterministicHead, GaussianHead
+
+M = TypeVar("M", Base, Head)
 
 BASES: dict[str, type[Base]] = {"mlp": MLP, "nature": NatureCNN, "impala": ImpalaResNet, "minatar": MinAtarCNN}
 HEADS: dict[str, type[Head]] = {
@@ -28,7 +30,7 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-def build_network(spec: EnvSpec, config: Mapping[str, Any] | None = None) -> Network:
+def build_network(spec: EnvSpec, config: Mapping[str, object] | None = None) -> Network:
     """A network for an environment, such as `{"base": {"type": "mlp", "widths": [64, 64]}, "head": "dueling"}`.
 
     A part is a name, or a dict of its `type` and the arguments of its class. Bases: mlp, nature, impala, minatar, dict (with
@@ -45,7 +47,7 @@ def build_network(spec: EnvSpec, config: Mapping[str, Any] | None = None) -> Net
     return Network(base, _make(HEADS[name], spec.action, name, arguments))
 
 
-def build_base(obs: ObsSpec, config: str | Mapping[str, Any]) -> Base:
+def build_base(obs: ObsSpec, config: object) -> Base:
     """The base of a network alone, from its part of `build_network`'s config."""
     default = "dict" if isinstance(obs, dict) else "nature" if obs.pixels else "mlp"
     name, arguments = _part("base", config, default, [*BASES, "dict"])
@@ -56,14 +58,14 @@ def build_base(obs: ObsSpec, config: str | Mapping[str, Any]) -> Base:
     for key in arguments:
         if key != "bases":
             raise unknown("argument of 'dict'", key, ["bases"])
-    configs = arguments.get("bases", {})
+    configs: Any = arguments.get("bases", {})
     for key in configs:
         if key not in obs:
             raise unknown("observation", key, list(obs))
     return DictBase({key: build_base(entry, configs.get(key, {})) for key, entry in obs.items()})
 
 
-def _part(part: str, config: Any, default: str, known: list[str]) -> tuple[str, dict[str, Any]]:
+def _part(part: str, config: object, default: str, known: list[str]) -> tuple[str, dict[str, object]]:
     if not isinstance(config, str | Mapping):
         raise ProtoRLError(f"the {part} of a network is a name or a dict with its 'type', got {config!r}")
     arguments = {"type": config} if isinstance(config, str) else dict(config)
@@ -73,7 +75,7 @@ def _part(part: str, config: Any, default: str, known: list[str]) -> tuple[str, 
     return name, arguments
 
 
-def _make(cls: type[Any], spec: Any, name: str, arguments: dict[str, Any]) -> Any:
+def _make(cls: Callable[..., M], spec: ObsSpec | ActionSpec, name: str, arguments: dict[str, object]) -> M:
     known = list(inspect.signature(cls).parameters)[1:]
     for key in arguments:
         if key not in known:

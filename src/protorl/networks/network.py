@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
+from torch import Tensor, nn
 
 from protorl.data import TensorObs
 from protorl.networks.bases import MLP, Base, flat
@@ -25,7 +23,7 @@ class Network(nn.Module):
         self.base = base
         self.head = head
 
-    def forward(self, obs: TensorObs) -> Any:
+    def forward(self, obs: TensorObs) -> tuple[Tensor, ...]:
         return self.head(self.base(obs))
 
     def in_numpy(self) -> Form | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +38,10 @@ class TorchOptimizer(Optimizer):
         kind: type[torch.optim.Optimizer],
         lr: float | Tensor,
         max_grad_norm: float | None = None,
-        **arguments: Any,
+        **arguments: object,
     ) -> None:
         super().__init__(module, lr, max_grad_norm)
-        build: Any = kind
+        build: Callable[..., torch.optim.Optimizer] = kind
         if self.lr.device.type == "cuda" and "capturable" in arguments_of(kind):
             arguments = {"capturable": True, **arguments}  # or it fetches the learning rate from the device at every step
         try:
@@ -73,7 +72,7 @@ class TorchOptimizer(Optimizer):
             group["lr"] = self.lr  # it keeps a copy of what it loads
 
 
-def optimizer_class(name: str, arguments: Mapping[str, Any] = {}) -> type[Optimizer] | type[torch.optim.Optimizer]:
+def optimizer_class(name: str, arguments: Mapping[str, object] = {}) -> type[Optimizer] | type[torch.optim.Optimizer]:
     """The optimizer of that name: ours ("adam", "rmsprop", "torch-rmsprop"), or torch's in small letters ("radam"); with
     "torch.optim." before it, torch's also where we have one. Raises ProtoRLError for a name or an argument that is none."""
     plain = name.lower().removeprefix("torch.optim.")
@@ -97,15 +96,16 @@ def build_optimizer(
     module: nn.Module,
     lr: float | Tensor,
     max_grad_norm: float | None = None,
-    arguments: Mapping[str, Any] = {},
-    offered: Mapping[str, Any] = {},
+    arguments: Mapping[str, object] = {},
+    offered: Mapping[str, object] = {},
 ) -> Optimizer:
     """An optimizer of `module`'s parameters by its name (see `optimizer_class`). arguments: its own; `offered`: those that it
     gets if it has them and nothing else is said. Raises ProtoRLError for a name or an argument that is none."""
-    kind: Any = optimizer_class(name, arguments)
+    kind = optimizer_class(name, arguments)
     declared = inspect.signature(kind).parameters
     fits = {key: value for key, value in offered.items() if key in declared and isinstance(declared[key].default, float)}
     arguments = {**fits, **arguments}
     if issubclass(kind, Optimizer):
-        return kind(module, lr, max_grad_norm=max_grad_norm, **arguments)
+        build: Callable[..., Optimizer] = kind
+        return build(module, lr, max_grad_norm=max_grad_norm, **arguments)
     return TorchOptimizer(module, kind, lr, max_grad_norm, **arguments)

@@ -1,19 +1,26 @@
 """Policies: what a head's output becomes when somebody has to act."""
 
 from protorl.policies.continuous import Beta, Gaussian, GaussianNoise, NoisyDeterministic, OUNoise, SquashedGaussian
-from protorl.policies.discrete import Categorical, EpsilonGreedy, Greedy, Policy, Stochastic, apex_epsilons
+from protorl.policies.discrete import Categorical, EpsilonGreedy, Greedy, Policy, Restarting, Stochastic, apex_epsilons
+from protorl.policies.outputs import ActionValues, BestAction, BetaParameters, Logits, Normal
 from protorl.policies.warmup import Warmup
 
 __all__ = [
+    "ActionValues",
+    "BestAction",
     "Beta",
+    "BetaParameters",
     "Categorical",
     "EpsilonGreedy",
     "Gaussian",
     "GaussianNoise",
     "Greedy",
+    "Logits",
     "NoisyDeterministic",
+    "Normal",
     "OUNoise",
     "Policy",
+    "Restarting",
     "SquashedGaussian",
     "Stochastic",
     "Warmup",

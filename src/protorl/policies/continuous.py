@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from protorl.functional import (
 )
 from protorl.functional.densities import HALF_LOG_TAU
 from protorl.policies.draws import Draws, as_numpy, other_rows
+from protorl.policies.outputs import BestAction, BetaParameters, Normal
 from protorl.rng import generator, pack, unpack
 
 
@@ -41,32 +41,32 @@ class Gaussian:
         self.size = dimensions(action, type(self).__name__)
         self.draws = Draws(seed, "gaussian", rows, max(1024, self.size), normal=True)
 
-    def __call__(self, out: Any) -> Array:
+    def __call__(self, out: Normal) -> Array:
         return self.draw(out)[0]
 
-    def draw(self, out: Any) -> tuple[Array, Array]:
+    def draw(self, out: Normal) -> tuple[Array, Array]:
         """Actions [N, A], and the noise in them [N, A]."""
         mean = as_numpy(out.mean)
         noise = self.draws.take(len(mean), self.size).astype(np.float32)
         return mean + np.exp(as_numpy(out.log_std)) * noise, noise
 
-    def sample(self, out: Any) -> tuple[Array, Array]:
+    def sample(self, out: Normal) -> tuple[Array, Array]:
         """Actions [N, A], and their log-probabilities [N]."""
         action, noise = self.draw(out)
         return action, (-0.5 * noise * noise - as_numpy(out.log_std) - HALF_LOG_TAU).sum(-1, dtype=np.float32)
 
-    def mode(self, out: Any) -> Array:
+    def mode(self, out: Normal) -> Array:
         return as_numpy(out.mean)
 
-    def log_prob(self, out: Any, action: Tensor) -> Tensor:
+    def log_prob(self, out: Normal, action: Tensor) -> Tensor:
         """`log π(action)`: `action` [..., A] -> [...], differentiable."""
         return gaussian_log_prob(action, out.mean, out.log_std)
 
-    def entropy(self, out: Any) -> Tensor:
+    def entropy(self, out: Normal) -> Tensor:
         """In nats: [...], differentiable."""
         return gaussian_entropy(out.log_std.expand_as(out.mean))
 
-    def rsample(self, out: Any, noise: Tensor) -> Tensor:
+    def rsample(self, out: Normal, noise: Tensor) -> Tensor:
         """`μ + σ ε` for given standard normal `noise` [..., A] -> [..., A], differentiable."""
         sample: Tensor = out.mean + out.log_std.exp() * noise
         return sample
@@ -86,26 +86,26 @@ class SquashedGaussian(Gaussian):
 
     NODES = 64  # of the quadrature in `entropy`
 
-    def __call__(self, out: Any) -> Array:
+    def __call__(self, out: Normal) -> Array:
         action: Array = np.tanh(self.draw(out)[0])
         return action
 
-    def sample(self, out: Any) -> tuple[Array, Array]:
+    def sample(self, out: Normal) -> tuple[Array, Array]:
         u, log_prob = super().sample(out)
         slope = 2 * (np.float32(np.log(2)) - u - np.logaddexp(np.float32(0), -2 * u))
         return np.tanh(u), log_prob - slope.sum(-1)
 
-    def mode(self, out: Any) -> Array:
+    def mode(self, out: Normal) -> Array:
         best: Array = np.tanh(as_numpy(out.mean))
         return best
 
-    def log_prob(self, out: Any, action: Tensor) -> Tensor:
+    def log_prob(self, out: Normal, action: Tensor) -> Tensor:
         """`log N(u) - Σ log(1 - tanh² u)` with `u = artanh(action)`, kept inside what float32 can tell from ±1."""
         inside = 1 - torch.finfo(action.dtype).eps
         u = torch.atanh(action.clamp(-inside, inside))
         return gaussian_log_prob(u, out.mean, out.log_std) - tanh_log_slope(u).sum(-1)
 
-    def entropy(self, out: Any) -> Tensor:
+    def entropy(self, out: Normal) -> Tensor:
         """`H[N] + E[Σ log(1 - tanh² u)]`, the expectation by Gauss-Hermite quadrature: [...], differentiable."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(self.NODES)
         z, w = (out.mean.new_tensor(values) for values in (nodes, weights / weights.sum()))
@@ -113,13 +113,13 @@ class SquashedGaussian(Gaussian):
         return super().entropy(out) + (tanh_log_slope(u) * w).sum(-1).sum(-1)
 
     @staticmethod
-    def rsample_with_log_prob(out: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def rsample_with_log_prob(out: Normal, noise: Tensor) -> tuple[Tensor, Tensor]:
         """`tanh(μ + σ ε)` for given `noise` [..., A], and its log-probability [...]; both differentiable, and exact also
         where the action rounds to ±1."""
         u = out.mean + out.log_std.exp() * noise
         return torch.tanh(u), gaussian_log_prob(u, out.mean, out.log_std) - tanh_log_slope(u).sum(-1)
 
-    def rsample(self, out: Any, noise: Tensor) -> Tensor:
+    def rsample(self, out: Normal, noise: Tensor) -> Tensor:
         return self.rsample_with_log_prob(out, noise)[0]
 
 
@@ -140,10 +140,10 @@ class Beta:
     def open(self, rows: Sequence[int]) -> None:
         self.generators = [generator(self.seed, "beta", row) for row in rows]
 
-    def __call__(self, out: Any) -> Array:
+    def __call__(self, out: BetaParameters) -> Array:
         return self.sample(out)[0]
 
-    def sample(self, out: Any) -> tuple[Array, Array]:
+    def sample(self, out: BetaParameters) -> tuple[Array, Array]:
         """Actions [N, A], and their log-probabilities [N]."""
         alpha, beta = as_numpy(out.alpha), as_numpy(out.beta)
         if len(alpha) != len(self.generators):
@@ -156,21 +156,21 @@ class Beta:
             log_prob = beta_log_prob(torch.from_numpy(action), torch.as_tensor(alpha), torch.as_tensor(beta))
         return action, log_prob.numpy()
 
-    def mode(self, out: Any) -> Array:
+    def mode(self, out: BetaParameters) -> Array:
         alpha, beta = as_numpy(out.alpha), as_numpy(out.beta)
         above = np.float32(1e-6)  # what is left of α - 1 and β - 1 where both have been rounded to 1
         best: Array = 2 * (alpha - 1 + above) / (alpha + beta - 2 + 2 * above) - 1
         return best
 
-    def log_prob(self, out: Any, action: Tensor) -> Tensor:
+    def log_prob(self, out: BetaParameters, action: Tensor) -> Tensor:
         """`log π(action)`: `action` [..., A] -> [...], differentiable."""
         return beta_log_prob(action, out.alpha, out.beta)
 
-    def entropy(self, out: Any) -> Tensor:
+    def entropy(self, out: BetaParameters) -> Tensor:
         """In nats, which can be negative: [...], differentiable."""
         return beta_entropy(out.alpha, out.beta)
 
-    def rsample(self, out: Any) -> Tensor:
+    def rsample(self, out: BetaParameters) -> Tensor:
         """A differentiable draw [..., A], by implicit reparameterisation (Figurnov et al. 2018), from torch's generator."""
         x: Tensor = torch.distributions.Beta(out.alpha, out.beta, validate_args=False).rsample()
         return 2 * x - 1
@@ -247,11 +247,11 @@ class NoisyDeterministic:
     def __init__(self, noise: GaussianNoise) -> None:
         self.noise = noise
 
-    def __call__(self, out: Any) -> Array:
+    def __call__(self, out: BestAction) -> Array:
         action = as_numpy(out.action)
         return (action + self.noise(len(action))).clip(-1, 1).astype(np.float32)
 
-    def mode(self, out: Any) -> Array:
+    def mode(self, out: BestAction) -> Array:
         return as_numpy(out.action)
 
     def restart(self, first: Array) -> None:

@@ -13,31 +13,38 @@ from protorl.data import ActionSpec, Array, Constant, Linear, ProtoRLError, Sche
 from protorl.functional import pick
 from protorl.policies.draws import Draws, as_numpy, discrete
 from protorl.policies.kernels import draw, toss
+from protorl.policies.outputs import ActionValues, Logits, Out
 
 
-class Policy(Protocol):
+class Policy(Protocol[Out]):
     """`policy(out)` explores, `policy.mode(out)` does not; `out` is a head's output, the answer actions [N, *A] in numpy.
 
     One with a clock has `idle(pending)`, too, by which it is told of rows [N] bool that spent the step on their reset.
     """
 
-    def __call__(self, out: Any) -> Array: ...
+    def __call__(self, out: Out) -> Array: ...
 
-    def mode(self, out: Any) -> Array: ...
+    def mode(self, out: Out) -> Array: ...
 
     def state_dict(self) -> State: ...
 
     def load_state_dict(self, state: State) -> None: ...
 
 
-class Stochastic(Policy, Protocol):
+class Restarting(Policy[Out], Protocol[Out]):
+    """A policy whose noise begins anew with each episode: told before it acts in which rows [N] bool one starts."""
+
+    def restart(self, first: Array) -> None: ...
+
+
+class Stochastic(Policy[Out], Protocol[Out]):
     """A policy with a density. `sample(out)` acts, in numpy; `log_prob` and `entropy` are for learning, differentiable."""
 
-    def sample(self, out: Any) -> tuple[Array, Array]: ...
+    def sample(self, out: Out) -> tuple[Array, Array]: ...
 
-    def log_prob(self, out: Any, action: Tensor) -> Tensor: ...
+    def log_prob(self, out: Out, action: Tensor) -> Tensor: ...
 
-    def entropy(self, out: Any) -> Tensor: ...
+    def entropy(self, out: Out) -> Tensor: ...
 
 
 class Greedy:
@@ -49,10 +56,10 @@ class Greedy:
     def __init__(self, action: ActionSpec) -> None:
         discrete(action, "Greedy")
 
-    def __call__(self, out: Any) -> Array:
+    def __call__(self, out: ActionValues) -> Array:
         return self.mode(out)
 
-    def mode(self, out: Any) -> Array:
+    def mode(self, out: ActionValues) -> Array:
         best: Array = as_numpy(out.q).argmax(-1)
         return best
 
@@ -92,7 +99,7 @@ class EpsilonGreedy:
         self.draws = Draws(seed, "epsilon-greedy", rows)
         self.steps = 0
 
-    def __call__(self, out: Any) -> Array:
+    def __call__(self, out: ActionValues) -> Array:
         action = self.mode(out)
         toss(action, self.draws.take(len(action), 2), self.schedule(self.steps), self.actions)
         self.steps += len(action)
@@ -102,7 +109,7 @@ class EpsilonGreedy:
         """These rows [N] bool of the last call spend the step on their reset: they do not count."""
         self.steps -= int(np.count_nonzero(pending))
 
-    def mode(self, out: Any) -> Array:
+    def mode(self, out: ActionValues) -> Array:
         best: Array = as_numpy(out.q).argmax(-1)
         return best
 
@@ -138,10 +145,10 @@ class Categorical:
         self.choices = len(action.nvec)  # 0: one choice, without a dimension of its own
         self.draws = Draws(seed, "categorical", rows)
 
-    def __call__(self, out: Any) -> Array:
+    def __call__(self, out: Logits) -> Array:
         return self.sample(out)[0]
 
-    def sample(self, out: Any) -> tuple[Array, Array]:
+    def sample(self, out: Logits) -> tuple[Array, Array]:
         """Actions, and their log-probabilities [N]."""
         logits = as_numpy(out.logits)
         z = logits.reshape(-1, logits.shape[-1])  # [N, n], or [N * A, n]
@@ -153,16 +160,16 @@ class Categorical:
             return action, log_prob
         return action.reshape(-1, self.choices), log_prob.reshape(-1, self.choices).sum(-1)
 
-    def mode(self, out: Any) -> Array:
+    def mode(self, out: Logits) -> Array:
         best: Array = as_numpy(out.logits).argmax(-1)
         return best
 
-    def log_prob(self, out: Any, action: Tensor) -> Tensor:
+    def log_prob(self, out: Logits, action: Tensor) -> Tensor:
         """`log π(action)`: `out.logits` [..., n], integer `action` [...] -> [...], differentiable."""
         log_p = pick(torch.log_softmax(out.logits, -1), action)
         return log_p.sum(-1) if self.choices else log_p
 
-    def entropy(self, out: Any) -> Tensor:
+    def entropy(self, out: Logits) -> Tensor:
         """`-Σ_a π(a) log π(a)` in nats: `out.logits` [..., n] -> [...], differentiable; forbidden actions add 0."""
         log_p = torch.log_softmax(out.logits, -1)
         log_p = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 · -inf would be NaN

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -11,7 +10,7 @@ from protorl.data import ActionSpec, Array, ProtoRLError, State
 from protorl.rng import RowStreams
 
 
-def as_numpy(values: Any) -> Array:
+def as_numpy(values: torch.Tensor | Array) -> Array:
     """The same numbers in numpy, with one transfer if they are on another device."""
     return values.numpy(force=True) if isinstance(values, torch.Tensor) else values
 

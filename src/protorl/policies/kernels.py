@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from protorl.data import Array
@@ -11,7 +9,7 @@ from protorl.jit import compiled
 
 
 @compiled()
-def toss(action: Array, coin: Array, epsilon: Any, actions: int) -> None:
+def toss(action: Array, coin: Array, epsilon: float | Array, actions: int) -> None:
     """Where a row's first coin is below `epsilon` (a number, or [N]), its second one chooses the action, in place.
 
     action [N] of 0 .. actions - 1; coin [N, 2] uniform in [0, 1).

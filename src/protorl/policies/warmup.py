@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 from protorl.data import ActionSpec, Array, ProtoRLError, State
 from protorl.policies.discrete import Policy
 from protorl.policies.draws import Draws
+from protorl.policies.outputs import Out
 
 
-class Warmup:
+class Warmup(Generic[Out]):
     """Uniformly random actions for the first `steps` agent steps, then `policy`; `mode` is always the policy's.
 
     The clock counts N per exploring call; the inner policy's own clock starts afterwards. Discrete and multidiscrete
@@ -21,7 +22,7 @@ class Warmup:
     """
 
     def __init__(
-        self, policy: Policy, action: ActionSpec, steps: int, seed: int = 0, rows: Sequence[int] | None = None
+        self, policy: Policy[Out], action: ActionSpec, steps: int, seed: int = 0, rows: Sequence[int] | None = None
     ) -> None:
         if steps < 0:
             raise ProtoRLError(f"a warm-up of {steps} steps is impossible: give 0 or more")
@@ -32,15 +33,16 @@ class Warmup:
         self.done = 0
         self.warming = steps > 0  # whether the last actions were random
 
-    def __call__(self, out: Any) -> Array:
+    def __call__(self, out: Out) -> Array:
         self.warming = self.done < self.steps
         if not self.warming:
             return self.policy(out)
-        n = len(out[0])
+        outputs: Any = out  # a NamedTuple, of N rows
+        n = len(outputs[0])
         self.done += n
         return self.action.uniform(self.draws.take(n, self.action.numbers))
 
-    def mode(self, out: Any) -> Array:
+    def mode(self, out: Out) -> Array:
         return self.policy.mode(out)
 
     def restart(self, first: Array) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
 
 from protorl.recipes.experiment import Experiment
 from protorl.runs.folder import write_config
@@ -29,7 +28,7 @@ def reference(recipe: Experiment) -> str:
     return f"{cls.__module__}:{cls.__qualname__}" if spec or file is None else f"{Path(file).resolve()}:{cls.__qualname__}"
 
 
-def fields_of(recipe: Experiment) -> dict[str, Any]:
+def fields_of(recipe: Experiment) -> dict[str, object]:
     """Every field by name, as plain data: with `reference`, all that another process needs to build the recipe."""
     return dataclasses.asdict(recipe)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +10,12 @@ from protorl import agents
 from protorl.agents import Agent
 from protorl.data import EnvSpec
 from protorl.networks import ActorCritic, Network, Optimizer, QEnsemble, build_base, build_network
-from protorl.policies import GaussianNoise, NoisyDeterministic, OUNoise, Policy, SquashedGaussian, Warmup
+from protorl.policies import BestAction, GaussianNoise, NoisyDeterministic, Normal, OUNoise, Policy, SquashedGaussian, Warmup
+from protorl.policies.outputs import Out
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
+from protorl.recipes.presets import Presets
 from protorl.recipes.recipe import Recipe
 
 
@@ -56,10 +57,10 @@ class Continuous(Recipe):
             "critic_optimizer": self.make_optimizer(network.critic, **decay),
         }
 
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {"tau": self.tau}
 
-    def warmed(self, policy: Policy, spec: EnvSpec) -> Warmup:
+    def warmed(self, policy: Policy[Out], spec: EnvSpec) -> Warmup[Out]:
         """The policy after `warmup_steps` random actions."""
         return Warmup(policy, spec.action, self.warmup_steps, seed=self.seed, rows=spec.lanes)
 
@@ -69,7 +70,7 @@ class DDPG(Continuous, OffPolicy):
 
     name: ClassVar[str] = "ddpg"
     paper: ClassVar[str] = "Lillicrap et al. 2016, arXiv 1509.02971"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.DDPG
+    presets: ClassVar[Presets] = presets.DDPG
     agent_class: ClassVar[type[Agent]] = agents.DDPG
 
     lr: float = hp(1e-3, "learning rate of the critic", paper="1e-3", low=0.0)
@@ -89,7 +90,7 @@ class DDPG(Continuous, OffPolicy):
     def actor(self, spec: EnvSpec) -> Network:
         return deterministic_actor(self, spec)
 
-    def policy(self, spec: EnvSpec) -> Warmup:
+    def policy(self, spec: EnvSpec) -> Warmup[BestAction]:
         return self.warmed(NoisyDeterministic(exploration_noise(self, spec)), spec)
 
 
@@ -98,7 +99,7 @@ class TD3(Continuous, OffPolicy):
 
     name: ClassVar[str] = "td3"
     paper: ClassVar[str] = "Fujimoto, van Hoof and Meger 2018, arXiv 1802.09477"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.TD3
+    presets: ClassVar[Presets] = presets.TD3
     agent_class: ClassVar[type[Agent]] = agents.TD3
 
     lr: float = hp(1e-3, "learning rate", paper="1e-3", low=0.0)
@@ -120,10 +121,10 @@ class TD3(Continuous, OffPolicy):
     def actor(self, spec: EnvSpec) -> Network:
         return deterministic_actor(self, spec)
 
-    def policy(self, spec: EnvSpec) -> Warmup:
+    def policy(self, spec: EnvSpec) -> Warmup[BestAction]:
         return self.warmed(NoisyDeterministic(exploration_noise(self, spec)), spec)
 
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         numbers = {"delay": self.delay, "target_noise": self.target_noise, "noise_clip": self.noise_clip}
         return {**super().hyperparameters(spec), **numbers}
 
@@ -148,7 +149,7 @@ class SAC(Continuous, OffPolicy):
 
     name: ClassVar[str] = "sac"
     paper: ClassVar[str] = "Haarnoja et al. 2018, arXiv 1812.05905"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.SAC
+    presets: ClassVar[Presets] = presets.SAC
     agent_class: ClassVar[type[Agent]] = agents.SAC
 
     alpha: float = hp(1.0, "temperature at first", paper="1", low=1e-8)
@@ -159,10 +160,10 @@ class SAC(Continuous, OffPolicy):
         """A Gaussian whose spread depends on the state."""
         return build_network(spec, {"base": self.base_config(spec), "head": {"type": "gaussian", "state_dependent": True}})
 
-    def policy(self, spec: EnvSpec) -> Warmup:
+    def policy(self, spec: EnvSpec) -> Warmup[Normal]:
         return self.warmed(SquashedGaussian(spec.action, seed=self.seed, rows=spec.lanes), spec)
 
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         target = -float(np.prod(spec.action.shape)) if self.target_entropy is None else self.target_entropy
         numbers = {"alpha": self.alpha, "alpha_lr": self.alpha_lr, "target_entropy": target}
         return {**super().hyperparameters(spec), **numbers}

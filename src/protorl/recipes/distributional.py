@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
@@ -12,14 +11,15 @@ from protorl.recipes import presets
 from protorl.recipes.dqn import Huber, QLearning
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
+from protorl.recipes.presets import Presets
 
 
-def distribution_head(recipe: QLearning, **head: Any) -> dict[str, Any]:
+def distribution_head(recipe: QLearning, **head: object) -> dict[str, object]:
     """A head that predicts distributions, with what all of them take of a recipe's fields."""
     return {"dueling": recipe.head == "dueling", "noisy": recipe.noisy, "activation": recipe.activation, **head}
 
 
-def split(recipe: QLearning, spec: EnvSpec) -> tuple[dict[str, Any], tuple[int, ...]]:
+def split(recipe: QLearning, spec: EnvSpec) -> tuple[dict[str, object], tuple[int, ...]]:
     """The base without its last dense layer, and that layer's width: it belongs to the head. Not where there is but one."""
     base = recipe.base_config(spec)
     if base["type"] == "nature":
@@ -34,7 +34,7 @@ class Rainbow(QLearning, OffPolicy):
 
     name: ClassVar[str] = "rainbow"
     paper: ClassVar[str] = "Hessel et al. 2018, arXiv 1710.02298"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.RAINBOW
+    presets: ClassVar[Presets] = presets.RAINBOW
     agent_class: ClassVar[type[Agent]] = agents.Rainbow
 
     lr: float = hp(2.5e-4, "learning rate", paper="6.25e-5", low=0.0)
@@ -52,7 +52,7 @@ class Rainbow(QLearning, OffPolicy):
     v_min: float = hp(-10.0, "least value of the support; it must cover the discounted returns", paper="-10")
     v_max: float = hp(10.0, "largest value of the support", paper="10")
 
-    def layout(self, spec: EnvSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    def layout(self, spec: EnvSpec) -> tuple[dict[str, object], dict[str, object]]:
         """The head begins with the last hidden layer."""
         base, widths = split(self, spec)
         support = {"atoms": self.atoms, "v_min": self.v_min, "v_max": self.v_max}
@@ -64,7 +64,7 @@ class QRDQN(Huber, QLearning, OffPolicy):
 
     name: ClassVar[str] = "qr-dqn"
     paper: ClassVar[str] = "Dabney et al. 2018, arXiv 1710.10044"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.QR_DQN
+    presets: ClassVar[Presets] = presets.QR_DQN
     agent_class: ClassVar[type[Agent]] = agents.QRDQN
 
     lr: float = hp(6.3e-4, "learning rate", paper="5e-5", low=0.0)
@@ -74,7 +74,7 @@ class QRDQN(Huber, QLearning, OffPolicy):
     epsilon_end: float = hp(0.05, "exploration in the end", paper="0.01", low=0.0, high=1.0)
     quantiles: int = hp(50, "quantiles of each action's return", paper="200", low=1)
 
-    def layout(self, spec: EnvSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    def layout(self, spec: EnvSpec) -> tuple[dict[str, object], dict[str, object]]:
         """DQN's base, with a linear head."""
         return self.base_config(spec), distribution_head(self, type="quantile", quantiles=self.quantiles)
 
@@ -84,7 +84,7 @@ class IQN(Huber, QLearning, OffPolicy):
 
     name: ClassVar[str] = "iqn"
     paper: ClassVar[str] = "Dabney et al. 2018, arXiv 1806.06923"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.IQN
+    presets: ClassVar[Presets] = presets.IQN
     agent_class: ClassVar[type[Agent]] = agents.IQN
 
     lr: float = hp(6.3e-4, "learning rate", paper="5e-5", low=0.0)
@@ -97,11 +97,11 @@ class IQN(Huber, QLearning, OffPolicy):
     act_samples: int = hp(32, "levels over which a value is averaged to choose an action, K", paper="32", low=1)
     cosines: int = hp(64, "cosines that a level is embedded in", paper="64", low=1)
 
-    def layout(self, spec: EnvSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    def layout(self, spec: EnvSpec) -> tuple[dict[str, object], dict[str, object]]:
         """The head begins with the last hidden layer."""
         base, widths = split(self, spec)
         return base, distribution_head(self, type="iqn", widths=widths, levels=self.act_samples, cosines=self.cosines)
 
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         levels = {"samples": self.samples, "target_samples": self.target_samples, "act_samples": self.act_samples}
         return {**super().hyperparameters(spec), **levels, "seed": self.seed, "rows": spec.lanes}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
@@ -14,6 +13,7 @@ from protorl.policies import EpsilonGreedy
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
+from protorl.recipes.presets import Presets
 from protorl.recipes.recipe import Recipe
 
 
@@ -50,7 +50,7 @@ class QLearning(Recipe):
         initialise(network, self.init)
         return network
 
-    def layout(self, spec: EnvSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    def layout(self, spec: EnvSpec) -> tuple[dict[str, object], dict[str, object]]:
         """Base and head for `build_network`. On images dueling streams part after the convolutions of the Nature network, each
         with a hidden layer of its own."""
         base, head = self.base_config(spec), {"type": self.head, "noisy": self.noisy}
@@ -63,7 +63,7 @@ class QLearning(Recipe):
         epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps)
         return EpsilonGreedy(spec.action, epsilon, seed=self.seed, rows=spec.lanes)
 
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {"target_every": self.target_every, "lr": self.learning_rate()}
 
     def learning_rate(self) -> Schedule | None:
@@ -77,7 +77,7 @@ class Huber(Recipe):
 
     kappa: float = hp(1.0, "Huber loss: linear beyond this error; inf: squared error", paper="1", low=0.0)
 
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {**super().hyperparameters(spec), "kappa": self.kappa}
 
 
@@ -86,7 +86,7 @@ class DQN(Huber, QLearning, OffPolicy):
 
     name: ClassVar[str] = "dqn"
     paper: ClassVar[str] = "Mnih et al. 2015, Nature 518"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.DQN
+    presets: ClassVar[Presets] = presets.DQN
     agent_class: ClassVar[type[Agent]] = agents.DQN
 
 
@@ -95,7 +95,7 @@ class DoubleDQN(Huber, QLearning, OffPolicy):
 
     name: ClassVar[str] = "double-dqn"
     paper: ClassVar[str] = "van Hasselt, Guez and Silver 2016, arXiv 1509.06461"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.DOUBLE_DQN
+    presets: ClassVar[Presets] = presets.DOUBLE_DQN
     agent_class: ClassVar[type[Agent]] = agents.DoubleDQN
 
 
@@ -104,7 +104,7 @@ class D3QN(Huber, QLearning, OffPolicy):
 
     name: ClassVar[str] = "d3qn"
     paper: ClassVar[str] = "Wang et al. 2016, arXiv 1511.06581"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.D3QN
+    presets: ClassVar[Presets] = presets.D3QN
     agent_class: ClassVar[type[Agent]] = agents.DoubleDQN
 
     head: str = hp("dueling", "head of the network", paper="dueling", choices=("q", "dueling"))
@@ -115,13 +115,13 @@ class MunchausenDQN(Huber, QLearning, OffPolicy):
 
     name: ClassVar[str] = "munchausen-dqn"
     paper: ClassVar[str] = "Vieillard, Pietquin and Geist 2020, arXiv 2007.14430"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.MUNCHAUSEN
+    presets: ClassVar[Presets] = presets.MUNCHAUSEN
     agent_class: ClassVar[type[Agent]] = agents.MunchausenDQN
 
     munchausen_alpha: float = hp(0.9, "weight of the log-policy", paper="0.9", low=0.0, high=1.0)
     munchausen_tau: float = hp(0.03, "temperature of the policy", paper="0.03", low=1e-6)
     munchausen_low: float = hp(-1.0, "lower clip of the log-policy", paper="-1", high=0.0)
 
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         numbers = {"alpha": self.munchausen_alpha, "tau": self.munchausen_tau, "low": self.munchausen_low}
         return {**super().hyperparameters(spec), **numbers}

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from protorl.actors import LocalActors
 from protorl.agents import Agent
 from protorl.data import EnvSpec
 from protorl.envs.vector import VecEnv
 from protorl.memory import Replay
+from protorl.recipes.fields import Fields
 
 
 class Experiment(Protocol):
     """A frozen dataclass of plain data that builds everything; `Recipe` says what its fields mean."""
 
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+    __dataclass_fields__: ClassVar[Fields]
     name: ClassVar[str]
     paper: ClassVar[str]
 

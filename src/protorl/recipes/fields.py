@@ -9,13 +9,21 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from protorl.data import ProtoRLError
 
+Fields: TypeAlias = dict[str, dataclasses.Field[Any]]
+
+
+class Dataclass(Protocol):
+    """An instance of a dataclass."""
+
+    __dataclass_fields__: ClassVar[Fields]
+
 
 def hp(
-    default: Any,
+    default: object,
     help: str,
     *,
     unit: str = "",
@@ -29,14 +37,14 @@ def hp(
     return hp_field(default, metadata)
 
 
-def hp_field(default: Any, metadata: Mapping[str, Any]) -> Any:
+def hp_field(default: object, metadata: Mapping[str, object]) -> Any:
     """A dataclass field with this default, of which every instance gets its own copy where it can be changed."""
     if isinstance(default, dict | list):
         return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check(recipe: Any) -> None:
+def check(recipe: Dataclass) -> None:
     """Every field of a recipe against its type, range and choices. Raises: ProtoRLError naming field, value and way out."""
     kinds = hints(type(recipe))
     for field in dataclasses.fields(recipe):
@@ -56,12 +64,12 @@ def check(recipe: Any) -> None:
             raise ProtoRLError(f"{field.name} {converted!r} is unknown: choose one of {', '.join(choices)}")
 
 
-def hints(recipe: type) -> dict[str, Any]:
+def hints(recipe: type) -> dict[str, object]:
     """Field types of a recipe class, resolved."""
     return typing.get_type_hints(recipe)
 
 
-def coerce(name: str, value: Any, kind: Any) -> Any:
+def coerce(name: str, value: object, kind: object) -> Any:
     """`value` as the type of a field: 1e5 is an integer where it is whole; lists become tuples."""
     union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     options = typing.get_args(kind) if union else (kind,)
@@ -91,11 +99,11 @@ def coerce(name: str, value: Any, kind: Any) -> Any:
     raise ProtoRLError(f"{name} {value!r} has the wrong type: it must be {wanted}")
 
 
-def parse_settings(recipe: type, settings: list[str]) -> dict[str, Any]:
+def parse_settings(recipe: type[Dataclass], settings: list[str]) -> dict[str, object]:
     """`["lr=1e-3", "widths=256,256"]` as keyword arguments of a recipe. Raises: ProtoRLError for an unknown field."""
     kinds = hints(recipe)
     known = [field.name for field in dataclasses.fields(recipe)]
-    parsed: dict[str, Any] = {}
+    parsed: dict[str, object] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip().replace("-", "_")
@@ -116,10 +124,10 @@ def unknown_field(name: str, known: list[str]) -> ProtoRLError:
     )
 
 
-def parse_value(name: str, text: str, kind: Any) -> Any:
+def parse_value(name: str, text: str, kind: object) -> object:
     """What a person typed, as the field's type."""
     words = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf}
-    value: Any
+    value: object
     if text.lower() in words:
         value = words[text.lower()]
     else:
@@ -134,7 +142,7 @@ def parse_value(name: str, text: str, kind: Any) -> Any:
     return coerce(name, value, kind)
 
 
-def table(recipe: Any) -> list[tuple[str, str, str]]:
+def table(recipe: Dataclass) -> list[tuple[str, str, str]]:
     """Rows (name, value, description with unit, choices and the paper's value) of a recipe, for a help page."""
     rows = []
     for field in dataclasses.fields(recipe):

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from protorl.data import ProtoRLError
 from protorl.recipes import RECIPES
@@ -41,7 +40,7 @@ def find_recipe(name: str) -> type[Recipe]:
     return found
 
 
-def rebuild(reference: str, fields: Mapping[str, Any]) -> Recipe:
+def rebuild(reference: str, fields: Mapping[str, object]) -> Recipe:
     """The recipe that `reference` and `fields_of` described, here or in another process."""
     return find_recipe(reference)(**fields)
 

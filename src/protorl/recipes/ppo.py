@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from protorl import agents
@@ -13,6 +12,7 @@ from protorl.policies import Beta, Categorical, Gaussian, Stochastic
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.on_policy import OnPolicy
+from protorl.recipes.presets import Presets
 
 DISTRIBUTIONS: dict[str, type[Categorical | Gaussian | Beta]] = {"categorical": Categorical, "gaussian": Gaussian, "beta": Beta}
 
@@ -22,7 +22,7 @@ class PPO(OnPolicy):
 
     name: ClassVar[str] = "ppo"
     paper: ClassVar[str] = "Schulman et al. 2017, arXiv 1707.06347"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets.PPO
+    presets: ClassVar[Presets] = presets.PPO
 
     agent_class: ClassVar[type[Agent]] = agents.PPO
 
@@ -50,7 +50,7 @@ class PPO(OnPolicy):
     init: str = hp("orthogonal", "initial weights", choices=("orthogonal", "default"))
     log_std: float = hp(0.0, "log of a Gaussian's deviation at first")
 
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {
             "lr": self.falling(self.lr, self.anneal, spec),
             "clip": self.falling(self.clip, self.anneal_clip, spec),
@@ -73,7 +73,7 @@ class PPO(OnPolicy):
             )
         return fitting[0] if self.distribution == "auto" else self.distribution
 
-    def policy(self, spec: EnvSpec) -> Stochastic:
+    def policy(self, spec: EnvSpec) -> Stochastic[Any]:
         return DISTRIBUTIONS[self.distribution_of(spec)](spec.action, seed=self.seed, rows=spec.lanes)
 
     def network(self, spec: EnvSpec) -> ActorCritic:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
 
-Block = dict[str, Any]
+Block = dict[str, object]
 """Fields of a recipe and their values."""
-Presets = Mapping[str, Mapping[str, Any]]
+Presets = Mapping[str, Mapping[str, object]]
 """Blocks by the ids or patterns of environments that they are for."""
 
 MUJOCO = (
@@ -296,7 +295,7 @@ QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_Q
 IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}
 
 
-def preset(presets: Presets, env: object, protocol: str | None = None) -> dict[str, Any]:
+def preset(presets: Presets, env: object, protocol: str | None = None) -> dict[str, object]:
     """The preset for an environment: its own id's, or the first whose pattern fits ("ALE/*"); empty where there is none.
     Where a protocol is asked for, one of that protocol ("ALE/*@machado") goes before."""
     if not isinstance(env, str):

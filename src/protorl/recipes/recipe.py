@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -19,11 +19,12 @@ from protorl.accelerate.subnormals import start_threads
 from protorl.actors import LocalActors, OverlappedActors
 from protorl.agents import Agent
 from protorl.data import ArraySpec, EnvSpec, ProtoRLError
-from protorl.envs import RandomActions, make_vec_envs
+from protorl.envs import RandomActions, VecEnv, make_vec_envs
 from protorl.memory import Replay
 from protorl.networks import Optimizer, build_optimizer, optimizer_class
-from protorl.recipes.fields import check, hints, hp, hp_field, unknown_field
-from protorl.recipes.presets import preset
+from protorl.policies import Policy
+from protorl.recipes.fields import Fields, check, hints, hp, hp_field, unknown_field
+from protorl.recipes.presets import Presets, preset
 from protorl.recipes.start import Result, start
 
 INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or td3"}
@@ -78,10 +79,10 @@ class Recipe:
     Raises: ProtoRLError for an unknown field, a wrong type, or a value out of range.
     """
 
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+    __dataclass_fields__: ClassVar[Fields]
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    presets: ClassVar[Presets] = {}
     actions: ClassVar[tuple[str, ...]] = ("discrete", "multidiscrete", "box")
     """Kinds of actions the algorithm can choose."""
     agent_class: ClassVar[type[Agent]] = Agent
@@ -111,7 +112,7 @@ class Recipe:
         "adam", "gradient descent: adam, rmsprop (DeepMind's), torch-rmsprop, or any of torch.optim by its name"
     )
     optimizer_eps: float = hp(1e-8, "the optimizer's epsilon, if it has one", low=0.0)
-    optimizer_kwargs: dict[str, Any] = hp({}, "further arguments of the optimizer, as a dict")
+    optimizer_kwargs: dict[str, object] = hp({}, "further arguments of the optimizer, as a dict")
     max_grad_norm: float | None = hp(None, "clips the gradient's norm; none: not", low=0.0)
     base: str = hp("auto", "body of the network", choices=("auto", "mlp", "nature", "impala", "minatar"))
     widths: tuple[int, ...] = hp((256, 256), "hidden layers of an MLP", low=1)
@@ -125,7 +126,7 @@ class Recipe:
     checkpoint_every: int = hp(10_000, "between checkpoints; 0: none", unit="agent steps", low=0)
     keep: int = hp(2, "checkpoints kept, besides the best weights", low=1)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         """Makes the subclass a dataclass. Where it gives a field a new default (`lr = 1e-4`), with or without a type, the field
         keeps its type, help and range."""
         super().__init_subclass__(**kwargs)
@@ -144,7 +145,7 @@ class Recipe:
         dataclass(frozen=True, kw_only=True, init=False)(cls)
         cls.__dataclass_fields__ = nearest_fields(cls.__mro__)  # type: ignore[attr-defined]
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **given: object) -> None:
         fields = {field.name: field for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         for name in given:
             if name not in fields:
@@ -165,7 +166,7 @@ class Recipe:
 
     # What a recipe builds
 
-    def make_env(self, num_envs: int | None = None, *, name: str = "env", render: bool = False) -> Any:
+    def make_env(self, num_envs: int | None = None, *, name: str = "env", render: bool = False) -> VecEnv:
         """The vector environment; each `name` has random streams of its own."""
         return make_vec_envs(
             self.env,
@@ -180,7 +181,7 @@ class Recipe:
             **self.env_kwargs,
         )
 
-    def make_eval_env(self, num_envs: int, *, render: bool = False) -> Any:
+    def make_eval_env(self, num_envs: int, *, render: bool = False) -> VecEnv:
         """The environments of an evaluation, which take a random action now and then if `eval_epsilon` says so."""
         env = self.make_env(num_envs, name="eval", render=render)
         return RandomActions(env, self.eval_epsilon) if self.eval_epsilon > 0 else env
@@ -196,19 +197,19 @@ class Recipe:
         """All that is learned: a Network, or an ActorCritic."""
         raise NotImplementedError
 
-    def policy(self, spec: EnvSpec) -> Any:
+    def policy(self, spec: EnvSpec) -> Policy[Any]:
         """What chooses actions from the network's outputs, with a stream of random numbers for each environment."""
         raise NotImplementedError
 
-    def optimizers(self, network: Any) -> dict[str, Optimizer]:
+    def optimizers(self, network: nn.Module) -> dict[str, Optimizer]:
         """The optimizers of the network's parts, by the names under which the agent takes them."""
         return {"optimizer": self.make_optimizer(network)}
 
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, Any]:
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         """What the agent takes of the recipe's fields, by name."""
         return {}
 
-    def agent_arguments(self) -> dict[str, Any]:
+    def agent_arguments(self) -> dict[str, object]:
         """What an `agent_class` of one's own takes besides, by name; these go before `hyperparameters`."""
         return {}
 
@@ -216,7 +217,7 @@ class Recipe:
         """The memory for what the agent wants remembered."""
         raise NotImplementedError
 
-    def actors(self, agent: Agent, env: Any) -> LocalActors:
+    def actors(self, agent: Agent, env: VecEnv) -> LocalActors:
         """Who steps the environments."""
         return OverlappedActors(agent, env) if self.overlap else LocalActors(agent, env)
 
@@ -227,7 +228,7 @@ class Recipe:
         env = self.make_env()
         return self.assemble(env)
 
-    def assemble(self, env: Any) -> Parts:
+    def assemble(self, env: VecEnv) -> Parts:
         """The parts around an environment that is already there."""
         agent = self.build_agent(env.spec)
         actors = self.actors(agent, env)
@@ -245,20 +246,20 @@ class Recipe:
         with rng.torch_stream(self.seed, "networks"):
             return self.agent(spec)
 
-    def make_optimizer(self, module: nn.Module, lr: float | None = None, **arguments: Any) -> Optimizer:
+    def make_optimizer(self, module: nn.Module, lr: float | None = None, **arguments: object) -> Optimizer:
         """An optimizer of `module`'s parameters from the fields. lr: None is the field. arguments: further ones of its own."""
         offered = {"eps": self.optimizer_eps}
         arguments = {**arguments, **self.optimizer_kwargs}
         lr = self.lr if lr is None else lr
         return build_optimizer(self.optimizer, module, lr, self.max_grad_norm, arguments, offered)
 
-    def base_config(self, spec: EnvSpec, init: str = "default", **mlp: Any) -> dict[str, Any]:
+    def base_config(self, spec: EnvSpec, init: str = "default", **mlp: object) -> dict[str, object]:
         """The base of a network for `build_network`: "auto" is an MLP for vectors, the Nature network for images (MinAtar's
         for those below 36x36), and one of these for each entry of a dict. init: initial weights. mlp: further arguments of
         an MLP."""
         fields = {"widths": self.widths, "activation": self.activation, "layer_norm": self.layer_norm} | mlp
 
-        def one(obs: ArraySpec) -> dict[str, Any]:
+        def one(obs: ArraySpec) -> dict[str, object]:
             image = "nature" if min(obs.shape[1:], default=0) >= 36 else "minatar"
             kind = self.base if self.base != "auto" else image if obs.pixels else "mlp"
             return {"type": kind, "init": init, **(fields if kind == "mlp" else {})}
@@ -287,10 +288,10 @@ class Recipe:
         return start(self, run_dir, progress=progress)
 
 
-def nearest_fields(classes: Sequence[type]) -> dict[str, dataclasses.Field[Any]]:
+def nearest_fields(classes: Sequence[type]) -> Fields:
     """The fields of classes in the order in which attributes are looked up: the first that declares a name has it. (A dataclass
     of several bases takes what each of them has inherited for its own.)"""
-    found: dict[str, dataclasses.Field[Any]] = {}
+    found: Fields = {}
     for base in reversed(classes):
         if dataclasses.is_dataclass(base):
             declared = inspect.get_annotations(base)

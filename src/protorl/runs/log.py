@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from protorl.data import ProtoRLError
+from protorl.data import Finished, ProtoRLError
 from protorl.runs.metrics import MetricsFile, to_stderr
-from protorl.runs.parts import Finished
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

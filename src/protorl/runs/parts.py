@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from protorl.checkpoint import RowLog
-from protorl.data import Stateful
+from protorl.data import Finished, Stateful
 
 
 class Learner(Stateful, Protocol):
@@ -20,16 +20,6 @@ class Learner(Stateful, Protocol):
 
 class Remembers(Stateful, RowLog, Protocol):
     """A memory: its rows are saved in pieces, the rest at once."""
-
-
-class Finished(Protocol):
-    """An episode that ended: its undiscounted return, and its length in agent steps."""
-
-    @property
-    def ret(self) -> float: ...
-
-    @property
-    def length(self) -> int: ...
 
 
 class Plays(Stateful, Protocol):
