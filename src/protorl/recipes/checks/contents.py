@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from protorl.agents import Agent
 from protorl.data import Stateful
+from protorl.parts import Aside
 
 PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None), torch.dtype, torch.device)
 OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, types.GeneratorType, logging.Logger, weakref.ref)
@@ -39,7 +40,8 @@ class Contents:
     """What `thing` holds: `leaves` by name, and all `objects` on the way.
 
     saved: a part of ProtoRL itself that has a `state_dict` counts as what that says (its caches are rebuilt); a person's own
-    parts are looked into in any case. Methods that were rebound are no contents.
+    parts are looked into in any case. Methods that were rebound are no contents, nor is what an agent was when it was built, or
+    what was decided about its speed.
     """
 
     def __init__(self, thing: Any, name: str, *, saved: bool = False) -> None:
@@ -114,7 +116,8 @@ def attributes(node: Any) -> Iterator[tuple[str, Any, Any, Any]]:
     slots = [name for cls in type(node).__mro__ for name in vars(cls).get("__slots__", ()) if isinstance(name, str)]
     own = {**own, **{name: getattr(node, name) for name in slots if name != "__dict__" and hasattr(node, name)}}
     for name, value in own.items():
-        if not (callable(value) and callable(getattr(type(node), name, None))):  # a rebound method
+        method = isinstance(value, Aside) or (callable(value) and callable(getattr(type(node), name, None)))
+        if not (method or (name == "settled" and isinstance(node, Agent))):
             yield f".{name}", node, name, value
 
 
