@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import protorl as prl
-import protorl.accelerate
 from protorl.accelerate import accelerate
 from protorl.checkpoint import decode, encode
 from tests.contract.test_resume import assert_equal
@@ -45,17 +44,6 @@ def batches() -> list[prl.Batch]:
             )
         )  # fmt: skip
     return made
-
-
-@pytest.fixture
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graph runs as it was traced, which takes no compiler: what is proven is that it is the right one."""
-
-    def interpret(trace: Any, inputs: Any, name: str) -> Any:
-        return lambda columns: list(trace.graph(*trace.given(columns)))
-
-    monkeypatch.setitem(protorl.accelerate.BACKENDS, "aot", interpret)
-    monkeypatch.setattr(protorl.accelerate, "packaged", interpret)
 
 
 def made(kind: type[Variant]) -> Variant:

@@ -204,7 +204,8 @@ def learning_agrees(recipe: Any, mode: str | None = None, updates: int = COMPARE
     with noted() as kept, closing(Lockstep(recipe, lambda agent: accelerate(agent, mode))) as run:
         run.lead.train(min(4 * SETTLED, updates))  # compiles, also what is called at every tenth update only
         run.lead.deadline = time.process_time() + seconds
-        run.lead.train(updates - run.lead.updates)
+        if run.lead.updates < updates:
+            run.lead.train(updates - run.lead.updates)
         drift, path, a, b = run.drift()
         step, made = run.worst, run.lead.updates
         losses = f"loss {run.lead.losses[-1]:.5g} eager, {float(run.loss):.5g} with {mode}" if run.loss is not None else ""
