@@ -52,7 +52,9 @@ class TQC(prl.recipes.SAC):
 
     def critic(self, spec: prl.EnvSpec, actor: prl.Network) -> prl.QEnsemble:
         base = prl.MLP(spec.obs, [])
-        return prl.QEnsemble(base, spec.action, self.widths, k=self.critics, outputs=self.quantiles)
+        return prl.QEnsemble(
+            base, spec.action, self.widths, self.activation, self.critics, self.final_bound, self.layer_norm, self.quantiles
+        )
 
     def agent_arguments(self) -> dict[str, Any]:
         return {"drop": self.drop}

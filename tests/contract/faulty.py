@@ -1,7 +1,7 @@
-"""Recipes with a fault each, of the kinds that a paper's author writes in good faith; `protorl check` must name every one.
+"""Recipes of the kinds that a paper's author writes in good faith.
 
-Those that are wrong in themselves stay faults. The others (`MENDED`) were faults of the library: natural code that was trained
-wrong, or forgotten, in silence.
+Those that are wrong in themselves (`STAYING`) have a fault each, which `protorl check` must name. The others (`MENDED`) were
+faults of the library: natural code that was trained wrong, or forgotten, in silence.
 """
 
 from __future__ import annotations
@@ -252,23 +252,23 @@ class ForgottenParameter(Small):
     agent_class = WithParameter
 
 
-MENDED: dict[type[prl.Recipe], str] = {
-    AveragedDQN: "learning, fast = plain",
-    AnnealedFloat: "learning, fast = plain",
-    BranchOnUpdates: "learning, fast = plain",
-    ReboundTensor: "learning, fast = plain",
-    TensorInDict: "kill and resume, bit for bit",
-    TorchOptimizer: "learning, fast = plain",
-    OverriddenHead: "acting, fast = plain",
-    OverriddenMLP: "acting, fast = plain",
-    OverriddenInfer: "acting, fast = plain",
-    IgnoredBySAC: "agent_class and agent_arguments hold",
-    IgnoredByPPO: "agent_class and agent_arguments hold",
-    ForgottenDeque: "kill and resume, bit for bit",
-    ForgottenSchedule: "kill and resume, bit for bit",
-    ForgottenParameter: "kill and resume, bit for bit",
+MENDED: dict[type[prl.Recipe], tuple[str, str]] = {
+    AveragedDQN: ("learning, fast = plain", ""),
+    AnnealedFloat: ("learning, fast = plain", "learn stays eager: it reads `bonus`, which changes from call to call"),
+    BranchOnUpdates: ("learning, fast = plain", "learn stays eager: it reads `updates`, which changes from call to call"),
+    ReboundTensor: ("learning, fast = plain", "learn stays eager: it reads `baseline`, which changes from call to call"),
+    TensorInDict: ("kill and resume, bit for bit", ""),
+    TorchOptimizer: ("learning, fast = plain", "learn stays eager: it reads a tensor's value in Python"),
+    OverriddenHead: ("acting, fast = plain", ""),
+    OverriddenMLP: ("acting, fast = plain", ""),
+    OverriddenInfer: ("acting, fast = plain", "acting stays eager: ClippedSight has an `infer` of its own"),
+    IgnoredBySAC: ("agent_class and agent_arguments hold", ""),
+    IgnoredByPPO: ("agent_class and agent_arguments hold", ""),
+    ForgottenDeque: ("kill and resume, bit for bit", ""),
+    ForgottenSchedule: ("kill and resume, bit for bit", ""),
+    ForgottenParameter: ("kill and resume, bit for bit", ""),
 }
-"""Faults of the library, each with the check that finds it where they are not mended."""
+"""What the library got wrong once: the row of `protorl check` that said so, and what it says there now of what stays eager."""
 
 
 # Code that is wrong in itself

@@ -1,10 +1,11 @@
-"""`protorl check` passes what is right, and names the fault of everything in `faulty`."""
+"""`protorl check` passes what is right, and names the fault of everything in `faulty` that has one."""
 
 from __future__ import annotations
 
 import itertools
 import textwrap
 from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,11 @@ from torch import nn
 
 import protorl as prl
 from protorl.cli import main
+from protorl.cli.check import chosen
 from protorl.recipes.checks import Finding, examine, faster
 from protorl.recipes.checks.contents import Contents, apart, difference, farthest, put
 from protorl.recipes.checks.training import Training, short
 from tests.contract import faulty
-
-ROOT = Path(__file__).parents[2]
 
 
 def finding(recipe: Any, name: str) -> Finding:
@@ -29,14 +29,44 @@ def finding(recipe: Any, name: str) -> Finding:
     return next(found for found in examine(recipe, quick=True) if found.name == name)
 
 
-@pytest.mark.parametrize("words", [[f"{ROOT}/examples/my_paper.py:MyRecipe", "--set", "tau=0.1"], ["ppo"], ["sac"]])
-def test_what_is_right_passes(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", *words, "--quick"]) == 0
+def test_what_is_right_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    """At the command line; every recipe and example is in tests/smoke/test_check.py."""
+    recipe = Path(__file__).parents[2] / "examples/my_paper.py:MyRecipe"
+    assert main(["check", str(recipe), "--quick", "--set", "tau=0.1", "--set", "widths=16,16"]) == 0
     said = capsys.readouterr().out
     assert " 0 failed" in said
     assert "kill and resume" in said
     assert "probe DelayedReward" in said
-    assert ("Pendulum-v1" if words == ["sac"] else "CartPole-v1") in said
+
+
+@pytest.mark.parametrize(("name", "env"), [("ppo", "CartPole-v1"), ("sac", "Pendulum-v1")])
+def test_an_environment_fits_the_recipe(name: str, env: str) -> None:
+    assert chosen(name, None, []).env == env
+
+
+def all_pass(findings: Iterator[Finding], row: str, last: str) -> Finding:
+    """The finding of one row, all of them up to `last` having passed."""
+    seen = {}
+    for found in findings:
+        assert found.passed, found
+        seen[found.name] = found
+        if found.name == last:
+            break
+    return seen[row]
+
+
+@pytest.mark.parametrize("recipe", faulty.MENDED, ids=lambda recipe: recipe.__name__)
+def test_natural_code_passes(recipe: Any, interpreted: None) -> None:
+    """And what stays eager is said."""
+    (row, stays), env = faulty.MENDED[recipe], "Pendulum-v1" if issubclass(recipe, prl.recipes.SAC) else "CartPole-v1"
+    made = recipe(env=env)
+    if row == "learning, fast = plain":
+        passed, sentence = faster.learning_agrees(short(made, 32), "aot", 8)
+        assert passed, sentence
+    else:
+        sentence = all_pass(examine(made, quick=True), row, "acting, fast = plain").sentence
+    assert stays in sentence
+    assert ("stays eager" in sentence) == bool(stays)
 
 
 CULPRITS: dict[type[prl.Recipe], tuple[str, ...]] = {
@@ -102,7 +132,7 @@ def bound(monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
     monkeypatch.setattr(faster, "accelerate", lambda agent, mode: how(agent))
 
 
-def agree(monkeypatch: pytest.MonkeyPatch, how: Any, updates: int = 20) -> tuple[bool | None, str]:
+def agree(monkeypatch: pytest.MonkeyPatch, how: Any, updates: int = 10) -> tuple[bool | None, str]:
     bound(monkeypatch, how)
     return faster.learning_agrees(short(faulty.Small(env="CartPole-v1"), 32), "other", updates)
 
@@ -110,7 +140,7 @@ def agree(monkeypatch: pytest.MonkeyPatch, how: Any, updates: int = 20) -> tuple
 def test_equal_updates_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     passed, sentence = agree(monkeypatch, lambda agent: None)
     assert passed
-    assert "20 updates with other: 0e+00 apart" in sentence
+    assert "updates with other: 0e+00 apart" in sentence
 
 
 def test_rounding_agrees(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import protorl as prl
-import protorl.accelerate
 from protorl.accelerate import accelerate
 from protorl.accelerate.ahead_of_time import compiler
 from protorl.checkpoint import decode, encode
@@ -49,18 +48,6 @@ def batches() -> list[prl.Batch]:
             )
         )  # fmt: skip
     return made
-
-
-@pytest.fixture
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graph runs as it was traced, which takes no compiler: what is proven is that it is the right one."""
-
-    def interpret(trace: Any, inputs: Any, name: str) -> Any:
-        assert len(trace.given(inputs)) > len(inputs)  # as a compiler asks for an example
-        return lambda columns: list(trace.graph(*trace.given(columns)))
-
-    monkeypatch.setitem(protorl.accelerate.BACKENDS, "aot", interpret)
-    monkeypatch.setattr(protorl.accelerate, "packaged", interpret)
 
 
 def made(kind: type[Variant]) -> Variant:

@@ -52,7 +52,7 @@ def trained(recipe: Any, updates: int, folder: Path, say: Callable[[str], None])
     try:
         with reads(type(recipe)) as read:
             one = Training(recipe)
-            used = watch_columns(one)
+            used = watch_columns(one.agent)
             before = Contents(one.agent, "agent").frozen()
             one.train(updates)
         saved = found("kill and resume, bit for bit", one.save, folder)

@@ -1,4 +1,7 @@
-"""Everything that an object holds, at any depth and by name: tensors, arrays, numbers, strings, random generators."""
+"""Everything that an object holds, at any depth and by name: tensors, arrays, numbers, strings, random generators.
+
+The walk is not that of `protorl.parts`, by which agents are saved and compiled: what that one does not see is to be found here.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ from torch import Tensor, nn
 
 from protorl.agents import Agent
 from protorl.data import Stateful
+from protorl.parts import MODULE_HABITS, MODULE_TABLES, Aside
 
 PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None), torch.dtype, torch.device)
 OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, types.GeneratorType, logging.Logger, weakref.ref)
-TORCHS_OWN = frozenset(vars(nn.Module())) - {"training"}
 SMALL = 1e-3
 """Numbers below this are noise to a network: differences are not relative to less."""
 
@@ -39,7 +42,8 @@ class Contents:
     """What `thing` holds: `leaves` by name, and all `objects` on the way.
 
     saved: a part of ProtoRL itself that has a `state_dict` counts as what that says (its caches are rebuilt); a person's own
-    parts are looked into in any case. Methods that were rebound are no contents.
+    parts are looked into in any case. Methods that were rebound are no contents, nor is what an agent was when it was built, or
+    what was decided about its speed.
     """
 
     def __init__(self, thing: Any, name: str, *, saved: bool = False) -> None:
@@ -108,13 +112,14 @@ def attributes(node: Any) -> Iterator[tuple[str, Any, Any, Any]]:
     """An object's attributes; a module's parameters, buffers and parts under their own names."""
     own = getattr(node, "__dict__", {})
     if isinstance(node, nn.Module):
-        for group in ("_parameters", "_buffers", "_modules"):
-            yield from children(own[group])
-        own = {name: value for name, value in own.items() if name not in TORCHS_OWN}
+        for table in MODULE_TABLES:
+            yield from children(own[table])
+        own = {name: value for name, value in own.items() if name not in MODULE_HABITS}
     slots = [name for cls in type(node).__mro__ for name in vars(cls).get("__slots__", ()) if isinstance(name, str)]
     own = {**own, **{name: getattr(node, name) for name in slots if name != "__dict__" and hasattr(node, name)}}
     for name, value in own.items():
-        if not (callable(value) and callable(getattr(type(node), name, None))):  # a rebound method
+        method = isinstance(value, Aside) or (callable(value) and callable(getattr(type(node), name, None)))
+        if not (method or (name == "settled" and isinstance(node, Agent))):
             yield f".{name}", node, name, value
 
 

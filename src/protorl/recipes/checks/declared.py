@@ -60,13 +60,14 @@ def is_own(recipe: type, field: str) -> bool:
 
 
 def mentioned(cls: type, method: str) -> set[str]:
-    """The names in a method's code, and in that of those which it overrides where it calls `super()`."""
+    """The names in a method's code, in that of functions which it calls, and of the method that it overrides by `super()`."""
     names: set[str] = set()
     for base in cls.__mro__:
-        code = getattr(getattr(vars(base).get(method), "__func__", vars(base).get(method)), "__code__", None)
-        if code is not None:
-            own = names_in(code)
-            names |= own
+        function = getattr(vars(base).get(method), "__func__", vars(base).get(method))
+        if isinstance(function, types.FunctionType):
+            own = names_in(function.__code__)
+            beside = (function.__globals__.get(name) for name in own)
+            names |= own.union(*(names_in(f.__code__) for f in beside if isinstance(f, types.FunctionType)))
             if "super" not in own:
                 break
     return names

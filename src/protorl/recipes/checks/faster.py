@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from protorl import rng
-from protorl.accelerate import accelerate
+from protorl.accelerate import SETTLED, accelerate
 from protorl.accelerate.ahead_of_time import compiler
-from protorl.data import Array, Update
+from protorl.data import Array, Update, written
 from protorl.recipes.checks.contents import SMALL, Contents, apart, difference, farthest, put, shown, told
 from protorl.recipes.checks.finding import Verdict
 from protorl.recipes.checks.learning import owned
@@ -73,7 +73,6 @@ def acting_agrees(one: Training, updates: int, end: Mapping[str, Any], steps: in
         two.train(updates)
         if end and (path := difference(end, two.everything())):
             return False, f"two trainings from one seed differ, first in {path}: nothing can be held against each other"
-        accelerate(two.agent, "auto")
         plain, fast = one.agent, two.agent
         outputs: dict[int, list[Any]] = {id(plain): [], id(fast): []}
         actions: dict[int, list[Any]] = {id(plain): [], id(fast): []}
@@ -94,17 +93,19 @@ def acting_agrees(one: Training, updates: int, end: Mapping[str, Any], steps: in
                 actions[id(agent)].append(np.array(answer.action))
             return mine
 
-        bound = {"act": partial(acting, plain.act)}
-        if hasattr(plain, "infer"):
-            bound["infer"] = partial(inferring, plain, plain.infer)
+        with noted() as kept, closing(one.recipe.make_eval_env(2)) as env:
+            accelerate(fast, "auto")
             fast.infer = partial(inferring, fast, fast.infer)
-        with closing(one.recipe.make_eval_env(2)) as env, rebound(plain, **bound):
-            played(plain, env, rng.integer(one.recipe.seed, "eval"), steps)
-        return compared_acting(outputs[id(plain)], outputs[id(fast)], actions[id(plain)], actions[id(fast)])
+            bound = {"act": partial(acting, plain.act), "infer": partial(inferring, plain, plain.infer)}
+            with rebound(plain, **bound):
+                played(plain, env, rng.integer(one.recipe.seed, "eval"), steps)
+        return compared_acting(outputs[id(plain)], outputs[id(fast)], actions[id(plain)], actions[id(fast)], kept)
 
 
-def compared_acting(out: list[Any], fast_out: list[Any], action: list[Array], fast_action: list[Array]) -> Verdict:
-    """Outputs within the tolerance, and the same actions (but where two are equally good)."""
+def compared_acting(
+    out: list[Any], fast_out: list[Any], action: list[Array], fast_action: list[Array], kept: list[str]
+) -> Verdict:
+    """Outputs within the tolerance, and the same actions but for a few. kept: what was said to stay eager."""
     shared = [(a, b) for a, b in zip(out, fast_out) if a and b]
     seen = [(apart(a[path], b[path]), path, a[path], b[path]) for a, b in shared for path in a if path in b]
     worst, path, one, two = max(seen, default=(0.0, "", None, None), key=lambda row: row[0])
@@ -112,13 +113,18 @@ def compared_acting(out: list[Any], fast_out: list[Any], action: list[Array], fa
         values = f"{shown(one)} by plain torch and {shown(two)} as bound for speed, {worst:.2g} apart"
         return False, f"over {len(shared)} calls on real observations {path} is {values}"
     many = len(action)
-    if len(fast_out) not in (0, len(out)):
+    if len(fast_out) not in (0, len(out)) and not kept:
         return False, f"acting asks `infer` {len(out)} times plainly and {len(fast_out)} times as bound"
     choices = all(np.issubdtype(row.dtype, np.integer) for row in action)
     wrong = sum(not np.array_equal(x, y) if choices else apart(x, y) > TOLERANCE for x, y in zip(action, fast_action))
     if wrong > 0.01 * many:
         return False, f"{wrong} of {many} actions on real observations differ between plain torch and what is bound for speed"
-    return True, f"{many} actions on real observations are the same, outputs {worst:.0e} apart"
+    return True, f"{many} actions on real observations are the same, outputs {worst:.0e} apart{why(kept)}"
+
+
+def why(kept: list[str]) -> str:
+    """What stays plain, behind a sentence."""
+    return f" ({'; '.join(dict.fromkeys(kept))})" if kept else ""
 
 
 class Lockstep:
@@ -134,11 +140,8 @@ class Lockstep:
         self.worst: tuple[float, str, int, str, str] = (0.0, "", 0, "", "")
         self.loss: Any = None
         for name in SEAM:
-            if hasattr(self.lead.agent, name):
+            if written(self.lead.agent, name):
                 setattr(self.lead.agent, name, partial(self.call, name, getattr(self.lead.agent, name)))
-        view = getattr(self.lead.memory, "view", None)
-        if hasattr(view, "prepare"):
-            view.prepare = self.lead.agent.prepare  # type: ignore[union-attr]
 
     def build(self, recipe: Any) -> Any:
         seed_everything(recipe.seed)
@@ -199,9 +202,10 @@ def learning_agrees(recipe: Any, mode: str | None = None, updates: int = COMPARE
     """Updates in the fastest mode do what eager ones do: each from the same state, and all of them in a row."""
     mode = fastest() if mode is None else mode
     with noted() as kept, closing(Lockstep(recipe, lambda agent: accelerate(agent, mode))) as run:
-        run.lead.train(4)  # compiles, also what is not called at every update
+        run.lead.train(min(4 * SETTLED, updates))  # compiles, also what is called at every tenth update only
         run.lead.deadline = time.process_time() + seconds
-        run.lead.train(updates - run.lead.updates)
+        if run.lead.updates < updates:
+            run.lead.train(updates - run.lead.updates)
         drift, path, a, b = run.drift()
         step, made = run.worst, run.lead.updates
         losses = f"loss {run.lead.losses[-1]:.5g} eager, {float(run.loss):.5g} with {mode}" if run.loss is not None else ""
@@ -219,7 +223,6 @@ def learning_agrees(recipe: Any, mode: str | None = None, updates: int = COMPARE
         )
     if drift > allowed:
         return False, f"after {made} updates {path} is {a} eager and {b} with {mode}, {drift:.2g} apart; {losses}"
-    why = f" ({'; '.join(kept)})" if kept else ""
     seen = f"{step[0]:.0e} apart after one from the same state, {drift:.0e} after all in a row"
     rounding = f" (rounding alone: {allowed / CHAOS:.0e})" if allowed > TOLERANCE else ""
-    return True, f"{made} updates with {mode}: {seen}{rounding}; {losses}{why}"
+    return True, f"{made} updates with {mode}: {seen}{rounding}; {losses}{why(kept)}"

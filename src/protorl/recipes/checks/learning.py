@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from protorl.data import Batch, tree_leaves
 from protorl.networks import Optimizer
+from protorl.parts import Aside
 from protorl.recipes.checks.contents import Contents, apart
 from protorl.recipes.checks.finding import Verdict, listed
 from protorl.recipes.checks.training import Training
@@ -36,18 +37,21 @@ class Noted(Batch):
         return Noted({**self.columns, **columns}, self.read)
 
 
-def watch_columns(training: Training) -> set[str]:
+class Noting(Aside):
+    """A method that is given noted batches."""
+
+    def __init__(self, method: Callable[..., Any], read: set[str]) -> None:
+        self.method, self.read = method, read
+
+    def __call__(self, batch: Any, *rest: Any) -> Any:
+        return self.method(Noted(batch.columns, self.read) if isinstance(batch, Batch) else batch, *rest)
+
+
+def watch_columns(agent: Any) -> set[str]:
     """From now on, the columns that the agent's methods read of the batches they are given."""
-    agent, view = training.agent, getattr(training.memory, "view", None)
     read: set[str] = set()
-
-    def noting(method: Callable[..., Any], batch: Any, *rest: Any) -> Any:
-        return method(Noted(batch.columns, read) if isinstance(batch, Batch) else batch, *rest)
-
-    for name in {"update", "learn", *agent.pure}:
-        setattr(agent, name, partial(noting, getattr(agent, name)))
-    if hasattr(view, "prepare"):
-        view.prepare = partial(noting, view.prepare)  # type: ignore[union-attr]
+    for name in {"update", "learn", "prepare", *agent.pure}:
+        setattr(agent, name, Noting(getattr(agent, name), read))
     return read
 
 

@@ -111,8 +111,8 @@ def values(agent: Any, obs: tuple[float, ...]) -> Array | None:
             if isinstance(network, ActorCritic) and not hasattr(network.critic, "head"):
                 actions = torch.tensor([-0.8, 0.0, 0.8], device=agent.device)
                 pairs = torch.cartesian_prod(actions, seen[:, 0])
-                q = network.critic(pairs[:, 1:], pairs[:, :1])  # [K, 3 O]
-                return np.asarray(q.reshape(-1, len(obs)).cpu())
+                q = network.critic(pairs[:, 1:], pairs[:, :1])  # [K, 3 O], or of several outputs [K, 3 O, N]
+                return np.asarray(q.reshape(-1, len(obs), getattr(network.critic, "outputs", 1)).mean(-1).cpu())
             out = network(seen)
     finally:
         network.train()
