@@ -19,7 +19,7 @@ import protorl.accelerate.ahead_of_time  # the module: its function has the same
 from protorl.accelerate import accelerate
 from protorl.accelerate.acting import FasterActing
 from protorl.accelerate.faster import Faster
-from protorl.accelerate.graph import Unfit
+from protorl.accelerate.graph import Unfit, trace
 from protorl.recipes.start import start
 from tests.contract.test_resume import assert_equal, final_state, make, train_with_kills
 from tests.metamorphic.family import FrozenRandom
@@ -340,3 +340,14 @@ def test_a_frozen_random_network_makes_one_key_for_all_seeds(monkeypatch: pytest
             )
     assert len(keys) == 2
     assert keys[0] == keys[1]
+
+
+def test_binding_leaves_the_random_stream_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An example of what a graph takes has random numbers, too."""
+    monkeypatch.setattr(ahead_of_time, "package_of", lambda graph, example, name: lambda columns: columns)
+    agent = FrozenRandom()
+    made = trace(lambda x: [x + torch.rand(3)], [torch.ones(3)], agent)
+    assert len(made.draws) == 1
+    before = torch.get_rng_state()
+    ahead_of_time.packaged(made, [torch.ones(3)], "learn")
+    assert torch.equal(torch.get_rng_state(), before)

@@ -33,10 +33,12 @@ def short(recipe: Any, most: int | None = None) -> Any:
     size = min(known.get("batch_size", 1), most or math.inf)
     lanes = recipe.num_envs
     limits = {
-        "batch_size": size, "capacity": 10 * size + 1_000 + 20 * lanes, "warmup_steps": 2 * size,
+        "batch_size": size, "capacity": 10 * size + 1_000 + 20 * lanes,
         "rollout_steps": -(-2 * size // lanes), "epochs": 3, "steps": 5_000, "epsilon_steps": 200, "target_every": 7,
     }  # fmt: skip
     changes = {name: min(limit, known[name]) for name, limit in limits.items() if isinstance(known.get(name), int)}
+    if isinstance(known.get("warmup_steps"), int):
+        changes["warmup_steps"] = 2 * size  # not less: updates come due while the memory has no batch yet
     if known.get("updates", 0) > 4 and "update_every" in known:
         changes |= {"updates": 4, "update_every": max(1, round(4 * known["update_every"] / known["updates"]))}
     backend = "sync" if recipe.backend == "async" else recipe.backend
