@@ -25,7 +25,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph runs as it was traced, which takes no compiler: what is proven is that it is the right one."""
 
     def interpret(trace: Any, inputs: Any, name: str) -> Any:
-        assert len(trace.given(inputs)) > len(inputs)  # as a compiler asks for an example
+        assert len(trace.example(inputs)) > len(inputs)  # as a compiler asks for an example
         return lambda columns: list(trace.graph(*trace.given(columns)))
 
     monkeypatch.setitem(protorl.accelerate.BACKENDS, "aot", interpret)

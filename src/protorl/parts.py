@@ -40,11 +40,20 @@ def shows(key: object) -> bool:
     return all(map(shows, key)) if isinstance(key, tuple) else is_plain(key)
 
 
+def slots_of(thing: object) -> list[str]:
+    """The names of the attributes that a class of Python's own keeps out of `__dict__`."""
+    own = (cls.__dict__.get("__slots__", ()) for cls in type(thing).__mro__)
+    names = [name for slots in own for name in ((slots,) if isinstance(slots, str) else slots)]
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
 def attributes(thing: object) -> dict[str, object]:
     """The attributes of an object that may remember; of a module, those that are not in torch's tables."""
-    found = getattr(thing, "__dict__", None)
-    if not isinstance(found, dict):
+    found = getattr(thing, "__dict__", {})
+    if not isinstance(found, dict) or isinstance(thing, type):
         return {}
+    if slots := slots_of(thing):
+        found = {**found, **{name: getattr(thing, name) for name in slots if hasattr(thing, name)}}
     habits = MODULE_HABITS if isinstance(thing, nn.Module) else frozenset()
     return {name: value for name, value in found.items() if name not in habits and not isinstance(value, Aside)}
 

@@ -209,6 +209,24 @@ class NumberInObject(Variant):
         return super().update(batch)
 
 
+@dataclass(slots=True)
+class Slotted:
+    bonus: float = 1.0
+
+
+class NumberInSlots(Variant):
+    def more(self) -> None:
+        self.held = Slotted()
+
+    def value(self, batch: Any) -> torch.Tensor:
+        return super().value(batch) + self.held.bonus
+
+    def update(self, batch: Any) -> prl.Update:
+        if self.updates > 15:
+            self.held.bonus = 0.25
+        return super().update(batch)
+
+
 class ReboundTensor(Variant):
     def more(self) -> None:
         self.offset = torch.ones(())
@@ -536,6 +554,7 @@ class PlainState(Variant):
 FAMILY: list[type[Variant]] = [
     Variant, TargetInAttribute, TargetsInList, TargetsInPlace, TargetsInDict, TargetsInTuple, TargetsInModuleList,
     TargetInDataclass, TargetsInDeque, Ensemble, FrozenRandom, AnnealedNumber, RarelyChangedNumber, NumberInObject,
+    NumberInSlots,
     ReboundTensor, TensorFilledInDict, TensorChangedInLearn, ReboundInLearn, InnerSchedule, ScheduleInPolicy, OwnHead,
     OwnDuelingHead, OwnBody,
     OwnNetwork, OwnInfer, OwnPolicy, BranchOnUpdates, LateBranch, BranchOnValue, ItemInLearn, Dropout, BatchNorm, Noisy,

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, give_back, say
 from protorl.accelerate.graph import Unfit, trace
-from protorl.accelerate.kept import Kept, kept_randomness
+from protorl.accelerate.kept import Kept
 from protorl.accelerate.reads import comparison
 from protorl.data import Obs
 from protorl.networks import in_numpy
@@ -116,7 +116,6 @@ def graph_of_acting(agent: Any, backend: Backend, precision: Any) -> Callable[[O
 
         inputs = [torch.from_numpy(np.ascontiguousarray(obs)).to(agent.device)]
         made["trace"] = trace(function, inputs, agent)
-        with kept_randomness():
-            made["run"] = backend(made["trace"], inputs, "acting")
+        made["run"] = backend(made["trace"], inputs, "acting")
 
     return answer

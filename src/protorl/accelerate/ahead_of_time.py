@@ -40,9 +40,7 @@ def packaged(trace: Trace, inputs: list[Tensor], name: str) -> Run:
     The package is kept in the user's cache folder under the hash of all that it depends on, for the next time.
     Raises: Unmade where the machine's compiler does not make one that runs, or the disk refuses.
     """
-    with torch.random.fork_rng(devices=[]):  # an example's random numbers are none of the run's
-        example = tuple(tensor.detach() for tensor in trace.given(inputs))
-    call = package_of(trace.graph, example, name)
+    call = package_of(trace.graph, tuple(trace.example(inputs)), name)
     return lambda columns: call(trace.given(columns))
 
 

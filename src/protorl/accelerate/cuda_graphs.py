@@ -31,7 +31,7 @@ def compiled_graph(trace: Trace, inputs: list[Tensor]) -> Any:
     """The graph through `torch.compile`, called once on copies."""
     call = torch.compile(trace.graph, fullgraph=True, dynamic=False)
     with compiling():
-        call(*[tensor.detach().clone() for tensor in trace.given(inputs)])  # type: ignore[no-untyped-call]
+        call(*[tensor.clone() for tensor in trace.example(inputs)])  # type: ignore[no-untyped-call]
     return call
 
 

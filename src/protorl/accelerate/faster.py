@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from protorl.accelerate.graph import Trace, Unfit, Unmade, trace
-from protorl.accelerate.kept import Kept, kept_randomness
+from protorl.accelerate.kept import Kept
 from protorl.data import Batch, Update
 from protorl.parts import Aside
 
@@ -133,8 +133,7 @@ class Faster(Aside):
         self.note["graph"] = code
         if self.note["strikes"] > STRIKES:
             raise Unfit(f"it reads {self.changed}, which has changed too often")
-        with kept_randomness():  # an example of what the graph draws
-            self.run = self.backend(made, [batch.columns[name] for name in self.columns], self.method)
+        self.run = self.backend(made, [batch.columns[name] for name in self.columns], self.method)
         self.size, self.unchanged = len(batch), made.reads.ask()
 
     def compared(self, batch: Batch) -> Update:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from protorl.accelerate.kept import Contents, Kept, memory
+from protorl.accelerate.kept import Contents, Kept, kept_randomness, memory
 from protorl.accelerate.reads import Reads
 from protorl.accelerate.small import SmallProducts
 from protorl.networks import spelled_out
@@ -53,6 +53,11 @@ class Trace:
     def given(self, inputs: list[Tensor]) -> list[Tensor]:
         """What the graph takes."""
         return [*self.arguments, *inputs, *[draw() for draw in self.draws]]
+
+    def example(self, inputs: list[Tensor]) -> list[Tensor]:
+        """The same, to compile with: its random numbers are none of the run's."""
+        with kept_randomness():
+            return [tensor.detach() for tensor in self.given(inputs)]
 
 
 def trace(function: Callable[..., list[Tensor]], inputs: list[Tensor], agent: Any) -> Trace:

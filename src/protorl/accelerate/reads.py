@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from protorl.parts import MODULE_HABITS, MODULE_TABLES, PLAIN, children, is_plain, parts
+from protorl.parts import MODULE_HABITS, MODULE_TABLES, PLAIN, attributes, children, is_plain, parts, slots_of
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 NOT_RECORDED = (*PLAIN, Tensor, type, types.ModuleType, types.FunctionType, types.MethodType)
@@ -41,7 +41,7 @@ class Reads:
         with ExitStack() as stack:
             for _, thing in list(parts(self.agent)):
                 cls = type(thing)
-                if isinstance(thing, NOT_RECORDED) or not isinstance(getattr(thing, "__dict__", None), dict):
+                if isinstance(thing, NOT_RECORDED) or not attributes(thing):
                     continue
                 try:
                     object.__setattr__(thing, "__class__", recorder(cls, self))
@@ -56,14 +56,16 @@ class Reads:
         """An attribute was read."""
         if name.startswith("__") or (name in MODULE_HABITS and name not in MODULE_TABLES):
             return
-        own = object.__getattribute__(thing, "__dict__")
+        own = getattr(thing, "__dict__", {})
         for holder in (own, *(own[table] for table in MODULE_TABLES if table in own)):
             if name in holder:
                 self.keep(holder, name)
                 return
-        if (is_plain(found) or found is MISSING) and not hasattr(nn.Module, name) and (id(thing), name) not in self.noted:
+        elsewhere = is_plain(found) or found is MISSING or name in slots_of(thing)
+        if elsewhere and not hasattr(nn.Module, name) and (id(thing), name) not in self.noted:
             self.noted.add((id(thing), name))
             self.asked.append((thing, name, found))
+            self.look_into(found)
 
     def keep(self, holder: Any, key: Any) -> None:
         """This place was read, and what is in it, if that has places of its own."""
@@ -130,8 +132,9 @@ class Reads:
         for container, length in zip(self.containers, self.lengths):
             if len(container) != length:
                 return f"what `{self.name_of(container)}` holds"
-        for _, name, _ in self.asked:
-            return f"`{name}`"
+        for thing, name, value in self.asked:
+            if not same_value(getattr(thing, name, MISSING), value):
+                return f"`{name}`"
         return "where tensors lie, a hook, or a closure"
 
     def name_of(self, holder: Any, key: Any = None) -> str:
