@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, give_back, say
 from protorl.accelerate.graph import Unfit, trace
 from protorl.accelerate.kept import Kept
-from protorl.accelerate.reads import comparison
+from protorl.accelerate.reads import Comparison
 from protorl.data import Obs
 from protorl.networks import in_numpy
 from protorl.parts import MODULE_TABLES, Aside, parts
@@ -75,17 +76,22 @@ def numpy_acting(agent: Any) -> Answer | None:
     form = in_numpy(actor)
     if form is None or max(p.numel() for p in actor.parameters()) > LARGE:
         return None
-    tables = [getattr(part, table) for part in actor.modules() for table in MODULE_TABLES]
+    tables: list[Any] = [getattr(part, table) for part in actor.modules() for table in MODULE_TABLES]
     places = [(table, key) for table in tables for key in table]
     if "network" in vars(agent):
         places.append((vars(agent), "network"))
-    hooks = [kind for part in actor.modules() for kind in (part._forward_hooks, part._forward_pre_hooks)]
-    first = next(actor.parameters())
-    unchanged = comparison(places, [table[key] for table, key in places], hooks=hooks, tensors=[first])
+    values = [holder[key] for holder, key in places]
+    comparison = Comparison(places, values, (), [next(actor.parameters())], {id(table) for table in tables})
+    ask = comparison.ask
 
     def answer(obs: Obs, explore: bool) -> Any:
-        if not unchanged():
-            raise Unfit("the network is not what it was")
+        if not ask():
+            hooks = any(part._forward_hooks or part._forward_pre_hooks for part in actor.modules())
+            if hooks or not all(map(operator.is_, [holder.get(key) for holder, key in places], values)):
+                raise Unfit("the network is not what it was")
+            comparison.mark()
+            if not ask():
+                raise Unfit("the network's parameters lie elsewhere")
         return form(obs)  # type: ignore[arg-type]
 
     return answer

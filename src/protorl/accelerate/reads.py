@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules import module
+from torch.utils.hooks import RemovableHandle
 
 from protorl.parts import MODULE_HABITS, MODULE_TABLES, PLAIN, attributes, children, is_plain, parts, slots_of
 
@@ -32,7 +35,8 @@ class Reads:
         self.hooks: list[Any] = []
         self.tensors: list[Tensor] = []
         self.addresses: list[int] = []
-        self.unchanged: Callable[[], bool] = lambda: False
+        self.tables: set[int] = set()
+        self.comparison: Comparison
         self.noted: set[tuple[int, Any]] = set()
 
     @contextmanager
@@ -95,30 +99,41 @@ class Reads:
         self.addresses = [tensor.data_ptr() for tensor in tensors]
         modules = [part for _, part in parts(self.agent) if isinstance(part, nn.Module)]
         self.hooks = [hooks for part in modules for hooks in (getattr(part, kind) for kind in HOOKS) if not hooks]
-        self.unchanged = comparison(self.places, self.values, self.containers, self.hooks, self.tensors)
+        self.tables = {id(getattr(part, table)) for part in modules for table in MODULE_TABLES}
+        self.compare()
+
+    def compare(self) -> None:
+        self.comparison = Comparison(self.places, self.values, self.containers, self.tensors, self.tables)
 
     def ask(self) -> Callable[[], bool]:
         """`hold`, or less where less is enough."""
-        return self.hold if self.cells or self.asked else self.unchanged
+        return self.hold if self.cells or self.asked else self.comparison.ask
 
     def hold(self) -> bool:
         """Whether all of it is as it was."""
-        try:
-            if not self.unchanged():
-                now = [holder[key] for holder, key in self.places]
-                if not all(map(same_value, now, self.values)):
-                    return False
-                again = comparison(self.places, now, self.containers, self.hooks, self.tensors)  # equal numbers, made anew
-                if [len(container) for container in self.containers] != self.lengths or any(self.hooks):
-                    return False
-                if [tensor.data_ptr() for tensor in self.tensors] != self.addresses:
-                    return False
-                self.values, self.unchanged = now, again
-        except LookupError:
+        if not self.comparison.ask() and not self.holds_throughout():
             return False
         return all(same_value(cell.cell_contents, value) for cell, value in self.cells) and all(
             same_value(getattr(thing, name, MISSING), value) for thing, name, value in self.asked
         )
+
+    def holds_throughout(self) -> bool:
+        """The same, place by place; equal numbers that were made anew are taken as they are now."""
+        try:
+            now = [holder[key] for holder, key in self.places]
+        except LookupError:
+            return False
+        same = (
+            all(map(same_value, now, self.values))
+            and [len(container) for container in self.containers] == self.lengths
+            and [tensor.data_ptr() for tensor in self.tensors] == self.addresses
+            and not any(self.hooks)
+        )
+        if same and not all(map(operator.is_, now, self.values)):
+            self.values = now
+            self.compare()
+        self.comparison.mark()
+        return same
 
     def changed(self) -> str:
         """What does not hold any more, by name."""
@@ -146,33 +161,65 @@ class Reads:
         return str(key)
 
 
-def comparison(
-    places: Iterable[tuple[Any, Any]],
-    values: Iterable[Any],
-    containers: Iterable[Any] = (),
-    hooks: Iterable[Any] = (),
-    tensors: Iterable[Tensor] = (),
-) -> Callable[[], bool]:
-    """Whether each place still holds its very value, containers have their lengths, hooks are none, and tensors lie where they
-    do: written out as one expression, since it is asked before every call."""
-    names: dict[str, Any] = {}
-    terms: list[str] = []
-    for i, ((holder, key), value) in enumerate(zip(places, values)):
-        names |= {f"holder_{i}": holder, f"key_{i}": key, f"value_{i}": value}
-        terms.append(f"holder_{i}[{repr(key) if type(key) in (str, int) else f'key_{i}'}] is value_{i}")
-    for i, container in enumerate(containers):
-        names[f"container_{i}"] = container
-        terms.append(f"len(container_{i}) == {len(container)}")
-    for i, hook in enumerate(hooks):
-        names[f"hooks_{i}"] = hook
-        terms.append(f"not hooks_{i}")
-    for i, tensor in enumerate(tensors):
-        names[f"place_{i}"] = tensor.data_ptr
-        terms.append(f"place_{i}() == {tensor.data_ptr()}")
-    expression = " and ".join(terms) or "True"
-    exec(f"def compare():\n try:\n  return {expression}\n except LookupError:\n  return False", names)
-    compare: Callable[[], bool] = names["compare"]
-    return compare
+class Registered:
+    """How many parameters, buffers and parts were ever given to a module of this process, and how many hooks."""
+
+    count = 0
+    watched = False
+
+    @classmethod
+    def watch(cls) -> None:
+        """From now on, count; torch tells."""
+        if not cls.watched:
+            cls.watched = True
+            for tell in (
+                module.register_module_parameter_registration_hook,
+                module.register_module_buffer_registration_hook,
+                module.register_module_module_registration_hook,
+            ):
+                tell(cls.one_more)
+
+    @classmethod
+    def one_more(cls, *_: object) -> None:
+        cls.count += 1
+
+
+class Comparison:
+    """Whether places still hold their very values, containers have their lengths, and tensors lie where they do; and whether
+    nothing was registered in any module since `marks` were set, so that modules' own tables need not be gone through.
+
+    `ask()` is one written-out expression, since it comes before every call.
+    """
+
+    def __init__(
+        self,
+        places: Iterable[tuple[Any, Any]],
+        values: Iterable[Any],
+        containers: Iterable[Any],
+        tensors: Iterable[Tensor],
+        tables: set[int],
+    ) -> None:
+        Registered.watch()
+        self.marks = [Registered.count, RemovableHandle.next_id]
+        names: dict[str, Any] = {"marks": self.marks, "registered": Registered, "handles": RemovableHandle}
+        terms = ["registered.count == marks[0]", "handles.next_id == marks[1]"]
+        for i, ((holder, key), value) in enumerate(zip(places, values)):
+            if id(holder) not in tables:
+                names |= {f"holder_{i}": holder, f"key_{i}": key, f"value_{i}": value}
+                terms.append(f"holder_{i}[{repr(key) if type(key) in (str, int) else f'key_{i}'}] is value_{i}")
+        for i, container in enumerate(containers):
+            if id(container) not in tables:
+                names[f"container_{i}"] = container
+                terms.append(f"len(container_{i}) == {len(container)}")
+        for i, tensor in enumerate({tensor.untyped_storage().data_ptr(): tensor for tensor in tensors}.values()):
+            names[f"place_{i}"] = tensor.data_ptr
+            terms.append(f"place_{i}() == {tensor.data_ptr()}")
+        exec(f"def ask():\n try:\n  return {' and '.join(terms)}\n except LookupError:\n  return False", names)
+        self.ask: Callable[[], bool] = names["ask"]
+
+    def mark(self) -> None:
+        """What was registered until now did not matter."""
+        self.marks[:] = Registered.count, RemovableHandle.next_id
 
 
 def same_value(one: Any, two: Any) -> bool:
