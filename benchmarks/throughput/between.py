@@ -63,9 +63,8 @@ def main() -> None:
     for side in sides.values():
         side.kill()
     before, now = (statistics.median(speeds[name]) for name in ("before", "now"))
-    print(
-        f"| {' '.join(words)} | {before:,.0f} | {now:,.0f} | {statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}] |"
-    )
+    ratio = f"{statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
+    print(f"| {' '.join(words)} | {before:,.0f} | {now:,.0f} | {ratio} |")
 
 
 if __name__ == "__main__":
