@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from protorl.accelerate.kept import Contents, Kept, kept_randomness, memory
 from protorl.accelerate.reads import Reads
 from protorl.accelerate.small import SmallProducts
 from protorl.networks import spelled_out
-from protorl.parts import PLAIN
 
 aten = torch.ops.aten
 DRAWN: dict[Any, Callable[..., Tensor]] = {
@@ -27,9 +25,6 @@ DRAWN: dict[Any, Callable[..., Tensor]] = {
     aten.rand_like.default: torch.rand,
 }
 """Random numbers that a graph can be given instead of drawing them, and what draws the same ones."""
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-NOT_RECORDED = (*PLAIN, Tensor, type, types.ModuleType, types.FunctionType, types.MethodType)
-MISSING = object()
 
 
 class Unfit(Exception):  # noqa: N818 - it is a reason, not an error

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from protorl.parts import MODULE_TABLES, parts
 
-MISSING = object()
-
 
 class Kept:
     """The contents of an agent's tensors and torch's generators, put back at the end of a `with`, or by `put_back`."""
@@ -87,7 +85,7 @@ class Contents:
             if len(held) == len(before) and all(map(operator.is_, listed(held), listed(before))):
                 continue
             if isinstance(held, dict):
-                key = next((k for k in (*before, *held) if held.get(k, MISSING) is not before.get(k, MISSING)), "")
+                key = next((k for k in (*before, *held) if k not in held or k not in before or held[k] is not before[k]), "")
                 found = found or f"`{name}.{key}`".replace("`.", "`") if isinstance(key, str) else f"`{name}`"
             found = found or f"`{name}`"
             held.clear()
