@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from protorl.data import Array, State
 
@@ -38,6 +41,37 @@ def torch_stream(root: int, *name: str | int) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before)
+
+
+class Randomness(NamedTuple):
+    """The generators that a whole process shares, as they were."""
+
+    torch: Tensor
+    cuda: list[Tensor]
+    numpy: Any
+    python: Any
+
+    @staticmethod
+    def now() -> Randomness:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        return Randomness(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())  # noqa: NPY002
+
+    def put_back(self) -> None:
+        torch.set_rng_state(self.torch)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        random.setstate(self.python)
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Inside, draws from shared generators leave no trace: afterwards the next number is what it would have been."""
+    before = Randomness.now()
+    try:
+        yield
+    finally:
+        before.put_back()
 
 
 def pack(gen: np.random.Generator) -> str:

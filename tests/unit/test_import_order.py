@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "envs": {"data", "rng", "moments", "jit"},
     "actors": {"data", "rng", "memory"},
     "checkpoint": {"data", "rng"},
-    "accelerate": {"networks", "data", "jit", "parts"},
+    "accelerate": {"networks", "data", "rng", "jit", "parts"},
     "loops": {"data", "actors", "memory"},
     "runs": {"data", "loops", "checkpoint", "parts"},
 }

@@ -28,6 +28,7 @@ from protorl.parts import Aside
 MODES = ("auto", "eager", "compiled", "aot", "cudagraphs")
 PRECISIONS = ("float32", "bf16")
 BACKENDS: dict[str, Backend] = {"aot": packaged, "compiled": compiled, "cudagraphs": recorded}
+ACTING: dict[str, Backend] = {"aot": packaged, "cudagraphs": recorded_acting}
 COSTS = {"aot": 40.0, "cudagraphs": 25.0}
 """Seconds that compiling, or compiling and recording, takes."""
 SAVED = 0.5
@@ -91,10 +92,8 @@ def bind_acting(agent: Any, mode: str, precision: str) -> None:
         return
     answer = numpy_acting(agent) if agent.device.type == "cpu" else None
     products: Any = BFloat16Products if precision == "bf16" else nullcontext
-    if answer is None and mode == "aot":
-        answer = graph_of_acting(agent, packaged, products)
-    elif answer is None and mode == "cudagraphs":
-        answer = recorded_acting(agent, products)
+    if answer is None and mode in ACTING:
+        answer = graph_of_acting(agent, ACTING[mode], products)
     if answer is not None:
         agent.infer = FasterActing(agent, answer, precision)
 

@@ -97,31 +97,25 @@ def numpy_acting(agent: Any) -> Answer | None:
     return answer
 
 
-def graph_of_acting(agent: Any, backend: Backend, precision: Any) -> Callable[[Obs, bool], Any]:
-    """Acting as one graph, for exploring calls and the number of rows that come first; evaluations stay plain."""
+def graph_of_acting(agent: Any, backend: Backend, precision: Any) -> Answer:
+    """The actor as one graph, for exploring calls of as many rows as come first; the rest stays plain.
+
+    backend: what makes the graph run, on observations in this machine's memory.
+    """
     made: dict[str, Any] = {}
 
     def answer(obs: Obs, explore: bool) -> Any:
-        if not explore or isinstance(obs, dict):
+        if not explore or isinstance(obs, dict) or len(obs) != made.setdefault("rows", len(obs)):
             return None
-        if "rows" not in made:
-            made["rows"] = len(obs)
-            bind(obs)
-        if len(obs) != made["rows"]:
-            return None
-        if not made["trace"].reads.hold():
-            bind(obs)
-        outputs = made["run"]([torch.from_numpy(np.ascontiguousarray(obs)).to(agent.device)])
-        return tree_unflatten(outputs, made["form"])
+        inputs = [torch.from_numpy(np.ascontiguousarray(obs))]
+        if "trace" not in made or not made["trace"].reads.hold():
+            made["trace"] = trace(forward, [inputs[0].to(agent.device)], agent)
+            made["run"] = backend(made["trace"], inputs, "acting")
+        return tree_unflatten(made["run"](inputs), made["form"])
 
-    def bind(obs: Any) -> None:
-        def function(tensor: Tensor) -> list[Tensor]:
-            with torch.no_grad(), precision():
-                outputs, made["form"] = tree_flatten(agent.actor(tensor))
-            return list(outputs)
-
-        inputs = [torch.from_numpy(np.ascontiguousarray(obs)).to(agent.device)]
-        made["trace"] = trace(function, inputs, agent)
-        made["run"] = backend(made["trace"], inputs, "acting")
+    def forward(tensor: Tensor) -> list[Tensor]:
+        with torch.no_grad(), precision():
+            outputs, made["form"] = tree_flatten(agent.actor(tensor))
+        return list(outputs)
 
     return answer

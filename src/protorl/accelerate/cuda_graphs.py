@@ -6,16 +6,13 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from protorl.accelerate.ahead_of_time import compiling
 from protorl.accelerate.faster import Run
 from protorl.accelerate.graph import Trace
 from protorl.accelerate.kept import Kept
-from protorl.data import Array, Obs
 
 WARM_UP = 3
 
@@ -36,18 +33,9 @@ def compiled_graph(trace: Trace, inputs: list[Tensor]) -> Any:
 
 
 def recorded(trace: Trace, inputs: list[Tensor], name: str) -> Run:
-    """The graph's kernels, recorded now and replayed from then on, on inputs that keep their place.
-
-    With Triton the kernels are those of `compiled`, else the plain ones. Before the recording they run a few times (libraries
-    choose kernels and workspaces then); what that changed is put back, random generators too.
-    """
+    """The graph's kernels, recorded now and replayed from then on, on inputs that keep their place."""
     places = [tensor.clone() for tensor in inputs]
-    with Kept(trace.reads.agent):
-        call = compiled_graph(trace, inputs) if importlib.util.find_spec("triton") else trace.graph
-        warm_up(lambda: call(*trace.given(places)))
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            outputs = call(*trace.given(places))
+    graph, outputs = recording(trace, places, lambda call: call(*trace.given(places)))
 
     def run(columns: list[Tensor]) -> list[Tensor]:
         torch._foreach_copy_(places, columns, non_blocking=True)
@@ -57,55 +45,47 @@ def recorded(trace: Trace, inputs: list[Tensor], name: str) -> Run:
     return run
 
 
-def recorded_acting(agent: Any, precision: Any) -> Callable[[Obs, bool], Any]:
-    """An agent's actor, recorded at the first exploring call and replayed from then on: observations go to the device, outputs
-    come back as NumPy arrays, in one launch and one wait. Evaluations, other numbers of rows and dict observations stay plain.
-    """
-    made: dict[str, Any] = {}
+def recorded_acting(trace: Trace, inputs: list[Tensor], name: str) -> Run:
+    """The same for a graph whose inputs and outputs are in this machine's memory: observations go to the device, outputs come
+    back as NumPy arrays, in one launch and one wait."""
+    here = [tensor.pin_memory() for tensor in inputs]
+    places = [tensor.to(trace.reads.agent.device) for tensor in here]
+    back: list[Tensor] = []
 
-    def answer(obs: Obs, explore: bool) -> Any:
-        if not explore or isinstance(obs, dict):
-            return None
-        if "rows" not in made:
-            made["rows"] = len(obs)
-            record(obs)
-        if len(obs) != made["rows"]:
-            return None
-        made["obs"][...] = obs
-        made["graph"].replay()
+    def there_and_back(call: Any) -> None:
+        torch._foreach_copy_(places, here, non_blocking=True)
+        outputs = call(*trace.given(places))
+        if not back:
+            back.extend(torch.empty_like(output, device="cpu", pin_memory=True) for output in outputs)
+        for output, place in zip(outputs, back, strict=True):
+            place.copy_(output, non_blocking=True)
+
+    graph, _ = recording(trace, places, there_and_back)
+
+    def run(columns: list[Tensor]) -> list[Any]:
+        torch._foreach_copy_(here, columns)
+        graph.replay()
         torch.cuda.current_stream().synchronize()
-        return tree_unflatten([output.copy() for output in made["outputs"]], made["form"])
+        return [output.numpy().copy() for output in back]
 
-    @torch.no_grad()
-    def record(obs: Array) -> None:
-        pinned = torch.from_numpy(np.array(obs)).pin_memory()
-        place = pinned.to(agent.device)
-        made["obs"] = pinned.numpy()
-
-        def forward() -> list[Tensor]:
-            place.copy_(pinned, non_blocking=True)
-            with precision():
-                outputs, made["form"] = tree_flatten(agent.actor(place))
-            return list(outputs)
-
-        with Kept(agent):
-            warm_up(forward)
-            back = [torch.empty_like(output, device="cpu", pin_memory=True) for output in forward()]
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                for output, here in zip(forward(), back, strict=True):
-                    here.copy_(output, non_blocking=True)
-        made["outputs"] = [here.numpy() for here in back]
-        made["graph"] = graph
-
-    return answer
+    return run
 
 
-def warm_up(call: Callable[[], Any]) -> None:
-    """Call a few times on a stream of its own, as a recording asks for."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
+def recording(trace: Trace, places: list[Tensor], play: Callable[[Any], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """What `play(call)` does with the graph, recorded, and what it returned.
+
+    With Triton the kernels are those of `compiled`, else the plain ones. Before the recording they run a few times, on a stream
+    of their own (libraries choose kernels and workspaces then); what that changed is put back, random generators too.
+    """
+    with Kept(trace.reads.agent):
+        call = compiled_graph(trace, places) if importlib.util.find_spec("triton") else trace.graph
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                play(call)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = play(call)
+    return graph, outputs

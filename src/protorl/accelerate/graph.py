@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from protorl.accelerate.kept import Contents, Kept, kept_randomness, memory
+from protorl.accelerate.kept import Kept, memory
 from protorl.accelerate.reads import Reads
 from protorl.accelerate.small import SmallProducts
 from protorl.networks import spelled_out
+from protorl.rng import untouched
 
 aten = torch.ops.aten
 DRAWN: dict[Any, Callable[..., Tensor]] = {
@@ -51,7 +52,7 @@ class Trace:
 
     def example(self, inputs: list[Tensor]) -> list[Tensor]:
         """The same, to compile with: its random numbers are none of the run's."""
-        with kept_randomness():
+        with untouched():
             return [tensor.detach() for tensor in self.given(inputs)]
 
 
@@ -66,20 +67,17 @@ def trace(function: Callable[..., list[Tensor]], inputs: list[Tensor], agent: An
         with small, ValuesUnread():  # type: ignore[no-untyped-call]
             return function(*tensors)
 
-    with Kept(agent), spelled_out():
-        before = Contents(agent)
-        reads = Reads(agent)
-        try:
-            with reads.recorded():
-                graph = make_fx(written, tracing_mode="real")(*inputs)
-        except Unfit:
-            raise
-        except Exception as error:
-            raise Unfit(
-                f"it cannot be traced ({type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]})"
-            ) from error
-        finally:
-            changed = before.put_back()
+    before, reads = Kept(agent), Reads(agent)
+    try:
+        with spelled_out(), reads.recorded():
+            graph = make_fx(written, tracing_mode="real")(*inputs)
+    except Unfit:
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0][:200]
+        raise Unfit(f"it cannot be traced ({type(error).__name__}: {said})") from error
+    finally:
+        changed = before.put_back()
     if changed is not None:
         raise Unfit(f"it changes {changed}, which a graph would not: change it in `update`")
     reads.graph_holds([getattr(graph, node.target) for node in graph.graph.nodes if node.op == "get_attr"])

@@ -6,80 +6,42 @@ import copy
 import operator
 import types
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from protorl.parts import MODULE_TABLES, parts
+from protorl.rng import Randomness
 
 
 class Kept:
-    """The contents of an agent's tensors and torch's generators, put back at the end of a `with`, or by `put_back`."""
+    """What an agent holds, what its tensors contain, which gradients they have, and the shared random generators: put back at
+    the end of a `with`, or by `put_back`."""
 
     def __init__(self, agent: Any) -> None:
-        self.memory = {
-            tensor.untyped_storage().data_ptr(): memory(tensor)
-            for _, tensor in parts(agent)
-            if isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.untyped_storage().nbytes()
-        }
-        self.copies = self.copied()
-        self.cpu = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-
-    def copied(self) -> list[Tensor]:
-        """All contents as they are now."""
-        return [memory.clone() for memory in self.memory.values()]
-
-    def put_back(self) -> None:
-        for memory, contents in zip(self.memory.values(), self.copies):
-            memory.copy_(contents)
-        torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
-
-    def __enter__(self) -> Kept:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.put_back()
-
-
-def memory(tensor: Tensor) -> Tensor:
-    """All the memory that a tensor is a view of, as a vector."""
-    storage = tensor.untyped_storage()
-    size = storage.nbytes() // tensor.element_size()
-    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (size,), (1,))  # type: ignore[call-overload]
-
-
-@contextmanager
-def kept_randomness() -> Iterator[None]:
-    """Inside, draws leave no trace: afterwards the next number is what it would have been."""
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):  # type: ignore[no-untyped-call]
-        yield
-
-
-class Contents:
-    """What every object and container of an agent holds, and the gradients that its parameters have."""
-
-    def __init__(self, agent: Any) -> None:
+        self.memory: dict[int, Tensor] = {}
         self.held: list[tuple[str, Any, Any]] = []
         self.grads: list[tuple[str, Tensor, Tensor | None]] = []
         for name, thing in parts(agent):
             if isinstance(thing, Tensor):
                 self.grads.append((name, thing, thing.grad if thing.is_leaf else None))
-            elif isinstance(thing, nn.Module):
-                self.held += [(name, table, dict(table)) for table in (getattr(thing, table) for table in MODULE_TABLES)]
-                self.held.append((name, vars(thing), dict(vars(thing))))
+                if thing.layout == torch.strided and thing.untyped_storage().nbytes():
+                    self.memory[thing.untyped_storage().data_ptr()] = memory(thing)
             elif isinstance(thing, dict | list | deque | set):
                 self.held.append((name, thing, copy.copy(thing)))
             elif not isinstance(thing, type | types.ModuleType) and isinstance(getattr(thing, "__dict__", None), dict):
-                self.held.append((name, vars(thing), dict(vars(thing))))
+                tables = [getattr(thing, table) for table in MODULE_TABLES] if isinstance(thing, nn.Module) else []
+                self.held += [(name, table, dict(table)) for table in (*tables, vars(thing))]
+        self.copies = self.copied()
+        self.randomness = Randomness.now()
+
+    def copied(self) -> list[Tensor]:
+        """The contents of all tensors as they are now."""
+        return [memory.clone() for memory in self.memory.values()]
 
     def put_back(self) -> str | None:
-        """Put everything back; returns the name of the first thing that was exchanged."""
+        """Put everything back; returns the name of the first thing that was exchanged, not filled in place."""
         found = None
         for name, held, before in self.held:
             if len(held) == len(before) and all(map(operator.is_, listed(held), listed(before))):
@@ -94,8 +56,24 @@ class Contents:
             if tensor.is_leaf and tensor.grad is not grad:
                 found = found or f"the gradient that `{name}` keeps (`backward()`; our optimizers' `step(loss)` keeps none)"
                 tensor.grad = grad
+        for memory, contents in zip(self.memory.values(), self.copies):
+            memory.copy_(contents)
+        self.randomness.put_back()
         return found
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.put_back()
 
 
 def listed(held: Any) -> list[Any]:
     return [*held, *held.values()] if isinstance(held, dict) else list(held)
+
+
+def memory(tensor: Tensor) -> Tensor:
+    """All the memory that a tensor is a view of, as a vector."""
+    storage = tensor.untyped_storage()
+    size = storage.nbytes() // tensor.element_size()
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (size,), (1,))  # type: ignore[call-overload]

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from protorl import rng
 from protorl.recipes.checks.contents import Contents
 from protorl.recipes.checks.declared import class_holds, fields_are_read, reads
 from protorl.recipes.checks.faster import acting_agrees, learning_agrees
@@ -16,7 +17,7 @@ from protorl.recipes.checks.learning import columns_are_used, parameters_move, t
 from protorl.recipes.checks.probes import probed
 from protorl.recipes.checks.replay import n_steps_count, priorities_count, weights_count
 from protorl.recipes.checks.saving import evaluation_leaves_no_trace, resumes
-from protorl.recipes.checks.training import Training, kept_randomness, short
+from protorl.recipes.checks.training import Training, short
 from protorl.recipes.measure import kept_threads, quiet
 from protorl.recipes.recipe import Recipe
 
@@ -29,7 +30,7 @@ FIRST = 40
 def examine(recipe: Recipe, *, quick: bool = False, say: Callable[[str], None] = lambda _: None) -> Iterator[Finding]:
     """All findings, one after the other. quick: compile nothing, and train less."""
     updates = FIRST // 2 if quick else FIRST
-    with kept_threads(), quiet(), kept_randomness():
+    with kept_threads(), quiet(), rng.untouched():
         try:
             small = short(recipe, 32 if quick else None)
         except Exception as error:

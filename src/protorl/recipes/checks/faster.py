@@ -21,7 +21,7 @@ from protorl.recipes.checks.contents import SMALL, Contents, apart, difference, 
 from protorl.recipes.checks.finding import Verdict
 from protorl.recipes.checks.learning import owned
 from protorl.recipes.checks.saving import played
-from protorl.recipes.checks.training import Randomness, Training, kept_randomness, rebound, seed_everything
+from protorl.recipes.checks.training import Training, rebound, seed_everything
 
 TOLERANCE = 1e-4
 """Relative, between a plain method and its faster equal, in float32."""
@@ -83,12 +83,12 @@ def acting_agrees(one: Training, updates: int, end: Mapping[str, Any], steps: in
             return out
 
         def acting(act: Callable[..., Any], *given: Any, **options: Any) -> Any:
-            theirs, start = copy.deepcopy((given, options)), Randomness.now()
+            theirs, start = copy.deepcopy((given, options)), rng.Randomness.now()
             mine = act(*given, **options)
-            after = Randomness.now()
-            start.set()
+            after = rng.Randomness.now()
+            start.put_back()
             other = fast.act(*theirs[0], **theirs[1])
-            after.set()
+            after.put_back()
             for agent, answer in ((plain, mine), (fast, other)):
                 actions[id(agent)].append(np.array(answer.action))
             return mine
@@ -153,17 +153,17 @@ class Lockstep:
             return plain(*given, **options)
         self.inside = True
         copies = [copy.deepcopy((given, options)) for _ in range(2)]
-        start = Randomness.now()
+        start = rng.Randomness.now()
         if name == "update":
             put(Contents(self.beside, "agent").leaves, Contents(self.other, "agent").frozen(), numbers=False)
             self.each(self.other)
-            start.set()
+            start.put_back()
         answer = plain(*given, **options)
-        after, answers = Randomness.now(), []
+        after, answers = rng.Randomness.now(), []
         for agent, (args, named) in zip((self.beside, self.other), copies):
-            start.set()
+            start.put_back()
             answers.append(getattr(agent, name)(*args, **named))
-        after.set()
+        after.put_back()
         if name == "update":
             self.compare(*answers)
         self.inside = False
@@ -192,7 +192,7 @@ def nudge(agent: Any) -> None:
     """Moves every parameter that learns by about a rounding error."""
     contents = Contents(agent, "agent")
     mine = owned(contents)
-    with kept_randomness(), torch.no_grad():
+    with rng.untouched(), torch.no_grad():
         for _, _, tensor in contents.leaves.values():
             if id(tensor) in mine:
                 tensor.mul_(1 + 1e-7 * torch.randn_like(tensor))

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from protorl import rng
 from protorl.data import Batch, Update, tree_leaves, tree_map
 from protorl.memory import NStep
 from protorl.recipes.checks.contents import Contents, farthest, put
 from protorl.recipes.checks.faster import TOLERANCE
 from protorl.recipes.checks.finding import Verdict
 from protorl.recipes.checks.learning import owned
-from protorl.recipes.checks.training import Randomness, Training
+from protorl.recipes.checks.training import Training
 
 
 def off_policy(recipe: Any) -> bool:
@@ -34,7 +35,7 @@ def weights_count(training: Training) -> Verdict:
     contents = Contents(agent, "agent")
     if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in contents.objects.values()):
         return None, "batch normalisation mixes the examples of a batch"
-    before, start = contents.frozen(), Randomness.now()
+    before, start = contents.frozen(), rng.Randomness.now()
     mine = owned(contents)
     network = {id(parameter) for parameter in agent.network.parameters()}
     weight = torch.ones_like(batch.weight)
@@ -51,7 +52,7 @@ def weights_count(training: Training) -> Verdict:
 
     def after(number: int, variant: Batch) -> tuple[dict[str, Any], Update]:
         put(Contents(agent, "agent").leaves, before)
-        start.set()
+        start.put_back()
         for _ in range(number):  # a delayed actor learns at every second update
             agent.update(copy.deepcopy(batch))
         update = agent.update(copy.deepcopy(variant))

@@ -14,7 +14,7 @@ from protorl.data import Array
 from protorl.loops import evaluate
 from protorl.recipes.checks.contents import Contents, difference, told
 from protorl.recipes.checks.finding import Verdict
-from protorl.recipes.checks.training import Randomness, Training, rebound
+from protorl.recipes.checks.training import Training, rebound
 
 
 def resumes(one: Training, updates: int, folder: Path, end: Mapping[str, Any]) -> Verdict:
@@ -65,7 +65,7 @@ def evaluation_leaves_no_trace(training: Training, steps: int = 500) -> Verdict:
     agent, seed = training.agent, rng.integer(training.recipe.seed, "eval")
 
     def everything() -> dict[str, Any]:
-        return Contents(agent, "agent").frozen() | training.everything() | Contents(Randomness.now(), "process").frozen()
+        return Contents(agent, "agent").frozen() | training.everything() | Contents(rng.Randomness.now(), "process").frozen()
 
     before = everything()
     with closing(training.recipe.make_eval_env(2)) as env:

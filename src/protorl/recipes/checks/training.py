@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,36 +117,10 @@ class Training(Monitor):
         self.actors.close()
 
 
-class Randomness(NamedTuple):
-    """The generators that a whole process shares."""
-
-    torch: Tensor
-    numpy: Any
-    python: Any
-
-    @staticmethod
-    def now() -> Randomness:
-        return Randomness(torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002
-
-    def set(self) -> None:
-        torch.set_rng_state(self.torch)
-        np.random.set_state(self.numpy)  # noqa: NPY002
-        random.setstate(self.python)
-
-
 def seed_everything(seed: int) -> None:
     torch.manual_seed(rng.integer(seed, "torch"))
     np.random.seed(seed % 2**32)  # noqa: NPY002 - a person's code may draw from it
     random.seed(seed)
-
-
-@contextmanager
-def kept_randomness() -> Iterator[None]:
-    before = Randomness.now()
-    try:
-        yield
-    finally:
-        before.set()
 
 
 @contextmanager
