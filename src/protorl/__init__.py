@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from protorl import envs, functional, recipes, rng
-    from protorl.actors import Actors, LocalActors, OverlappedActors
+    from protorl.actors import Actors, FirstPriorities, LocalActors, OverlappedActors
     from protorl.agents import (
         DDPG,
         DQN,
@@ -103,7 +103,7 @@ __version__ = "0.2.0"
 
 _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
-    "actors": ("Actors", "LocalActors", "OverlappedActors"),
+    "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
     "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
@@ -136,7 +136,7 @@ __all__ = [
     "DDPG", "DQN", "IQN", "MLP", "PPO", "QRDQN", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Actors", "Adam",
     "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead", "Checkpoints",
     "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec",
-    "EpsilonGreedy", "Evaluation", "Field", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead",
+    "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead",
     "ImpalaResNet", "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network",
     "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "Optimizer", "OverlappedActors", "Policy", "Prioritized",
     "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "Rate", "Recipe", "Replay",

@@ -23,6 +23,14 @@ class ProtoRLError(Exception):
     """A mistake or a condition that one clear sentence explains; the command line prints it without a traceback."""
 
 
+class NotFinite(ProtoRLError):  # noqa: N818 - it says what happened
+    """A number without which nobody can learn is infinite or NaN: what came of it is not worth saving. batch: where it was."""
+
+    def __init__(self, sentence: str, batch: Batch | None = None) -> None:
+        super().__init__(sentence)
+        self.batch = batch
+
+
 @runtime_checkable
 class Stateful(Protocol):
     """Whatever remembers: its `state_dict` is a tree of tensors, arrays, numbers, strings, lists and dicts."""

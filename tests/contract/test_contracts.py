@@ -77,11 +77,11 @@ def handed(agent: Any, batch: Batch) -> dict[str, Batch]:
 
 def without_numbers(case: str) -> tuple[Any, dict[str, Batch]]:
     """An agent and batches on the meta device, where tensors have shapes and no values: reading one raises."""
-    agent, memory, actors = with_experience(case)
+    agent, memory, _ = with_experience(case)
     batches = handed(agent, memory.sample())
     made = recipe(case)
     object.__setattr__(made, "resolve_device", lambda spec: torch.device("meta"))
-    return made.agent(actors.env.spec), {
+    return made.agent(made.make_env().spec), {
         name: Batch({column: tensor.to("meta") for column, tensor in batch.columns.items()}) for name, batch in batches.items()
     }
 
@@ -126,8 +126,8 @@ STEP = {"obs", "action", "reward", "discount", "next_obs", "weight"}
 
 @pytest.mark.parametrize("case", CASES)
 def test_columns_declared_are_columns_used(case: str) -> None:
-    agent, memory, actors = with_experience(case)
-    extras = set(agent.columns(actors.env.spec).extras)
+    agent, memory, _ = with_experience(case)
+    extras = set(memory.storage.columns.extras) - {"priority"}  # which the sampler keeps
     rollouts: list[Watched] = []
     prepare = getattr(memory.view, "prepare", None)
     if prepare is not None:
@@ -166,8 +166,8 @@ def test_evaluation_leaves_everything_bit_for_bit(case: str) -> None:
         numbers = np.random.get_state()  # noqa: NPY002 - the point is that nobody touches it
         state = {
             "agent": agent.state_dict(), "memory": memory.state_dict(), "actors": actors.state_dict(),
-            "rows": memory.rows([0] * actors.env.num_envs), "torch": torch.get_rng_state(), "numpy": list(numbers),
-            "python": list(random.getstate()), "training": agent.network.training, "obs": actors.env.obs,
+            "rows": memory.rows([0] * memory.storage.lanes), "torch": torch.get_rng_state(), "numpy": list(numbers),
+            "python": list(random.getstate()), "training": agent.network.training,
         }  # fmt: skip
         return copy.deepcopy(state)  # or before and after would be the same memory
 

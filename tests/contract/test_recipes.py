@@ -23,7 +23,7 @@ def subclass(name: str, **body: Any) -> Any:
 
 def built(cls: Any, name: str, **fields: Any) -> Any:
     parts = cls(**settings(name, **fields)).build()
-    parts.actors.env.close()
+    parts.actors.close()
     return parts
 
 
@@ -150,7 +150,7 @@ def test_every_field_is_read(name: str) -> None:
         replayed = {"per_alpha": 0.5} if issubclass(cls, prl.recipes.OffPolicy) else {}
         recipe = cls(**settings(name, **fields, **replayed))
         object.__setattr__(recipe, "built", True)
-        recipe.build().actors.env.close()
+        recipe.build().actors.close()
     assert {field.name for field in dataclasses.fields(cls)} - RUN <= read
 
 

@@ -27,7 +27,7 @@ def parts(name: str, env: str, **fields: Any) -> Any:
     known = {key: value for key, value in SMALL.items() if key in cls.__dataclass_fields__}
     built = cls(env=env, **{**known, **fields}).build()
     prl.train(*built, steps=90)
-    built.actors.env.close()
+    built.actors.close()
     return built
 
 
@@ -161,7 +161,7 @@ def test_an_agent_learns_by_the_equations_that_it_names(name: str, equation: str
         torch.manual_seed(0)
         built = cls(**settings(name, **({"kappa": float("inf")} if name in ("dqn", "double-dqn") else {}))).build()
         prl.train(*built, steps=64)
-        built.actors.env.close()
+        built.actors.close()
         learned.append(list(built.agent.network.parameters()))
         if equation == "temperature_loss":
             learned[-1] = [built.agent.alpha_optimizer.m]

@@ -1,7 +1,8 @@
 """Actors: who steps the environments."""
 
 from protorl.actors.actors import Actors, Acts
+from protorl.actors.first_priorities import FirstPriorities
 from protorl.actors.local import LocalActors
 from protorl.actors.overlapped import OverlappedActors
 
-__all__ = ["Actors", "Acts", "LocalActors", "OverlappedActors"]
+__all__ = ["Actors", "Acts", "FirstPriorities", "LocalActors", "OverlappedActors"]

@@ -101,9 +101,13 @@ class Agent(metaclass=Noted):
         """One step of the paper's optimisation; tensors only, so that it can be compiled."""
         raise NotImplementedError
 
+    def drawn(self, batch: Batch) -> Batch:
+        """The batch with the random numbers that `learn` uses, as columns of their own: so `learn` stays a pure function."""
+        return batch
+
     def update(self, batch: Batch) -> Update:
         """`learn`, then what the paper does every so many updates."""
-        update = self.learn(batch)
+        update = self.learn(self.drawn(batch))
         self.updates += 1
         return update
 

@@ -24,7 +24,8 @@ class DDPG(Agent):
 
     network: actor with `.action` in [-1, 1], critic `q(obs, action)` [K, B] (a `QEnsemble`). policy: NoisyDeterministic,
     maybe after a Warmup. actor_optimizer, critic_optimizer: of `network.actor` and `network.critic`. tau: how far the targets
-    follow, in (0, 1]. delay: updates of the critic per update of the actor and the targets.
+    follow, in (0, 1]. delay: updates of the critic per update of the actor and the targets. target_every: updates between moves
+    of the targets. action_gradient_clip: clips each number of dQ/da, by which the actor climbs (None: not); Ape-X: 1.
 
     A variant overrides one of the equations: `target_action`, `reduce`, `bootstrap`, `loss_and_priority`, `actor_loss`.
 
@@ -46,14 +47,18 @@ class DDPG(Agent):
         *,
         tau: float = 0.001,
         delay: int = 1,
+        target_every: int = 1,
+        action_gradient_clip: float | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 < tau <= 1.0:
             raise ProtoRLError(f"tau {tau} is not in (0, 1]: it is how far the targets follow per update")
-        if delay < 1:
-            raise ProtoRLError(f"delay {delay} is not a number of updates: use 1 or more")
+        for name, count in (("delay", delay), ("target_every", target_every)):
+            if count < 1:
+                raise ProtoRLError(f"{name} {count} is not a number of updates: use 1 or more")
         self.network: ActorCritic = network
         self.policy, self.tau, self.delay = policy, tau, delay
+        self.target_every, self.action_gradient_clip = target_every, action_gradient_clip
         self.actor_optimizer, self.critic_optimizer = actor_optimizer, critic_optimizer
         self.target = clone(network)
         self.online_parameters = [FlatParameters(part) for part in (network.actor, network.critic)]
@@ -91,7 +96,13 @@ class DDPG(Agent):
 
     def actor_loss(self, batch: Batch) -> Tensor:
         """-Q(s, μ(s)) [B], of the first critic."""
-        return -self.critic(batch.obs, self.actor(batch.obs).action, members=1)[0]
+        action = self.actor(batch.obs).action
+        q = self.critic(batch.obs, action, members=1)[0]
+        if self.action_gradient_clip is None:
+            return -q
+        (slope,) = torch.autograd.grad(q.sum(), action)  # dQ/da [B, A]
+        slope = slope.clamp(-self.action_gradient_clip, self.action_gradient_clip)
+        return -q.detach() - (slope * (action - action.detach())).sum(-1)  # the value stays, the gradient is the clipped one
 
     def learn(self, batch: Batch) -> Update:
         """The critic's step."""
@@ -105,12 +116,19 @@ class DDPG(Agent):
         losses = self.actor_loss(batch)
         loss = (batch.weight * losses).mean()
         self.actor_optimizer.step(loss)
+        if self.target_every == 1:  # here, so that it is compiled with the rest
+            self.follow()
+        return Update(losses.detach(), {"actor_loss": loss.detach()})
+
+    def follow(self) -> None:
+        """θ' <- τ θ + (1 - τ) θ', actor and critic."""
         for target, online in zip(self.target_parameters, self.online_parameters):
             target.lerp_(online, self.tau)
-        return Update(losses.detach(), {"actor_loss": loss.detach()})
 
     def update(self, batch: Batch) -> Update:
         update = super().update(batch)
         if self.updates % self.delay == 0:
             update = update._replace(metrics={**update.metrics, **self.improve(batch).metrics})
+        if self.target_every > 1 and self.updates % self.target_every == 0:
+            self.follow()
         return update

@@ -18,7 +18,7 @@ from torch import Tensor
 from protorl.agents.agent import as_tensor
 from protorl.agents.dqn import DQN
 from protorl.agents.qr_dqn import refuse_infinite
-from protorl.data import Batch, Obs, ProtoRLError, TensorObs, Update, tree_leaves
+from protorl.data import Batch, Obs, ProtoRLError, TensorObs, tree_leaves
 from protorl.functional import quantile_huber, td_target
 from protorl.networks import Network, QuantileOut, chosen
 from protorl.policies.draws import Draws
@@ -83,7 +83,7 @@ class IQN(DQN):
         target = self.target_quantiles(batch)
         return quantile_huber(z, target, batch.tau, self.kappa), (target.mean(-1) - z.mean(-1)).abs()
 
-    def update(self, batch: Batch) -> Update:
+    def drawn(self, batch: Batch) -> Batch:
+        """With the levels tau, of both networks and of the greedy action, uniform [B, N] each."""
         sizes = {"tau": self.samples, "next_tau": self.target_samples, "greedy_tau": self.act_samples}
-        levels = {name: torch.rand(len(batch), size, device=self.device) for name, size in sizes.items()}
-        return super().update(batch.replace(**levels))  # drawn here, so that `learn` stays a pure function
+        return batch.replace(**{name: torch.rand(len(batch), size, device=self.device) for name, size in sizes.items()})

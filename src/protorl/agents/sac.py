@@ -133,6 +133,7 @@ class SAC(Agent):
         update = self.learn_critics(batch)
         return update._replace(metrics={**update.metrics, **self.learn_actor(batch)})
 
-    def update(self, batch: Batch) -> Update:
-        noise = torch.randn(2, *batch.action.shape, device=batch.action.device)  # `learn` stays a pure function
-        return super().update(batch.replace(noise=noise[0], next_noise=noise[1]))
+    def drawn(self, batch: Batch) -> Batch:
+        """With the noise of the actions at s and at s', standard normal [B, A] each."""
+        noise = torch.randn(2, *batch.action.shape, device=batch.action.device)
+        return batch.replace(noise=noise[0], next_noise=noise[1])

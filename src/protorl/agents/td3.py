@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from protorl.agents.ddpg import DDPG
-from protorl.data import Batch, ProtoRLError, Update
+from protorl.data import Batch, ProtoRLError
 
 
 class TD3(DDPG):
@@ -50,5 +50,6 @@ class TD3(DDPG):
         """min_k q_k [B]."""
         return q.amin(0)
 
-    def update(self, batch: Batch) -> Update:
-        return super().update(batch.replace(noise=torch.randn_like(batch.action)))  # `learn` stays a pure function
+    def drawn(self, batch: Batch) -> Batch:
+        """With the noise on target actions, standard normal [B, A]."""
+        return batch.replace(noise=torch.randn_like(batch.action))

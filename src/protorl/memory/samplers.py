@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from protorl.data import Array, ProtoRLError, Schedule, State, as_schedule
+from protorl.data import Array, NotFinite, ProtoRLError, Schedule, State, as_schedule
 from protorl.memory.sumtree import SumTree
 from protorl.rng import generator, pack, unpack
 
@@ -166,7 +166,7 @@ class Prioritized:
     def set(self, slots: Array, priority: Array) -> None:
         p = np.abs(priority).astype(np.float64) + self.epsilon
         if not np.isfinite(p).all():
-            raise ProtoRLError("a priority is not finite: the TD errors diverged; lower lr or check the rewards")
+            raise NotFinite("a priority is not finite: the TD errors diverged; lower lr or check the rewards")
         self.largest = max(self.largest, float(p.max()))
         self.tree.set(slots, p**self.alpha)
 

@@ -157,7 +157,7 @@ class Storage:
         fields |= {name: field for name, field in extras.items() if not field.starts}
         if pays_apart(columns):
             fields["reward"] = reward_field(columns)
-        near = {"reward", "gamma", *paid}  # read by the view
+        near = {"reward", "gamma", "priority", *paid}  # read by the view, or told to the sampler
         self.tables: dict[str, Table] = {
             name: (Table if name in near else table)(field, self.slots, self.device) for name, field in fields.items()
         }
@@ -314,7 +314,8 @@ class Storage:
             given = iter(leaves)
             read[name] = tree_map(lambda _, given=given: next(given), self.columns.obs)
         if self.starts:
-            read |= {name: table.read(there[len(places) - 1]) for name, table in self.starts.items()}
+            starting = {name: table for name, table in self.starts.items() if name != "priority"}
+            read |= {name: table.read(there[len(places) - 1]) for name, table in starting.items()}
         for name, values in zip(columns, there[len(places) :]):
             read[name] = torch.from_numpy(values) if self.here else values
         return read

@@ -1,5 +1,6 @@
 """Recipes: a paper's experiment as a frozen dataclass."""
 
+from protorl.recipes.apex import ApexDDPG, ApexDQN
 from protorl.recipes.continuous import DDPG, SAC, TD3
 from protorl.recipes.distributional import IQN, QRDQN, Rainbow
 from protorl.recipes.dqn import D3QN, DQN, DoubleDQN, MunchausenDQN
@@ -10,8 +11,11 @@ from protorl.recipes.ppo import PPO
 from protorl.recipes.recipe import Parts, Recipe
 
 RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, PPO, DDPG, TD3, SAC)
-}
+    recipe.name: recipe
+    for recipe in (
+        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG
+    )
+}  # fmt: skip
 
 __all__ = [
     "D3QN",
@@ -23,6 +27,8 @@ __all__ = [
     "RECIPES",
     "SAC",
     "TD3",
+    "ApexDDPG",
+    "ApexDQN",
     "DoubleDQN",
     "MunchausenDQN",
     "OffPolicy",

@@ -129,7 +129,7 @@ class TD3(Continuous, OffPolicy):
         return {**super().hyperparameters(spec), **numbers}
 
 
-def deterministic_actor(recipe: DDPG | TD3, spec: EnvSpec) -> Network:
+def deterministic_actor(recipe: Continuous, spec: EnvSpec) -> Network:
     """One action for each observation."""
     return build_network(
         spec, {"base": recipe.base_config(spec), "head": {"type": "deterministic", "bound": recipe.final_bound}}

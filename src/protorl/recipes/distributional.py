@@ -8,7 +8,7 @@ from protorl import agents
 from protorl.agents import Agent
 from protorl.data import EnvSpec
 from protorl.recipes import presets
-from protorl.recipes.dqn import Huber, QLearning
+from protorl.recipes.dqn import Annealing, Huber, QLearning
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
 from protorl.recipes.presets import Presets
@@ -29,7 +29,7 @@ def split(recipe: QLearning, spec: EnvSpec) -> tuple[dict[str, object], tuple[in
     return base, ()
 
 
-class Rainbow(QLearning, OffPolicy):
+class Rainbow(Annealing, QLearning, OffPolicy):
     """Rainbow: double, dueling, noisy, prioritized, n-step, and a categorical distribution."""
 
     name: ClassVar[str] = "rainbow"
@@ -59,7 +59,7 @@ class Rainbow(QLearning, OffPolicy):
         return base, distribution_head(self, type="c51", widths=widths, **support)
 
 
-class QRDQN(Huber, QLearning, OffPolicy):
+class QRDQN(Huber, Annealing, QLearning, OffPolicy):
     """QR-DQN: quantiles of the return at fixed levels."""
 
     name: ClassVar[str] = "qr-dqn"
@@ -79,7 +79,7 @@ class QRDQN(Huber, QLearning, OffPolicy):
         return self.base_config(spec), distribution_head(self, type="quantile", quantiles=self.quantiles)
 
 
-class IQN(Huber, QLearning, OffPolicy):
+class IQN(Huber, Annealing, QLearning, OffPolicy):
     """IQN: the quantile of the return at any level, from levels drawn anew each time."""
 
     name: ClassVar[str] = "iqn"

@@ -18,8 +18,7 @@ from protorl.recipes.recipe import Recipe
 
 
 class QLearning(Recipe):
-    """Learns the values of discrete actions with a target network, and explores epsilon-greedily: what DQN and all that came of
-    it share."""
+    """Learns the values of discrete actions with a target network: what DQN and all that came of it share."""
 
     actions: ClassVar[tuple[str, ...]] = ("discrete",)
 
@@ -36,9 +35,6 @@ class QLearning(Recipe):
     update_every: int = hp(4, "between bursts of updates", unit="agent steps", paper="4", low=1)
     updates: int = hp(1, "updates per burst", paper="1", low=1)
     target_every: int = hp(250, "between target copies", unit="updates", paper="2 500 (10 000 steps)", low=1)
-    epsilon_start: float = hp(1.0, "exploration at first", paper="1", low=0.0, high=1.0)
-    epsilon_end: float = hp(0.05, "exploration in the end", paper="0.1", low=0.0, high=1.0)
-    epsilon_steps: int = hp(10_000, "until exploration has ended", unit="agent steps", paper="1 000 000", low=1)
     head: str = hp("q", "head of the network", paper="q", choices=("q", "dueling"))
     init: str = hp("default", "initial weights of the whole network", choices=INITS)
     noisy: bool = hp(False, "noisy layers in the head (Fortunato et al. 2018)")
@@ -58,11 +54,6 @@ class QLearning(Recipe):
             return base | {"widths": ()}, head | {"widths": (512,), "base_gradient": 2**-0.5}
         return base, head
 
-    def policy(self, spec: EnvSpec) -> EpsilonGreedy:
-        """Epsilon-greedy, epsilon falling in a straight line over agent steps."""
-        epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps)
-        return EpsilonGreedy(spec.action, epsilon, seed=self.seed, rows=spec.lanes)
-
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {"target_every": self.target_every, "lr": self.learning_rate()}
 
@@ -70,6 +61,19 @@ class QLearning(Recipe):
         """A straight line from `lr` to 0 over all updates of the training, or None: it stays."""
         updates = self.updates * (self.steps - self.warmup_steps) // self.update_every
         return Linear(self.lr, 0.0, max(updates, 1)) if self.anneal else None
+
+
+class Annealing(Recipe):
+    """Explores epsilon-greedily, with an epsilon that falls."""
+
+    epsilon_start: float = hp(1.0, "exploration at first", paper="1", low=0.0, high=1.0)
+    epsilon_end: float = hp(0.05, "exploration in the end", paper="0.1", low=0.0, high=1.0)
+    epsilon_steps: int = hp(10_000, "until exploration has ended", unit="agent steps", paper="1 000 000", low=1)
+
+    def policy(self, spec: EnvSpec) -> EpsilonGreedy:
+        """Epsilon-greedy, epsilon falling in a straight line over agent steps."""
+        epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps)
+        return EpsilonGreedy(spec.action, epsilon, seed=self.seed, rows=spec.lanes)
 
 
 class Huber(Recipe):
@@ -81,7 +85,7 @@ class Huber(Recipe):
         return {**super().hyperparameters(spec), "kappa": self.kappa}
 
 
-class DQN(Huber, QLearning, OffPolicy):
+class DQN(Huber, Annealing, QLearning, OffPolicy):
     """Deep Q-Network."""
 
     name: ClassVar[str] = "dqn"
@@ -90,7 +94,7 @@ class DQN(Huber, QLearning, OffPolicy):
     agent_class: ClassVar[type[Agent]] = agents.DQN
 
 
-class DoubleDQN(Huber, QLearning, OffPolicy):
+class DoubleDQN(Huber, Annealing, QLearning, OffPolicy):
     """Double DQN: the online network chooses, the target judges."""
 
     name: ClassVar[str] = "double-dqn"
@@ -99,7 +103,7 @@ class DoubleDQN(Huber, QLearning, OffPolicy):
     agent_class: ClassVar[type[Agent]] = agents.DoubleDQN
 
 
-class D3QN(Huber, QLearning, OffPolicy):
+class D3QN(Huber, Annealing, QLearning, OffPolicy):
     """Double DQN with the dueling network."""
 
     name: ClassVar[str] = "d3qn"
@@ -110,7 +114,7 @@ class D3QN(Huber, QLearning, OffPolicy):
     head: str = hp("dueling", "head of the network", paper="dueling", choices=("q", "dueling"))
 
 
-class MunchausenDQN(Huber, QLearning, OffPolicy):
+class MunchausenDQN(Huber, Annealing, QLearning, OffPolicy):
     """Munchausen DQN: the log-policy is added to the reward."""
 
     name: ClassVar[str] = "munchausen-dqn"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from protorl.actors import LocalActors
+from protorl.actors import Actors
 from protorl.agents import Agent
 from protorl.data import EnvSpec
 from protorl.envs.vector import VecEnv
@@ -48,6 +48,6 @@ class Experiment(Protocol):
 
     def make_eval_env(self, num_envs: int) -> VecEnv: ...
 
-    def assemble(self, env: VecEnv) -> tuple[Agent, Replay, LocalActors]: ...
+    def assemble(self, env: VecEnv) -> tuple[Agent, Replay, Actors]: ...
 
     def build_agent(self, spec: EnvSpec) -> Agent: ...

@@ -55,6 +55,7 @@ def learning_speed(recipe: Experiment, mode: str, precision: str, window: float)
                         observe(step)
                 memory.add(chunk)
         batch = memory.sample()
+        carry = agent.initial_carry(env.num_envs)
         begin = time.perf_counter()
         for _ in range(SETTLED):
             agent.update(batch)
@@ -64,7 +65,7 @@ def learning_speed(recipe: Experiment, mode: str, precision: str, window: float)
             "threads": torch.get_num_threads(),
             "setup_seconds": round(setup, 2),
             "updates_per_second": per_second(lambda: agent.update(batch), window),
-            "acts_per_second": per_second(lambda: agent.act(env.seen, actors.carry, explore=True), window / 2),
+            "acts_per_second": per_second(lambda: agent.act(env.seen, carry, explore=True), window / 2),
             "updates_per_step": memory.rate.updates / memory.rate.every,
         }
 

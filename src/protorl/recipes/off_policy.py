@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
+
+from protorl.actors import Actors, FirstPriorities
 from protorl.agents import Agent
-from protorl.data import EnvSpec, Linear
+from protorl.data import EnvSpec, Field, Linear
+from protorl.envs import VecEnv
 from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
 from protorl.recipes.fields import hp
 from protorl.recipes.recipe import Recipe
@@ -21,19 +27,45 @@ class OffPolicy(Recipe):
     clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", paper="DQN: 1", low=0.0)
     reward_scale: float = hp(1.0, "multiplies each reward for learning, after the clip", paper="1 (first SAC: 5)", low=0.0)
     per_alpha: float = hp(0.0, "prioritization exponent; 0: uniform replay", paper="0 (PER: 0.6)", low=0.0)
-    per_beta: float = hp(
-        0.4, "importance exponent at the start; it ends at 1 with the training", paper="PER: 0.4", low=0.0, high=1.0
+    per_beta: float = hp(0.4, "importance exponent at the start", paper="PER: 0.4", low=0.0, high=1.0)
+    per_beta_end: float = hp(1.0, "importance exponent in the end", paper="PER: 1", low=0.0, high=1.0)
+    first_priority: str = hp(
+        "largest",
+        "of a new example: the largest so far, or td: what the agent says of it before it is stored",
+        paper="PER: largest; Ape-X: td",
+        choices=("largest", "td"),
     )
+    chunk_steps: int = hp(
+        16, "steps of each environment that are judged and handed over together, for td", unit="agent steps", paper="Ape-X: 50",
+        low=1,
+    )  # fmt: skip
+
+    def view(self, agent: Agent) -> NStep:
+        """What an example is."""
+        return NStep(self.n_step, self.gamma, self.clip_reward, self.reward_scale, streams=agent.streams)
+
+    @property
+    def judged(self) -> bool:
+        """Whether steps bring a first priority, and it counts."""
+        return self.first_priority == "td" and self.per_alpha > 0
+
+    def actors(self, agent: Agent, env: VecEnv) -> Actors:
+        actors, together = super().actors(agent, env), self.chunk_steps
+        if not self.judged:
+            return actors
+        return FirstPriorities(actors, agent, agent.columns(env.spec), self.view(agent), together)
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
-        beta = Linear(self.per_beta, 1.0, max(self.steps, 1))
+        beta = Linear(self.per_beta, self.per_beta_end, max(self.steps, 1))
         sampler: Sampler = Prioritized(self.per_alpha, beta) if self.per_alpha > 0 else Uniform()
         columns = agent.columns(spec)
+        if self.judged:
+            columns = dataclasses.replace(columns, extras={**columns.extras, "priority": Field((), np.dtype(np.float32))})
         return Replay(
             columns,
             self.capacity,
             batch_size=self.batch_size,
-            view=NStep(self.n_step, self.gamma, self.clip_reward, self.reward_scale, streams=agent.streams),
+            view=self.view(agent),
             sampler=sampler,
             rate=Rate(self.warmup_steps, self.update_every, self.updates),
             device=home_of(columns, self.capacity, agent.device),

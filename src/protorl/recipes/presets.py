@@ -135,6 +135,32 @@ PPO_ATARI: Block = {
     "eval_every": 250_000, "checkpoint_every": 250_000,
 }  # fmt: skip
 
+# Horgan et al. 2018, appendix C, in agent steps (4 frames) and updates, with the sizes of one machine: 8 environments where the
+# paper has 360 actors, a memory of 1 million steps where it has 2. Its learner makes 19 updates a second whatever the actors
+# do; here 512 examples are drawn for 384 new steps, the 1.3 for one that Kapturowski et al. 2019 state for it.
+APEX_ATARI: Block = {
+    "steps": 50_000_000, "optimizer": "rmsprop", "lr": 2.5e-4 / 4, "optimizer_eps": 1.5e-7, "batch_size": 512,
+    "capacity": 1_000_000, "warmup_steps": 50_000, "gamma": 0.99, "target_every": 2_500, "update_every": 384, "updates": 1,
+    "clip_reward": 1.0, "max_grad_norm": 40.0, "eval_every": 250_000, "checkpoint_every": 250_000, "protocol": "nature",
+}  # fmt: skip
+
+# Our own: ZOO_DQN's numbers for control, as far as they fit several environments that explore all along.
+APEX_CONTROL: dict[str, Block] = {
+    env: {name: value for name, value in values.items() if not name.startswith("epsilon")} | {"n_step": 3}
+    for env, values in ZOO_DQN.items()
+}
+APEX_PENDULUM: Block = {
+    "steps": 20_000,
+    "lr": 1e-3,
+    "actor_lr": None,
+    "gamma": 0.98,
+    "capacity": 200_000,
+    "warmup_steps": 1_000,
+    "eval_every": 1_000,
+    "final_bound": 3e-3,
+}
+APEX_MUJOCO: Block = {"steps": 300_000, "lr": 1e-3, "actor_lr": None, "warmup_steps": 10_000}
+
 # Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
 # noise, widths, warm-up), with the tau, batch and one learning rate that are the defaults of Stable-Baselines3 2.3 and later.
 ZOO_DDPG: Block = {
@@ -185,6 +211,10 @@ MINATAR: dict[str, Block] = {
     "MinAtar/SpaceInvaders-*": {**MINATAR_DQN, "lr": 2**-12},
     "MinAtar/Asterix-*": {**MINATAR_DQN, "lr": 2**-13},
     "MinAtar/Seaquest-*": {**MINATAR_DQN, "lr": 2**-13},
+}
+
+MINATAR_APEX: dict[str, Block] = {
+    env: {name: value for name, value in values.items() if not name.startswith("epsilon")} for env, values in MINATAR.items()
 }
 
 # rl-baselines3-zoo, hyperparams/qrdqn.yml, with the defaults of SB3-contrib's QRDQN (Adam's epsilon 0.01 / batch size, no
@@ -290,6 +320,8 @@ DQN: dict[str, Block] = {**ZOO_DQN, **MINATAR, **atari(NATURE_DQN, machado=DOPAM
 DOUBLE_DQN: dict[str, Block] = {**DQN, **atari(NATURE_DOUBLE_DQN)}
 D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
 MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
+APEX_DQN: dict[str, Block] = {**APEX_CONTROL, **MINATAR_APEX, **atari(APEX_ATARI)}
+APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
 RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
 QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
 IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}

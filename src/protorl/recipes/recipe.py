@@ -16,7 +16,7 @@ from typing_extensions import dataclass_transform
 from protorl import rng
 from protorl.accelerate import MODES, PRECISIONS
 from protorl.accelerate.subnormals import start_threads
-from protorl.actors import LocalActors, OverlappedActors
+from protorl.actors import Actors, LocalActors, OverlappedActors
 from protorl.agents import Agent
 from protorl.data import ArraySpec, EnvSpec, ProtoRLError
 from protorl.envs import RandomActions, VecEnv, make_vec_envs
@@ -61,7 +61,7 @@ class Parts(NamedTuple):
 
     agent: Agent
     memory: Replay
-    actors: LocalActors
+    actors: Actors
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(hp, dataclasses.field))
@@ -217,7 +217,7 @@ class Recipe:
         """The memory for what the agent wants remembered."""
         raise NotImplementedError
 
-    def actors(self, agent: Agent, env: VecEnv) -> LocalActors:
+    def actors(self, agent: Agent, env: VecEnv) -> Actors:
         """Who steps the environments."""
         return OverlappedActors(agent, env) if self.overlap else LocalActors(agent, env)
 

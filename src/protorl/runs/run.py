@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from protorl.data import Batch, ProtoRLError, State, Update
+from protorl.data import Batch, NotFinite, ProtoRLError, State, Update
 from protorl.loops.evaluate import Evaluation
 from protorl.loops.monitor import Monitor
 from protorl.parts import first_not_finite
@@ -153,6 +153,8 @@ class Run(Monitor):
                 yield self
             except Diverged:
                 raise
+            except NotFinite as error:
+                raise self.diverged(str(error), error.batch) from error
             except ProtoRLError as error:
                 if first_not_finite(self.agent, "agent"):
                     raise self.diverged(str(error)) from error
