@@ -20,6 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
     "d3qn": {"num_envs": 3, "update_every": 10},
     "ppo": {"num_envs": 4},
     "ddpg": {"update_every": 7},
+    "apex-dqn": {"num_envs": 3, "update_every": 10},
 }
 
 

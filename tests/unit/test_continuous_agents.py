@@ -427,3 +427,37 @@ def test_agents_made_by_hand_check_too(fields: dict[str, Any], message: str) -> 
 def test_discrete_actions_are_refused_with_a_way_out(name: str) -> None:
     with pytest.raises(prl.ProtoRLError, match=f"{name} chooses box actions, .* CartPole-v1 are discrete: use dqn or ppo"):
         RECIPES[name](env="CartPole-v1").build()
+
+
+# What Ape-X adds to DDPG
+
+
+def test_targets_move_every_so_many_updates_and_then_all_the_way() -> None:
+    agent = make("apex-ddpg", target_every=3)
+    before = values(agent.target)
+    for update in range(1, 8):
+        agent.update(batch())
+        if update % 3:
+            assert torch.equal(values(agent.target), before)
+        else:
+            assert torch.equal(values(agent.target), values(agent.network))
+            before = values(agent.target)
+
+
+@pytest.mark.parametrize("clip", [None, 0.01, 1e6])
+def test_the_actor_climbs_by_a_clipped_slope(clip: float | None) -> None:
+    """The gradient of its loss is -clip(dQ/da) dμ/dθ of each example, weighed; what it is worth stays -Q."""
+    agent, examples = make("apex-ddpg", action_gradient_clip=clip), batch([1.0, 2.0, 0.5, 1.0, 1.0, 3.0])
+    losses = agent.actor_loss(examples)
+    found = torch.autograd.grad((examples.weight * losses).mean(), list(agent.actor.parameters()))
+    action = agent.actor(examples.obs).action
+    free = action.detach().requires_grad_()
+    q = agent.critic(examples.obs, free, members=1)[0]
+    (slope,) = torch.autograd.grad(q.sum(), free)
+    assert clip != 0.01 or (slope.abs() > clip).any()
+    limited = slope if clip is None else slope.clamp(-clip, clip)
+    wanted = torch.autograd.grad(
+        action, list(agent.actor.parameters()), -limited * examples.weight.unsqueeze(-1) / len(examples)
+    )
+    assert_close(found, wanted)
+    assert_close(losses.detach(), -q.detach())

@@ -58,7 +58,7 @@ def watch_columns(agent: Any) -> set[str]:
 def columns_are_used(training: Training, read: set[str]) -> Verdict:
     """Extras that are declared are emitted and read; extras that are emitted are declared."""
     declared = set(training.agent.columns(training.env.spec).extras)
-    if undeclared := sorted(training.emitted - declared):
+    if undeclared := sorted(training.emitted - declared - {"priority"}):  # which actors add, and the memory's columns have
         return False, f"acting gives {listed(undeclared)}, which `columns` does not declare: no memory keeps it"
     if unread := sorted(declared - read - {"priority"}):
         return False, f"`columns` declares {listed(unread)}, which no update reads"
