@@ -254,9 +254,6 @@ class HostedEnvs(VecEnv):
     @abstractmethod
     def _resume(self, progress: State) -> None: ...
 
-    def _failed(self, doing: str, row: int, error: Exception) -> ProtoRLError:
-        return ProtoRLError(f"{self.spec.id} failed in {doing}() of row {self.first_row + row}: {error!r}")
-
 
 class VecWrapper(VecEnv):
     """A `VecEnv` around another one: everything is handed through, for subclasses to change what they must. One that changes
