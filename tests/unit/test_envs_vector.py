@@ -377,7 +377,7 @@ def test_a_failing_worker_is_named():
     env = make_vec_envs(Breaks, 1, backend="async", first_row=3)
     with pytest.raises(ProtoRLError, match=r"Breaks failed in step\(\) of row 3: ValueError\('gear stuck'\)"):
         env.step(np.array([0]))
-    env._vector.close(terminate=True)
+    env.close()
 
 
 def test_an_observation_that_belies_its_space_is_refused():

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from protorl.data import ArraySpec, Obs, ProtoRLError
+from protorl.data import ArraySpec, Obs, ProtoRLError, State
+from protorl.envs import snapshot
 from protorl.envs.answers import FLAGS, NUMBERS, Refused, brief, checked_info, fitting, flag, number, observation
 from protorl.envs.api import AnyEnv
 from protorl.envs.spec import obs_spec
+from protorl.place import own_place
 
 FAILURES = (Exception, SystemExit)
 """What an environment may raise: `sys.exit()` in its code is a failure of its own, not a wish to end the training."""
-
+CLOSE_SECONDS = 5.0
+"""What environments are given to close."""
 OLD = "; an environment of the old Gym interface needs apply_api_compatibility=true"
 INTERFACE = "; step() returns observation, reward, terminated, truncated, info, reset(seed=..., options=...) observation, info"
 
@@ -76,9 +82,30 @@ class Gate:
         except FAILURES as error:
             raise failed(self.id, "reset", f"row {self.row}", error) from error
 
-    def close(self) -> None:
+    def state_dict(self) -> list[State]:
+        """Its snapshot."""
+        try:
+            return snapshot.save(self.env)
+        except FAILURES as error:
+            raise failed(self.id, "state_dict", f"row {self.row}", error) from error
+
+    def load_state_dict(self, state: list[State]) -> None:
+        """Go on where `state_dict` was."""
+        try:
+            snapshot.load(self.env, state)
+        except FAILURES as error:
+            raise failed(self.id, "load_state_dict", f"row {self.row}", error) from error
+
+    def render(self) -> object:
+        """A picture; None where it was made without `render_mode`."""
+        try:
+            return None if self.env.render_mode is None else self.env.render()
+        except FAILURES as error:
+            raise failed(self.id, "render", f"row {self.row}", error) from error
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Release what the environment holds."""
-        close(self.env.close, self.id, f"row {self.row}")
+        close(self.env.close, self.id, f"row {self.row}", seconds)
 
 
 def failed(id: str, doing: str, where: str, error: BaseException) -> ProtoRLError:
@@ -87,16 +114,38 @@ def failed(id: str, doing: str, where: str, error: BaseException) -> ProtoRLErro
         return ProtoRLError(f"{id}, {doing}() of {where}: {error}")
     if isinstance(error, ProtoRLError):  # a sentence already
         return ProtoRLError(str(error))
-    text = f"{id} failed in {doing}() of {where}: {error!r}"
+    place = own_place(error)
+    text = f"{id} failed in {doing}() of {where}: {error!r}{'' if place is None else f' ({place})'}"
     # Wrappers unpack what the environment gave, and hand it arguments, before it comes here.
     if isinstance(error, TypeError | ValueError) and ("unpack" in str(error) or "unexpected keyword" in str(error)):
         text += INTERFACE + OLD
     return ProtoRLError(text)
 
 
-def close(function: Callable[[], object], id: str, where: str) -> None:
-    """Close an environment. Where it fails, that is told, and hides nothing of what was reached before."""
+def close(function: Callable[[], object], id: str, where: str, seconds: float = CLOSE_SECONDS) -> None:
+    """Close an environment. Where it fails or takes too long, that is told, and hides nothing of what was reached before."""
     try:
-        function()
+        with limited(seconds):
+            function()
     except FAILURES as error:
         logging.getLogger("protorl").warning(f"{id} failed in close() of {where}: {error!r}; what was learned is not touched")
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Inside, what takes longer is broken off with a TimeoutError, where a signal can do that: in the main thread, in Python
+    code and in what waits for the system."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"it took more than {seconds:.1f} s")
+
+    handler = signal.signal(signal.SIGALRM, late)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # and each second from then on, for what catches everything
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 from protorl.data import EnvSpec, Obs, State, Step, tree_map
 from protorl.envs import snapshot
 from protorl.envs.api import AnyEnv
-from protorl.envs.gate import Gate
+from protorl.envs.gate import CLOSE_SECONDS, Gate
 from protorl.envs.spec import ActionEdge, empty, single_spec
 from protorl.envs.vector import Episode, HostedEnvs
 
@@ -86,8 +87,9 @@ class SyncEnv(HostedEnvs):
         return Step(obs, action, reward, discount, terminated, truncated, next_obs, first, self._yes.copy())
 
     def close(self) -> None:
+        late = time.monotonic() + CLOSE_SECONDS
         for gate in self._gates:
-            gate.close()
+            gate.close(max(late - time.monotonic(), 0.1))
 
     def _construct(self) -> None:
         self.close()
@@ -107,15 +109,14 @@ class SyncEnv(HostedEnvs):
         self._returns, self._lengths = [0.0] * self.num_envs, [0] * self.num_envs
 
     def _render(self) -> object:
-        env = self._gates[0].env
-        return env.render() if env.render_mode is not None else None
+        return self._gates[0].render()
 
     def _save(self) -> object:
-        return [snapshot.save(gate.env) for gate in self._gates]
+        return [gate.state_dict() for gate in self._gates]
 
     def _load(self, state: Any) -> None:
         for gate, one in zip(self._gates, state):
-            snapshot.load(gate.env, one)
+            gate.load_state_dict(one)
 
     def _progress(self) -> State:
         return {"returns": list(self._returns), "lengths": list(self._lengths)}
