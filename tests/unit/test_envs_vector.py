@@ -235,7 +235,7 @@ def test_discrete_starts_are_added():
     env = fake(2, action=spaces.Discrete(3, start=-1))
     env.reset()
     step = env.step(np.array([0, 2]))
-    assert [e.got for e in env._envs] == [[-1], [1]]
+    assert [gate.env.got for gate in env._gates] == [[-1], [1]]
     assert step.action.tolist() == [0, 2]
     edge = ActionEdge(spaces.MultiDiscrete([2, 3], start=np.array([1, 5])), 1)
     assert edge(np.array([[1, 2]]))[1].tolist() == [[2, 7]]
@@ -362,7 +362,7 @@ def test_rewards_of_another_shape_are_refused():
             return obs, reward[:, None], *rest
 
     env = from_vector(Odd([Counter, Counter]), id="Odd-v0")
-    with pytest.raises(ProtoRLError, match=r"Odd-v0 gave rewards, .* of shapes \(2, 1\), \(2,\) and \(2,\): each must be"):
+    with pytest.raises(ProtoRLError, match=r"Odd-v0, step\(\) of rows 0..1: reward is .* must be an array of shape \(2,\)"):
         env.step(np.zeros(2, np.int64))
 
 
@@ -377,7 +377,7 @@ def test_a_failing_worker_is_named():
     env = make_vec_envs(Breaks, 1, backend="async", first_row=3)
     with pytest.raises(ProtoRLError, match=r"Breaks failed in step\(\) of row 3: ValueError\('gear stuck'\)"):
         env.step(np.array([0]))
-    env._vector.close(terminate=True)
+    env.close()
 
 
 def test_an_observation_that_belies_its_space_is_refused():
@@ -394,7 +394,9 @@ def test_an_observation_that_belies_its_space_is_refused():
 
     env = SyncEnv(Scalar, 1, id="scalar")
     env.reset()
-    with pytest.raises(ProtoRLError, match=r"scalar gives an observation of shape \(\) where its space says \(1,\) \(in step"):
+    with pytest.raises(
+        ProtoRLError, match=r"scalar, step\(\) of row 0: observation has shape \(\) where its space says \(1,\)"
+    ):
         env.step(np.array([0]))
 
 

@@ -11,6 +11,7 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import ArrayLike
 
 from protorl.data import ActionSpec, Array, ArraySpec, Obs, ObsSpec, ProtoRLError, tree_map
+from protorl.envs.answers import Refused, brief
 from protorl.envs.api import AnyEnv, AnySpace
 
 Leaf = Callable[[ArrayLike], Array]
@@ -28,19 +29,34 @@ def canonical(space: AnySpace) -> tuple[AnySpace, Callable[[Any], Obs] | None]:
         ProtoRLError: the space is neither a Box, a Discrete, nor a flat Dict of these.
     """
     if not isinstance(space, spaces.Dict):
-        return _canonical_leaf(space)
+        seen, function = _canonical_leaf(space)
+        return seen, None if function is None else Conversion(space, function)
     converted = {key: _canonical_leaf(leaf) for key, leaf in space.spaces.items()}
-    seen = spaces.Dict({key: leaf for key, (leaf, _) in converted.items()})
     functions = {key: function for key, (_, function) in converted.items()}
     if all(function is None for function in functions.values()):
         return space, None
-    return seen, lambda obs: {key: obs[key] if f is None else f(obs[key]) for key, f in functions.items()}
+    all_seen = spaces.Dict({key: leaf for key, (leaf, _) in converted.items()})
+    return all_seen, Conversion(
+        space, lambda obs: {key: obs[key] if f is None else f(obs[key]) for key, f in functions.items()}
+    )
+
+
+class Conversion:
+    """The function that takes observations of a space to where an agent sees them. Raises Refused where they are not of it."""
+
+    def __init__(self, space: AnySpace, function: Callable[[Any], Obs]) -> None:
+        self.space, self.function = space, function
+
+    def __call__(self, obs: object) -> Obs:
+        try:
+            return self.function(obs)
+        except Exception as error:
+            raise Refused(f"observation is {brief(obs)}, and must be of {self.space}") from error
 
 
 def _canonical_leaf(space: AnySpace) -> tuple[AnySpace, Leaf | None]:
     if isinstance(space, spaces.Discrete):
-        eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
-        return spaces.Box(0.0, 1.0, (int(space.n),), np.float32), lambda obs: eye[np.asarray(obs) - start]
+        return spaces.Box(0.0, 1.0, (int(space.n),), np.float32), OneHot(int(space.n), int(space.start))
     if not isinstance(space, spaces.Box):
         raise ProtoRLError(
             f"observation space {space} is not supported: use {SUPPORTED_OBS}, or pass a Gymnasium observation wrapper "
@@ -56,6 +72,19 @@ def _canonical_leaf(space: AnySpace) -> tuple[AnySpace, Leaf | None]:
         low, high = (np.moveaxis(bound, -1, 0) for bound in (space.low, space.high))
         return spaces.Box(low, high, dtype=np.uint8), lambda obs: np.moveaxis(np.asarray(obs), -1, -3)
     return space, None
+
+
+class OneHot:
+    """A number of `start` .. `start` + n - 1, or a batch of them, as a vector with a single 1. Raises IndexError for others."""
+
+    def __init__(self, n: int, start: int) -> None:
+        self.vectors, self.start = np.eye(n, dtype=np.float32), start
+
+    def __call__(self, number: ArrayLike) -> Array:
+        index = np.asarray(number) - self.start
+        if index.min() < 0:  # which would count from the end
+            raise IndexError(f"{number!r} is below {self.start}")
+        return self.vectors[index]
 
 
 def obs_spec(space: AnySpace, frame_stack: int = 1, stack_padding: str = "reset") -> ObsSpec:

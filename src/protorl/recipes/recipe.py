@@ -32,6 +32,7 @@ INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or
 
 OWN_ENV_KWARGS = {
     "env", "num_envs", "seed", "name", "backend", "package_to_import", "apply_api_compatibility", "protocol", "render_mode",
+    "worker_timeout",
 }  # fmt: skip
 """What `make_env` passes itself."""
 
@@ -98,6 +99,7 @@ class Recipe:
     threads: int = hp(0, "torch threads; 0: one for small networks, all cores for images", low=0)
     overlap: bool = hp(False, "environments step while the agent learns, which is then one step behind")
     backend: str = hp("auto", "how environments are stepped", choices=("auto", "sync", "async", "native", "envpool"))
+    worker_timeout: float = hp(60.0, "that a worker process of backend=async may take for a step", unit="seconds", low=1e-3)
     protocol: str | None = hp(
         None,
         "how Atari is played, and whose hyperparameters: nature is Mnih et al. 2015 (no-ops, lost lives), machado is Machado "
@@ -178,6 +180,7 @@ class Recipe:
             apply_api_compatibility=self.apply_api_compatibility,
             protocol=self.protocol,
             render_mode="rgb_array" if render else None,
+            worker_timeout=self.worker_timeout,
             **self.env_kwargs,
         )
 
