@@ -103,6 +103,13 @@ def tensors(root: object) -> dict[str, Tensor]:
     return {name: thing for name, thing in parts(root) if isinstance(thing, Tensor)}
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """All the memory that a tensor is a view of, as a vector."""
+    storage = tensor.untyped_storage()
+    size = storage.nbytes() // tensor.element_size()
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (size,), (1,))  # type: ignore[call-overload]
+
+
 def first_not_finite(root: object, name: str) -> str | None:
     """The name of the first tensor with a NaN or infinity among the parts; None if all are finite."""
     for where, tensor in tensors(root).items():

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from protorl.accelerate.kept import Kept, memory
+from protorl.accelerate.kept import Kept
 from protorl.accelerate.reads import Reads
 from protorl.accelerate.small import SmallProducts
 from protorl.networks import spelled_out
+from protorl.parts import whole
 from protorl.rng import untouched
 
 aten = torch.ops.aten
@@ -112,16 +113,16 @@ def lift(graph: Any) -> list[Tensor]:
     arguments = []
     for i, nodes in enumerate(held.values()):
         tensors = [getattr(graph, node.target).detach() for node in nodes]
-        whole = memory_of(tensors)
+        held_in = memory_of(tensors)
         with graph.graph.inserting_before(first):
             argument = graph.graph.placeholder(f"memory_{i}")
-        arguments.append(whole)
+        arguments.append(held_in)
         views: dict[Any, Any] = {}
         for node, tensor in zip(nodes, tensors):
             form = tensor.shape, tensor.stride(), tensor.storage_offset()
             if form not in views:
                 with graph.graph.inserting_after(last):
-                    views[form] = view_of(graph.graph, argument, whole, tensor)
+                    views[form] = view_of(graph.graph, argument, held_in, tensor)
             node.replace_all_uses_with(views[form])
             graph.graph.erase_node(node)
     for table in (graph._parameters, graph._buffers):
@@ -132,18 +133,22 @@ def lift(graph: Any) -> list[Tensor]:
 def memory_of(tensors: list[Tensor]) -> Tensor:
     """One tensor over all the memory that these views share: one of them where it is all, else a vector."""
     one = tensors[0]
-    whole = memory(one)
+    shared = whole(one)
     forms = {(tensor.shape, tensor.stride(), tensor.storage_offset()) for tensor in tensors}
-    if len(forms) == 1 and one.is_contiguous() and one.numel() == whole.numel():
+    if len(forms) == 1 and one.is_contiguous() and one.numel() == shared.numel():
         return one
     if len({t.dtype for t in tensors}) > 1:
         raise Unfit("tensors of different types share memory")
-    return whole
+    return shared
 
 
-def view_of(graph: Any, argument: Any, whole: Tensor, tensor: Tensor) -> Any:
+def view_of(graph: Any, argument: Any, held_in: Tensor, tensor: Tensor) -> Any:
     """The node of a view of an argument."""
-    if tensor.shape == whole.shape and tensor.stride() == whole.stride() and tensor.storage_offset() == whole.storage_offset():
+    if (
+        tensor.shape == held_in.shape
+        and tensor.stride() == held_in.stride()
+        and tensor.storage_offset() == held_in.storage_offset()
+    ):
         return argument
     begin = tensor.storage_offset()
     if not tensor.is_contiguous():

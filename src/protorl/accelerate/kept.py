@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from protorl.parts import MODULE_TABLES, parts
+from protorl.parts import MODULE_TABLES, parts, whole
 from protorl.rng import Randomness
 
 
@@ -27,7 +27,7 @@ class Kept:
             if isinstance(thing, Tensor):
                 self.grads.append((name, thing, thing.grad if thing.is_leaf else None))
                 if thing.layout == torch.strided and thing.untyped_storage().nbytes():
-                    self.memory[thing.untyped_storage().data_ptr()] = memory(thing)
+                    self.memory[thing.untyped_storage().data_ptr()] = whole(thing)
             elif isinstance(thing, dict | list | deque | set):
                 self.held.append((name, thing, copy.copy(thing)))
             elif not isinstance(thing, type | types.ModuleType) and isinstance(getattr(thing, "__dict__", None), dict):
@@ -70,10 +70,3 @@ class Kept:
 
 def listed(held: Any) -> list[Any]:
     return [*held, *held.values()] if isinstance(held, dict) else list(held)
-
-
-def memory(tensor: Tensor) -> Tensor:
-    """All the memory that a tensor is a view of, as a vector."""
-    storage = tensor.untyped_storage()
-    size = storage.nbytes() // tensor.element_size()
-    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (size,), (1,))  # type: ignore[call-overload]

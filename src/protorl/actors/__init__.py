@@ -4,5 +4,6 @@ from protorl.actors.actors import Actors, Acts
 from protorl.actors.first_priorities import FirstPriorities
 from protorl.actors.local import LocalActors
 from protorl.actors.overlapped import OverlappedActors
+from protorl.actors.workers import WorkerActors
 
-__all__ = ["Actors", "Acts", "FirstPriorities", "LocalActors", "OverlappedActors"]
+__all__ = ["Actors", "Acts", "FirstPriorities", "LocalActors", "OverlappedActors", "WorkerActors"]

@@ -31,12 +31,21 @@ class FirstPriorities:
     is learned depends neither on how many steps are taken at once nor on the clock.
 
     actors: whose steps they are. agent: acts and judges. columns: what the learner's memory stores. view: what an example is.
+    among: (first, all): judge as if these lanes stood from the first on among so many, since products round by their shape.
     Raises: ProtoRLError for an agent without `loss_and_priority`, or a view whose examples are not one for each row.
     Source: Horgan et al. 2018, arXiv 1803.00933, section 3. Differs from the paper: an example is valued when it is
     complete, where the paper's actors keep the values by which they acted.
     """
 
-    def __init__(self, actors: Actors, agent: Judges, columns: Columns, view: View, together: int = 16) -> None:
+    def __init__(
+        self,
+        actors: Actors,
+        agent: Judges,
+        columns: Columns,
+        view: View,
+        together: int = 16,
+        among: tuple[int, int] | None = None,
+    ) -> None:
         if not hasattr(agent, "loss_and_priority"):
             raise ProtoRLError(
                 f"{type(agent).__name__} has no loss_and_priority(batch), by which actors judge their steps: write it, or use "
@@ -53,6 +62,7 @@ class FirstPriorities:
         self.window = Replay(
             dataclasses.replace(columns, obs=obs, extras=extras), n * (together + view.pending + 1), batch_size=1, view=view
         )
+        self.first, self.all = (0, n) if among is None else among
         self.lanes = np.arange(n)
         self.names = self.lanes  # of the same lanes, for the learner
         self.held: list[Step] = []
@@ -89,10 +99,15 @@ class FirstPriorities:
         valid = rows >= 0
         if valid.any():
             window, agent = self.window, self.agent
-            ones = np.ones(np.count_nonzero(valid), np.float32)
-            columns: Any = self.view.examples(window.storage, window.window, rows[valid], ones)
+            every = np.full((len(rows), self.all), rows[valid][0])  # one shape, whatever is valid
+            mine = every[:, self.first : self.first + rows.shape[1]]
+            mine[valid] = rows[valid]
+            ones = np.ones(every.size, np.float32)
+            columns: Any = self.view.examples(window.storage, window.window, every.reshape(-1), ones)
             batch = Batch({name: tree_map(lambda leaf: leaf.to(agent.device), column) for name, column in columns.items()})
-            priority[valid] = agent.loss_and_priority(agent.drawn(batch))[1].float().cpu().numpy()  # type: ignore[attr-defined]
+            found = agent.loss_and_priority(agent.drawn(batch))[1].float().cpu().numpy()  # type: ignore[attr-defined]
+            found = found.reshape(every.shape)[:, self.first : self.first + rows.shape[1]]
+            priority[valid] = found[valid]
             if not np.isfinite(priority).all():
                 raise NotFinite("a first priority is not finite", batch)
         self.judged = [step._replace(extras={**step.extras, "priority": one}) for step, one in zip(steps, priority)]

@@ -26,8 +26,8 @@ from protorl.data import (
     optional,
     tree_map,
 )
-from protorl.networks import ActorCritic
-from protorl.parts import Aside
+from protorl.networks import ActorCritic, Optimizer
+from protorl.parts import Aside, children, tensors, whole
 from protorl.policies import Policy
 
 
@@ -134,6 +134,12 @@ class Agent(metaclass=Noted):
             self.actor.train()
 
     infer.asks_the_actor = True  # type: ignore[attr-defined]  # and nothing else: something faster may answer in its place
+
+    def published(self) -> list[torch.Tensor]:
+        """What actors in other processes need of it: the memory of every tensor that is no optimizer's own, each once."""
+        held = [thing for _, thing in children(self) if not isinstance(thing, (Optimizer, torch.optim.Optimizer))]
+        every = tensors(held).values()
+        return list({tensor.untyped_storage().data_ptr(): whole(tensor) for tensor in every if tensor.numel()}.values())
 
     def state_dict(self) -> State:
         """Everything that remembers, by attribute name. Raises: ProtoRLError, by name, for what a checkpoint could not bring

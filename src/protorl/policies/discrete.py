@@ -77,9 +77,12 @@ class EpsilonGreedy:
     (`apex_epsilons`). The clock counts agent steps: N per exploring call, less rows that were `idle`, so that a schedule means
     the same for any number of environments. `rows` names the environments served (row i draws from stream i, whoever hosts
     it); None: 0..N-1.
+    `pace`: agent steps that all actors together take for one of these rows.
     Raises ProtoRLError for an epsilon outside [0, 1], actions that are not discrete, or a changed number of rows.
     Source: Mnih et al. 2015, Algorithm 1.
     """
+
+    pace: float = 1
 
     def __init__(
         self, action: ActionSpec, epsilon: float | Schedule | Array, seed: int = 0, rows: Sequence[int] | None = None
@@ -97,17 +100,17 @@ class EpsilonGreedy:
         if not all(0 <= value <= 1 for value in values):
             raise ProtoRLError(f"epsilon {[float(v) for v in values]} is not a probability: keep it in [0, 1]")
         self.draws = Draws(seed, "epsilon-greedy", rows)
-        self.steps = 0
+        self.steps: float = 0
 
     def __call__(self, out: ActionValues) -> Array:
         action = self.mode(out)
-        toss(action, self.draws.take(len(action), 2), self.schedule(self.steps), self.actions)
-        self.steps += len(action)
+        toss(action, self.draws.take(len(action), 2), self.schedule(int(self.steps)), self.actions)
+        self.steps += len(action) * self.pace
         return action
 
     def idle(self, pending: Array) -> None:
         """These rows [N] bool of the last call spend the step on their reset: they do not count."""
-        self.steps -= int(np.count_nonzero(pending))
+        self.steps -= int(np.count_nonzero(pending)) * self.pace
 
     def mode(self, out: ActionValues) -> Array:
         best: Array = as_numpy(out.q).argmax(-1)

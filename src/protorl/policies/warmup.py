@@ -18,8 +18,11 @@ class Warmup(Generic[Out]):
 
     The clock counts N per exploring call; the inner policy's own clock starts afterwards. Discrete and multidiscrete
     actions are integers, box actions lie in [-1, 1]. `rows` names the environments served (None: 0..N-1), each with a
-    stream of its own. Raises ProtoRLError for negative `steps`, an unknown kind of action, a changed number of rows.
+    stream of its own. `pace`: agent steps that all actors together take for one of these rows.
+    Raises ProtoRLError for negative `steps`, an unknown kind of action, a changed number of rows.
     """
+
+    pace: float = 1
 
     def __init__(
         self, policy: Policy[Out], action: ActionSpec, steps: int, seed: int = 0, rows: Sequence[int] | None = None
@@ -30,7 +33,7 @@ class Warmup(Generic[Out]):
             raise ProtoRLError(f"Warmup cannot draw {action.kind!r} actions: it knows discrete, multidiscrete and box")
         self.policy, self.action, self.steps = policy, action, steps
         self.draws = Draws(seed, "warm-up", rows, block=max(1024, action.numbers))
-        self.done = 0
+        self.done: float = 0
         self.warming = steps > 0  # whether the last actions were random
 
     def __call__(self, out: Out) -> Array:
@@ -39,7 +42,7 @@ class Warmup(Generic[Out]):
             return self.policy(out)
         outputs: Any = out  # a NamedTuple, of N rows
         n = len(outputs[0])
-        self.done += n
+        self.done += n * self.pace
         return self.action.uniform(self.draws.take(n, self.action.numbers))
 
     def mode(self, out: Out) -> Array:
@@ -53,7 +56,7 @@ class Warmup(Generic[Out]):
     def idle(self, pending: Array) -> None:
         """These rows [N] bool of the last call spend the step on their reset: they do not count."""
         if self.warming:
-            self.done -= int(np.count_nonzero(pending))
+            self.done -= int(np.count_nonzero(pending)) * self.pace
         elif hasattr(self.policy, "idle"):
             self.policy.idle(pending)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from protorl.actors import Actors, FirstPriorities
+from protorl.actors import Actors, FirstPriorities, WorkerActors
 from protorl.agents import Agent
-from protorl.data import EnvSpec, Field, Linear
+from protorl.data import Columns, EnvSpec, Field, Linear
 from protorl.envs import VecEnv
 from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
+from protorl.recipes.apart import apart
+from protorl.recipes.config import fields_of, reference
 from protorl.recipes.fields import hp
 from protorl.recipes.recipe import Recipe
 
@@ -36,9 +39,10 @@ class OffPolicy(Recipe):
         choices=("largest", "td"),
     )
     chunk_steps: int = hp(
-        16, "steps of each environment that are judged and handed over together, for td", unit="agent steps", paper="Ape-X: 50",
-        low=1,
-    )  # fmt: skip
+        16, "steps of each environment that workers, and td, hand over together", unit="agent steps", paper="Ape-X: 50", low=1
+    )
+    workers: int = hp(0, "processes that act and step the environments, a share each; 0: this one", low=0)
+    lockstep: bool = hp(False, "workers wait for each other and the learner: a training repeats bit for bit, and is slower")
 
     def view(self, agent: Agent) -> NStep:
         """What an example is."""
@@ -49,18 +53,32 @@ class OffPolicy(Recipe):
         """Whether steps bring a first priority, and it counts."""
         return self.first_priority == "td" and self.per_alpha > 0
 
+    def columns(self, agent: Agent, spec: EnvSpec) -> Columns:
+        """What is stored of each step."""
+        columns, priority = agent.columns(spec), Field((), np.dtype(np.float32))
+        return dataclasses.replace(columns, extras={**columns.extras, "priority": priority}) if self.judged else columns
+
+    def make_env_here(self) -> VecEnv:
+        return self.make_env(1 if self.workers else None)
+
     def actors(self, agent: Agent, env: VecEnv) -> Actors:
-        actors, together = super().actors(agent, env), self.chunk_steps
+        if self.workers:
+            build = functools.partial(apart, reference(self), fields_of(self))
+            columns = self.columns(agent, self.spec_of(env))
+            return WorkerActors(
+                agent, build, columns, workers=self.workers, steps=self.chunk_steps, lockstep=self.lockstep,
+                timeout=self.worker_timeout,
+            )  # fmt: skip
+        actors = super().actors(agent, env)
         if not self.judged:
             return actors
-        return FirstPriorities(actors, agent, agent.columns(env.spec), self.view(agent), together)
+        among = (env.spec.lanes.start, self.num_envs) if self.lockstep else None
+        return FirstPriorities(actors, agent, agent.columns(env.spec), self.view(agent), self.chunk_steps, among)
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         beta = Linear(self.per_beta, self.per_beta_end, max(self.steps, 1))
         sampler: Sampler = Prioritized(self.per_alpha, beta) if self.per_alpha > 0 else Uniform()
-        columns = agent.columns(spec)
-        if self.judged:
-            columns = dataclasses.replace(columns, extras={**columns.extras, "priority": Field((), np.dtype(np.float32))})
+        columns = self.columns(agent, spec)
         return Replay(
             columns,
             self.capacity,

@@ -168,13 +168,14 @@ class Recipe:
 
     # What a recipe builds
 
-    def make_env(self, num_envs: int | None = None, *, name: str = "env", render: bool = False) -> VecEnv:
-        """The vector environment; each `name` has random streams of its own."""
+    def make_env(self, num_envs: int | None = None, *, name: str = "env", render: bool = False, first_row: int = 0) -> VecEnv:
+        """The vector environment; each `name` has random streams of its own. first_row: the first one's number among all."""
         return make_vec_envs(
             self.env,
             self.num_envs if num_envs is None else num_envs,
             seed=self.seed,
             name=name,
+            first_row=first_row,
             backend="sync" if render else self.backend,
             package_to_import=self.package_to_import,
             apply_api_compatibility=self.apply_api_compatibility,
@@ -228,14 +229,22 @@ class Recipe:
 
     def build(self) -> Parts:
         """Agent, memory and actors, ready for `prl.train`."""
-        env = self.make_env()
-        return self.assemble(env)
+        return self.assemble(self.make_env_here())
+
+    def make_env_here(self) -> VecEnv:
+        """What this process needs of the environments: all of them, unless they are stepped elsewhere."""
+        return self.make_env()
 
     def assemble(self, env: VecEnv) -> Parts:
         """The parts around an environment that is already there."""
-        agent = self.build_agent(env.spec)
+        spec = self.spec_of(env)
+        agent = self.build_agent(spec)
         actors = self.actors(agent, env)
-        return Parts(agent, self.memory(agent, env.spec), actors)
+        return Parts(agent, self.memory(agent, spec), actors)
+
+    def spec_of(self, env: VecEnv) -> EnvSpec:
+        """Of all environments; where they are stepped elsewhere one stands for them."""
+        return dataclasses.replace(env.spec, num_envs=self.num_envs) if env.num_envs == 1 else env.spec
 
     def build_agent(self, spec: EnvSpec) -> Agent:
         """The agent, its initial weights from the recipe's named stream."""

@@ -66,7 +66,7 @@ def execute(recipe: Experiment, folder: Path, *, progress: bool) -> Result:
     with narrated(progress):
         recipe = placed(recipe, folder)
         torch.manual_seed(rng.integer(recipe.seed, "torch"))
-        with closing(recipe.make_env()) as env:
+        with closing(recipe.make_env_here()) as env:
             agent, memory, actors = recipe.assemble(env)
             encode(agent.state_dict(), "agent")  # what cannot be saved is refused before anything is begun
             with closing(Examiner(recipe, agent)) as examiner:

@@ -1,0 +1,50 @@
+"""A worker's part of a training: the agent and the actors of some lanes, from the recipe's reference and fields alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from protorl import rng
+from protorl.accelerate import accelerate
+from protorl.actors import Actors
+from protorl.agents import Agent
+from protorl.data import Array, Obs, tree_map
+from protorl.parts import Aside, parts
+
+
+def apart(reference: str, fields: Mapping[str, object], lanes: range) -> tuple[Agent, Actors]:
+    """Build what acts in these lanes, in a process of its own."""
+    from protorl.recipes.find import rebuild  # which knows every recipe, and these know this
+
+    recipe = rebuild(reference, {**fields, "workers": 0, "device": "cpu", "threads": 1})
+    torch.manual_seed(rng.integer(recipe.seed, "torch", lanes.start))
+    env = recipe.make_env(len(lanes), first_row=lanes.start)
+    agent = accelerate(recipe.build_agent(env.spec))
+    if getattr(recipe, "lockstep", False):
+        agent.infer = Among(agent.infer, lanes, recipe.num_envs)
+    pace = recipe.num_envs / len(lanes)
+    for _, part in parts(agent.policy):
+        if hasattr(part, "pace"):
+            part.pace = int(pace) if pace == int(pace) else pace
+    return agent, recipe.actors(agent, env)
+
+
+class Among(Aside):
+    """`infer` for some lanes as if all were there, since products of matrices round by their shape: a row is computed as in a
+    process that has every lane."""
+
+    def __init__(self, infer: Any, lanes: range, number: int) -> None:
+        self.infer, self.lanes, self.number = infer, slice(lanes.start, lanes.stop), number
+
+    def __call__(self, obs: Obs, explore: bool) -> Any:
+        def padded(mine: Array) -> Array:
+            every = np.zeros((self.number, *mine.shape[1:]), mine.dtype)
+            every[self.lanes] = mine
+            return every
+
+        out = self.infer(tree_map(padded, obs), explore)
+        return type(out)(*[None if part is None else part[self.lanes] for part in out])
