@@ -128,7 +128,7 @@ def close(function: Callable[[], object], id: str, where: str, seconds: float = 
         with limited(seconds):
             function()
     except FAILURES as error:
-        logging.getLogger("protorl").warning(f"{id} failed in close() of {where}: {error!r}; what was learned is not touched")
+        logging.getLogger("protorl").warning(f"{failed(id, 'close', where, error)}; what was learned is not touched")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from protorl.data import Batch, ProtoRLError, State, Update
@@ -125,16 +125,19 @@ class Run(Monitor):
     # Words
 
     def say(self, text: str) -> None:
-        """One sentence to the person watching."""
-        if self.progress is not None:
-            self.progress.print(text)
-        else:
-            print(text, flush=True)
+        """One sentence to the person watching, if they still are."""
+        with suppress(OSError):  # a terminal that is gone: a reason to stop (SIGHUP), none to lose what was learned
+            if self.progress is not None:
+                self.progress.print(text)
+            else:
+                print(text, flush=True)
 
     def show(self) -> None:
         """How far the run is, on the progress line."""
         self.log.episodes(self.actors.episodes())
-        if self.progress is not None:
+        if self.progress is None:
+            return
+        with suppress(OSError):  # as above
             self.progress.update(self.steps, **{"return": self.log.recent_return(), "eval": self.evaluations.last})
 
     def diverged(self, what: str, batch: Batch | None = None) -> Diverged:
@@ -146,7 +149,7 @@ class Run(Monitor):
 
     @contextmanager
     def watch(self, progress: bool = True) -> Iterator[Run]:
-        """Around `train(..., monitor=run)`: opens the logs, catches Ctrl-C and SIGTERM, closes everything."""
+        """Around `train(..., monitor=run)`: opens the logs, catches Ctrl-C, SIGTERM and SIGHUP, closes everything."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.opened(self.steps), self.showing(progress), self.signals.caught():
             try:
@@ -170,7 +173,8 @@ class Run(Monitor):
         finally:
             if self.progress is not None:
                 self.show()
-                self.progress.close()
+                with suppress(OSError):
+                    self.progress.close()
                 self.progress = None
 
     def interrupted(self, number: int) -> Interrupted:
