@@ -94,15 +94,8 @@ def test_close_is_given_a_few_seconds(name: str, caplog: pytest.LogCaptureFixtur
 
 def begun(folder: Path, tmp_path: Path, **fields: Any) -> subprocess.Popen[str]:
     """A training from the command line, in a group of its own, with worker processes."""
-    fields = {
-        "backend": "async",
-        "num_envs": 2,
-        "eval_every": 0,
-        "checkpoint_every": 0,
-        "log_every": 20,
-        "accelerate": "eager",
-        **fields,
-    }
+    never = {"eval_every": 0, "checkpoint_every": 0}
+    fields = {"backend": "async", "num_envs": 2, "log_every": 20, "accelerate": "eager", **never, **fields}
     words = [sys.executable, "-m", "protorl", "train", "dqn", "--env", ID, "--steps", "1000000000", "--run-dir", str(folder)]
     for name, value in settings("dqn", **fields).items():
         if name != "env":

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from protorl.data import Batch, ProtoRLError, State, Update
-from protorl.loops.evaluate import Evaluation
 from protorl.loops.monitor import Monitor
 from protorl.parts import first_not_finite
 from protorl.runs.clock import Clock
 from protorl.runs.divergence import Diverged, diverged
-from protorl.runs.evaluations import Evaluations
+from protorl.runs.evaluations import Evaluations, Play
 from protorl.runs.log import Log
 from protorl.runs.parts import Learner, Plays, Remembers
 from protorl.runs.progress import Progress
@@ -26,7 +25,8 @@ class Run(Monitor):
     """Watches a training loop, writes its folder, and brings it back from there.
 
     folder: holds metrics.csv, TensorBoard events and checkpoints/. log_every, eval_every, checkpoint_every: agent steps
-    (0: never). evaluation: plays the evaluation episodes and touches nothing of training. keep: checkpoints kept.
+    (0: never). evaluation: plays the evaluation episodes, unless it is told to stop, and touches nothing of training. keep:
+    checkpoints kept.
     frame_skip: an emulator's frames per agent step, to log them too.
     """
 
@@ -42,7 +42,7 @@ class Run(Monitor):
         eval_every: int = 0,
         checkpoint_every: int = 0,
         keep: int = 2,
-        evaluation: Callable[[], Evaluation] | None = None,
+        evaluation: Play | None = None,
         frame_skip: int | None = None,
     ) -> None:
         super().__init__()
@@ -50,8 +50,13 @@ class Run(Monitor):
         self.clock = Clock(steps, log=log_every, eval=eval_every if evaluation else 0, checkpoint=checkpoint_every)
         self.log = Log(self.folder, frame_skip, notify=self.say)
         self.saving = Saving(self.folder, keep, agent, memory, actors, self, notify=self.say)
-        self.evaluations = Evaluations(evaluation, keep=lambda: self.saving.save_best(self.steps), notify=self.say)
         self.signals = Signals()
+        self.evaluations = Evaluations(
+            evaluation,
+            lambda: self.saving.save_best(self.steps),
+            notify=self.say,
+            stop=lambda: self.signals.received is not None,
+        )
         self.progress: Progress | None = None
         self.looks_at_once = agent.device.type == "cpu"
 
@@ -94,6 +99,14 @@ class Run(Monitor):
                 raise self.diverged(f"{name} is {value}")
         row = self.log.row(means, self.steps, self.updates)
         self.log.write(self.steps, row | (self.evaluations.figures() if evaluate else {}))
+
+    def catch_up(self) -> None:
+        """The evaluation that was due when the run was asked to stop, before it goes on."""
+        if self.evaluations.owed:
+            self.log.write(self.steps, self.evaluations.figures())
+            self.stop = self.evaluations.owed  # asked to stop once more
+            if not self.stop:
+                self.save()
 
     def save(self) -> None:
         """A checkpoint, unless the agent has diverged."""
@@ -138,7 +151,7 @@ class Run(Monitor):
         if self.progress is None:
             return
         with suppress(OSError):  # as above
-            self.progress.update(self.steps, **{"return": self.log.recent_return(), "eval": self.evaluations.last})
+            self.progress.update(self.steps, **{"return": self.log.recent_return(), "eval": self.evaluations.shown()})
 
     def diverged(self, what: str, batch: Batch | None = None) -> Diverged:
         """The end of a run in which something is not finite."""
@@ -153,6 +166,7 @@ class Run(Monitor):
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.opened(self.steps), self.showing(progress), self.signals.caught():
             try:
+                self.catch_up()
                 yield self
             except Diverged:
                 raise
