@@ -231,6 +231,42 @@ def test_actions_of_a_box_go_once_from_the_unit_box_to_the_bounds():
     assert ActionEdge(spaces.Box(-2.0, 2.0, (1,), np.float64), 1)(np.ones((1, 1), np.float32))[1].dtype == np.float64
 
 
+MAX = np.finfo(np.float32).max
+INF = np.inf
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "unbounded", "answers"),  # the answers to -1, 0, 1 and 5
+    [
+        (-INF, INF, True, [-1, 0, 1, 5]),
+        (2, INF, True, [2, 3, 4, 8]),
+        (-INF, -2, True, [-4, -3, -2, -2]),
+        (-5, INF, True, [-1, 0, 1, 5]),
+        (-0.5, INF, True, [-0.5, 0.5, 1.5, 5.5]),
+        (-MAX, MAX, True, [-1, 0, 1, 5]),
+        (-MAX / 2, MAX / 2, False, [-MAX / 2, 0, MAX / 2, MAX / 2]),
+        (0, MAX, False, [0, MAX / 2, MAX, MAX]),
+        (MAX / 2, MAX, False, [MAX / 2, 0.75 * MAX, MAX, MAX]),  # their sum overflows, their width does not
+        (3, 3, False, [3, 3, 3, 3]),
+        (MAX, MAX, False, [MAX] * 4),
+        (0, 0, False, [0] * 4),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bounds_of_every_kind(low, high, unbounded, answers, dtype):
+    edge = ActionEdge(spaces.Box(dtype(low), dtype(high), (1,), dtype), 4)
+    assert edge.spec.unbounded.tolist() == [unbounded]
+    with np.errstate(over="ignore"):  # 5 times a range that ends where floats end
+        _, answer = edge(np.array([[-1.0], [0.0], [1.0], [5.0]], np.float32))
+    np.testing.assert_allclose(answer[:, 0], answers, rtol=1e-6)
+
+
+def test_bounds_beyond_float32_are_none():
+    edge = ActionEdge(spaces.Box(-1e300, 1e300, (1,), np.float64), 1)
+    assert edge.spec.unbounded.all()
+    np.testing.assert_array_equal(edge(np.array([[0.5]], np.float32))[1], [[0.5]])
+
+
 def test_discrete_starts_are_added():
     env = fake(2, action=spaces.Discrete(3, start=-1))
     env.reset()

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "rng": {"data"},
     "moments": {"data"},
     "jit": set(),
+    "digits": set(),
     "networks": {"functional", "data", "rng", "moments", "jit"},
     "policies": {"functional", "data", "rng", "jit"},
     "memory": {"functional", "data", "rng", "jit"},
@@ -37,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": {"data", "rng"},
     "accelerate": {"networks", "data", "rng", "jit", "parts"},
     "loops": {"data", "actors", "memory"},
-    "runs": {"data", "loops", "checkpoint", "parts"},
+    "runs": {"data", "digits", "loops", "checkpoint", "parts"},
 }
 BELOW = set(ALLOWED)
 ALLOWED["recipes"] = BELOW

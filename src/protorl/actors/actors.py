@@ -63,6 +63,10 @@ class Actors(Protocol):
         """The episodes that ended in the steps given since the last call, each with `ret`, `length` and `env`."""
         ...
 
+    def figures(self) -> dict[str, float]:
+        """What there is to say of them in a row of the log, of the time since the last call."""
+        ...
+
     def rebuild(self, boundary: int) -> None:
         """A checkpoint boundary: environments without a snapshot start afresh from a named seed."""
         ...

@@ -118,6 +118,9 @@ class FirstPriorities:
     def episodes(self) -> Sequence[Finished]:
         return self.actors.episodes()
 
+    def figures(self) -> dict[str, float]:
+        return self.actors.figures()
+
     def rebuild(self, boundary: int) -> None:
         self.actors.rebuild(boundary)
 

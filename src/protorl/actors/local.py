@@ -81,6 +81,10 @@ class LocalActors:
     def episodes(self) -> Sequence[Finished]:
         return self.env.episodes()
 
+    def figures(self) -> dict[str, float]:
+        """Nobody waits for anybody."""
+        return {}
+
     def publish(self, agent: Acts) -> None:
         """The agent is shared: nothing to do."""
 

@@ -189,7 +189,8 @@ class WorkerActors:
     def worker(self, i: int) -> Worker:
         lanes = self.lanes[i]
         given = (self.hosts, lanes, self.starts, self.weights, self.slots[i], self.pulse, i)
-        return Worker(f"the worker of environments {lanes.start} to {lanes.stop - 1}", HOSTED, given)
+        which = f"environment {lanes[0]}" if len(lanes) == 1 else f"environments {lanes[0]} to {lanes[-1]}"
+        return Worker(f"the worker of {which}", HOSTED, given)
 
     def again(self, i: int, error: Exception) -> None:
         """A worker failed: another one begins new episodes in its lanes. Raises: ProtoRLError where that was too often."""

@@ -37,7 +37,7 @@ class Gate:
     """
 
     def __init__(self, env: AnyEnv, id: str, row: int) -> None:
-        self.env, self.id, self.row = env, id, row
+        self.env, self.id, self.row, self.closed = env, id, row, False
         self.spec = obs_spec(env.observation_space)
         # Of an observation that needs no second look; none does where it is a dict.
         self.shape: object = self.spec.shape if isinstance(self.spec, ArraySpec) else None
@@ -104,8 +104,10 @@ class Gate:
             raise failed(self.id, "render", f"row {self.row}", error) from error
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Release what the environment holds."""
-        close(self.env.close, self.id, f"row {self.row}", seconds)
+        """Release what the environment holds; once."""
+        if not self.closed:
+            self.closed = True
+            close(self.env.close, self.id, f"row {self.row}", seconds)
 
 
 def failed(id: str, doing: str, where: str, error: BaseException) -> ProtoRLError:
@@ -128,7 +130,7 @@ def close(function: Callable[[], object], id: str, where: str, seconds: float = 
         with limited(seconds):
             function()
     except FAILURES as error:
-        logging.getLogger("protorl").warning(f"{id} failed in close() of {where}: {error!r}; what was learned is not touched")
+        logging.getLogger("protorl").warning(f"{failed(id, 'close', where, error)}; what was learned is not touched")
 
 
 @contextmanager

@@ -112,7 +112,8 @@ def action_spec(space: AnySpace) -> ActionSpec:
     if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
         return ActionSpec("multidiscrete", space.shape, np.dtype(np.int64), nvec=tuple(int(n) for n in space.nvec))
     if isinstance(space, spaces.Box) and np.issubdtype(np.dtype(space.dtype), np.floating):
-        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 does not reach is as good as infinite
+            low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         return ActionSpec("box", space.shape, np.dtype(np.float32), low=low, high=high)
     raise ProtoRLError(f"action space {space} is not supported: use {SUPPORTED_ACTIONS}")
 
@@ -121,7 +122,8 @@ class ActionEdge:
     """Checks a batch of the agent's actions and takes it, once, to what the environments accept.
 
     Discrete actions get the space's start added. Box actions in [-1, 1] go to [low, high] by a straight line and are
-    clipped there (an unsquashed Gaussian may leave [-1, 1]); where a bound is infinite the number passes through.
+    clipped there (an unsquashed Gaussian may leave [-1, 1]). A number that is `unbounded` is not scaled: 0 goes to 0, or, where
+    one bound is there and not far enough, to the number that is 1 away from it.
     """
 
     def __init__(self, space: AnySpace, num_envs: int) -> None:
@@ -133,10 +135,11 @@ class ActionEdge:
         if isinstance(space, spaces.Box):
             self.dtype = np.dtype(space.dtype)
             self.low, self.high = space.low, space.high
-            finite = np.isfinite(self.low) & np.isfinite(self.high)
-            low, high = np.where(finite, self.low, -1.0), np.where(finite, self.high, 1.0)
-            self.middle = ((low + high) / 2).astype(self.dtype)
-            self.half = ((high - low) / 2).astype(self.dtype)
+            free = self.spec.unbounded
+            low, high = np.where(free, 0, self.low), np.where(free, 0, self.high)
+            # Halves first: the sum and the width of large bounds overflow.
+            self.middle = np.where(free, np.clip(0, self.low + 1, self.high - 1), low / 2 + high / 2).astype(self.dtype)
+            self.half = np.where(free, 1, high / 2 - low / 2).astype(self.dtype)
 
     def __call__(self, action: ArrayLike) -> tuple[Array, Any]:
         """The action as it is stored (a fresh array [N, *A]), and as the N environments take it.

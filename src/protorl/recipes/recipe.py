@@ -124,6 +124,7 @@ class Recipe:
     log_every: int = hp(1_000, "between rows of metrics.csv", unit="agent steps", low=1)
     eval_every: int = hp(5_000, "between evaluations; 0: none", unit="agent steps", low=0)
     eval_episodes: int = hp(10, "episodes of an evaluation", low=1)
+    eval_max_steps: int = hp(100_000, "an evaluation's episode is cut after so many", unit="agent steps", low=1)
     eval_epsilon: float = hp(0.0, "share of random actions in evaluations", paper="Atari: 0.05 to 0.001", low=0.0, high=1.0)
     checkpoint_every: int = hp(10_000, "between checkpoints; 0: none", unit="agent steps", low=0)
     keep: int = hp(2, "checkpoints kept, besides the best weights", low=1)
