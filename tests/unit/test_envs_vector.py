@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import gymnasium
 import numpy as np
@@ -407,6 +408,13 @@ def test_a_failing_vector_environment_is_named():
     with pytest.raises(ProtoRLError, match=r"Broken-v0 failed in step\(\) of rows 0..1: ValueError") as caught:
         env.step(np.array([0, 0]))
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_what_cannot_go_to_another_process_is_refused():
+    with pytest.raises(ProtoRLError, match=r'backend="async" sends Breaks to other processes, .*cannot pickle .*lock'):
+        make_vec_envs(Breaks, 1, backend="async", where=threading.Lock())
+    with pytest.raises(ProtoRLError, match="worker_timeout is 0: "):
+        make_vec_envs(Breaks, 1, backend="async", worker_timeout=0)
 
 
 def test_a_failing_worker_is_named():
