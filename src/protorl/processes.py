@@ -66,13 +66,14 @@ def room_for(shape: Sequence[int], dtype: Any) -> int:
 class Worker:
     """A process, as its parent sees it.
 
-    hosts: pickled; called there with `given`, it makes the thing whose methods `tell_VERB` answer requests. name: what it is,
-    for sentences ("the worker of row 1").
+    hosts: pickled; called there with `given`, at the request "make", it makes the thing whose methods `tell_VERB` answer
+    requests. name, of: what it is, and of what, for sentences ("the worker of row 1", "CartPole-v1"). Its first answer is to no
+    request: it is there.
     """
 
-    def __init__(self, name: str, hosts: bytes, given: tuple[object, ...] = ()) -> None:
+    def __init__(self, name: str, of: str, hosts: bytes, given: tuple[object, ...] = ()) -> None:
         context = multiprocessing.get_context("spawn")
-        self.name, self.doing = name, "start"
+        self.name, self.of, self.doing = name, of, "start"
         self.line, theirs = context.Pipe()
         with theirs:
             self.process = context.Process(target=serve, args=(theirs, hosts, given), name=name)
@@ -97,9 +98,12 @@ class Worker:
                     raise EOFError
                 if time.monotonic() >= late:
                     raise self.lost(f"gave no answer for {seconds:g} s", ": raise worker_timeout if it needs longer")
-            well, value = pickle.loads(self.line.recv_bytes())
+            reply = self.line.recv_bytes()
         except (EOFError, OSError) as error:
             raise self.died() from error
+        if not reply:
+            return None
+        well, value = pickle.loads(reply)
         if not well:
             raise Failed(value)
         return value
@@ -113,7 +117,7 @@ class Worker:
         return self.lost(f"died ({f'signal {-code}' if code < 0 else f'exit status {code}'})")
 
     def lost(self, how: str, way_out: str = "") -> Lost:
-        return Lost(f"{self.name} {how} in {self.doing}(){way_out}")
+        return Lost(f"{self.name} {how} in {self.doing}() of {self.of}{way_out}")
 
 
 def end(workers: list[Worker]) -> list[str]:
@@ -161,17 +165,25 @@ def serve(line: Connection, hosts: bytes, given: tuple[object, ...]) -> None:
     torch.set_num_threads(1)
     hosted: Any = None
     with suppress(EOFError, ConnectionError):  # the parent is gone
+        line.send_bytes(b"")
         while True:
             verb, arguments = pickle.loads(line.recv_bytes())
+            value = None
             try:
                 if verb == "make":
+                    if hosted is not None:
+                        hosted.tell_close()
                     make: Callable[..., Any] = pickle.loads(hosts)
-                    hosted, value = make(*given), None
+                    hosted = make(*given)
                 elif hosted is not None:
                     value = getattr(hosted, f"tell_{verb}")(*arguments)
-                reply = pickle.dumps((True, "closed" if verb == "close" else value))
+                value = "closed" if verb == "close" else value
+                reply = b"" if value is None else pickle.dumps((True, value))
             except FAILURES as error:
                 reply = pickle.dumps((False, str(error) or type(error).__name__))
+                if verb == "close":  # it has failed to, and is gone all the same
+                    line.send_bytes(reply)
+                    reply = pickle.dumps((True, "closed"))
             line.send_bytes(reply)
             if verb == "close":
                 return

@@ -51,8 +51,9 @@ class WorkerActors:
     is started again, with new episodes, a few times: what it had handed over is kept, a chunk that is half written is not.
 
     agent: the learner's. build: makes a worker's agent and its actors of some lanes; it is sent there pickled. columns: what
-    the learner's memory stores, of all lanes. workers: processes. lockstep: `poll` waits for a chunk of every worker and puts
-    them side by side: what is learned depends on nothing else. timeout: seconds in which a worker must have taken some step.
+    the learner's memory stores, of all lanes. id: of the environment, for sentences. workers: processes. lockstep: `poll` waits
+    for a chunk of every worker and puts them side by side: what is learned depends on nothing else. timeout: seconds in which a
+    worker must have taken some step.
 
     Raises: ProtoRLError where a worker fails too often, or cannot be started.
     """
@@ -62,6 +63,7 @@ class WorkerActors:
         agent: Publishes,
         build: Callable[[range], tuple[Publishes, Actors]],
         columns: Columns,
+        id: str,
         *,
         workers: int,
         steps: int = 16,
@@ -71,7 +73,7 @@ class WorkerActors:
         n = columns.num_envs
         if not 1 <= workers <= n:
             raise ProtoRLError(f"{workers} workers cannot share {n} environments: use 1 to {n}, or raise num_envs")
-        self.agent, self.lockstep, self.timeout, self.steps = agent, lockstep, timeout, steps
+        self.agent, self.id, self.lockstep, self.timeout = agent, id, lockstep, timeout
         self.weights = Weights(agent.published())
         self.published = -1  # after so many updates
         bounds = [n * i // workers for i in range(workers + 1)]
@@ -179,9 +181,10 @@ class WorkerActors:
             with stops_held():
                 self.workers += [self.worker(i) for i in range(len(self.lanes))]
             for worker in self.workers:
+                worker.answer(None)  # importing takes as long as it takes
                 worker.ask("make")
             for worker in self.workers:
-                worker.answer(None)  # importing takes as long as it takes
+                worker.answer(None)
         except (OSError, Lost, Failed) as error:
             end(self.workers)
             raise ProtoRLError(f"{len(self.lanes)} worker processes cannot be started: {error}") from error
@@ -190,7 +193,7 @@ class WorkerActors:
         lanes = self.lanes[i]
         given = (self.hosts, lanes, self.starts, self.weights, self.slots[i], self.pulse, i)
         which = f"environment {lanes[0]}" if len(lanes) == 1 else f"environments {lanes[0]} to {lanes[-1]}"
-        return Worker(f"the worker of {which}", HOSTED, given)
+        return Worker(f"the worker of {which}", self.id, HOSTED, given)
 
     def again(self, i: int, error: Exception) -> None:
         """A worker failed: another one begins new episodes in its lanes. Raises: ProtoRLError where that was too often."""
@@ -208,6 +211,7 @@ class WorkerActors:
         try:
             with stops_held():
                 self.workers[i] = self.worker(i)
+            self.workers[i].answer(None)
             self.workers[i].ask("make")
             self.workers[i].answer(None)
         except (OSError, Lost, Failed) as worse:

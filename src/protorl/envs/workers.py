@@ -17,7 +17,10 @@ from protorl.envs.api import AnyEnv
 from protorl.envs.gate import close
 from protorl.envs.spec import ActionEdge, single_spec
 from protorl.envs.vector import Episode, HostedEnvs
-from protorl.envs.worker import Failed, Lost, Shared, Worker, end, stops_held
+from protorl.envs.worker import Hosted, Shared
+from protorl.processes import Failed, Lost, Worker, end, stops_held
+
+HOSTED = cloudpickle.dumps(Hosted)
 
 
 class WorkerEnvs(HostedEnvs):
@@ -86,8 +89,9 @@ class WorkerEnvs(HostedEnvs):
         return Step(obs, action, reward, discount, terminated, truncated, next_obs, first, self._yes.copy())
 
     def close(self) -> None:
-        for row in end(self._workers):
-            logging.getLogger("protorl").warning(f"{self.spec.id} took too long in close() of row {row}: its worker was killed")
+        for name in end(self._workers):
+            row = name.removeprefix("the worker of ")
+            logging.getLogger("protorl").warning(f"{self.spec.id} took too long in close() of {row}: its worker was killed")
 
     def _ask(self, verb: str, given: Sequence[object] | None = None, *, in_episode: bool = True) -> list[Any]:
         """Every worker's answer; given: what each is told. in_episode: a failure leaves the rows out of step with each other,
@@ -98,7 +102,7 @@ class WorkerEnvs(HostedEnvs):
         failure: Exception | None = None
         try:
             for i, worker in enumerate(self._workers):
-                worker.ask(verb, () if given is None else (given[i],))
+                worker.ask(verb, *(() if given is None else (given[i],)))
             for worker in self._workers:
                 try:
                     answers.append(worker.answer(self._timeout))
@@ -125,7 +129,8 @@ class WorkerEnvs(HostedEnvs):
         try:
             with stops_held():
                 for i, row in enumerate(rows):
-                    self._workers.append(Worker(self._maker, self._memory, i, id, row))
+                    given = self._maker, id, row, self._memory, i
+                    self._workers.append(Worker(f"the worker of row {row}", id, HOSTED, given))
             for worker in self._workers:
                 worker.answer(None)  # importing takes as long as it takes
         except (OSError, Lost) as error:

@@ -66,7 +66,7 @@ class OffPolicy(Recipe):
             build = functools.partial(apart, reference(self), fields_of(self))
             columns = self.columns(agent, self.spec_of(env))
             return WorkerActors(
-                agent, build, columns, workers=self.workers, steps=self.chunk_steps, lockstep=self.lockstep,
+                agent, build, columns, self.env, workers=self.workers, steps=self.chunk_steps, lockstep=self.lockstep,
                 timeout=self.worker_timeout,
             )  # fmt: skip
         actors = super().actors(agent, env)
