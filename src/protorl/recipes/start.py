@@ -85,7 +85,7 @@ def execute(recipe: Experiment, folder: Path, *, progress: bool) -> Result:
                 )
                 if run.resume():
                     run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-                left = max(memory.rate.expected(recipe.steps) - run.updates, 0)
+                left = max(memory.expected(recipe.steps) - run.updates, 0)
                 accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
                 with run.watch(progress):
                     train(agent, memory, actors, steps=recipe.steps, monitor=run)
