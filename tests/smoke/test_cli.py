@@ -207,6 +207,7 @@ def test_mistakes_get_one_sentence(
 def test_scores_of_atari_in_percent_of_a_human(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ale_py")
     small = ["steps=40", "log_every=10", "eval_every=0", "checkpoint_every=40", "capacity=100", "base=mlp", "widths=4"]
+    small.append("warmup_steps=32")
     words = [word for setting in (*small, "env_kwargs={'time_limit': 20}") for word in ("--set", setting)]
     ok("train", "dqn", "--env", "ALE/Tennis-v5", "--run-dir", tmp_path / "run", *words)
     ok("eval", tmp_path / "run", "--episodes", 2, "--normalise", "human")

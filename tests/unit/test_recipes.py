@@ -544,7 +544,7 @@ def test_atari_metrics_count_frames_beside_steps(tmp_path: Path) -> None:
     pytest.importorskip("ale_py", reason='ale_py is not installed: pip install "protorl[atari]"')
     small: dict[str, Any] = {
         "steps": 40, "capacity": 60, "warmup_steps": 20, "base": "mlp", "widths": (2,), "log_every": 16, "eval_every": 0,
-        "checkpoint_every": 0, "batch_size": 4, "num_envs": 2,
+        "checkpoint_every": 0, "batch_size": 4, "num_envs": 2, "update_every": 4, "updates": 1,
     }  # fmt: skip
     prl.recipes.DQN(env="ALE/Pong-v5", **small).run(tmp_path / "pong", progress=False)
     metrics = read_metrics(tmp_path / "pong" / "metrics.csv")
@@ -603,7 +603,7 @@ def test_the_device_is_chosen_said_and_kept(
 
 
 def test_what_was_trained_on_a_gpu_can_be_evaluated_without_one(tmp_path: Path) -> None:
-    recipe = prl.recipes.DQN(env="CartPole-v1", steps=200, eval_every=0)
+    recipe = prl.recipes.DQN(env="CartPole-v1", steps=200, warmup_steps=100, update_every=10, updates=1, eval_every=0)
     start(recipe, tmp_path / "run", progress=False)
     record(dataclasses.replace(recipe, device="cuda"), tmp_path / "run")
     trained = load(tmp_path / "run", "last")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ def train_seeds(arguments: Train, recipe: Recipe) -> int:
     if folder is None:
         folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}")
     refuse_used(folder)
+    rehearse(recipe)
     runs = [folder / f"seed-{seed}" for seed in range(arguments.seed, arguments.seed + arguments.seeds)]
     for seed, run_dir in enumerate(runs, arguments.seed):  # all of them now, so that `resume` finds those that never began
         create_folder(run_dir, described(dataclasses.replace(recipe, seed=seed)))
@@ -82,6 +83,16 @@ def side_by_side(folder: Path, runs: list[Path], options: list[str], at_once: in
     print(f"learning curve: {plot([folder], folder / 'curve.png')}")
     print(f"next: protorl eval {folder} --episodes 100")
     return 0
+
+
+def rehearse(recipe: Recipe) -> None:
+    """Raises: ProtoRLError for what would end every one of the runs at its beginning."""
+    from protorl.recipes.foresight import foresee
+    from protorl.recipes.measure import quiet
+
+    with quiet(), closing(recipe.make_env()) as env:
+        agent, memory, _ = dataclasses.replace(recipe, device="cpu").assemble(env)
+        foresee(recipe, agent, memory, env.spec)
 
 
 @contextmanager

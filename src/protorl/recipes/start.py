@@ -24,6 +24,7 @@ from protorl.envs.vector import VecEnv
 from protorl.loops import Evaluation, evaluate, train
 from protorl.recipes.config import described, recipe_name, record
 from protorl.recipes.experiment import Experiment
+from protorl.recipes.foresight import foresee
 from protorl.recipes.measure import faster_device
 from protorl.runs import Run
 from protorl.runs.folder import create_folder, unused_folder
@@ -85,6 +86,8 @@ def execute(recipe: Experiment, folder: Path, *, progress: bool) -> Result:
                 )
                 if run.resume():
                     run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
+                else:
+                    foresee(recipe, agent, memory, env.spec)
                 left = max(memory.expected(recipe.steps) - run.updates, 0)
                 accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
                 with run.watch(progress):
