@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from protorl.agents import Agent
 from protorl.data import EnvSpec, Linear, ProtoRLError
@@ -29,10 +29,10 @@ class Plan(NamedTuple):
 
 def plan(recipe: Experiment, memory: Replay) -> Plan:
     """The plan of a training with this memory, by its rate."""
-    rate, steps = memory.rate, recipe.steps
-    updates = memory.expected(steps)
+    rate, lanes = memory.rate, recipe.num_envs
+    updates = memory.expected(-(-recipe.steps // lanes) * lanes)  # all environments take the last step
     first = (max(rate.start, memory.batch_size - 1) // rate.every + 1) * rate.every
-    return Plan(steps, updates, updates // rate.updates, first)
+    return Plan(recipe.steps, updates, updates // rate.updates, first)
 
 
 def foresee(recipe: Experiment, agent: Agent, memory: Replay, spec: EnvSpec) -> None:
@@ -83,7 +83,7 @@ def warnings(recipe: Experiment, agent: Agent, made: Plan, spec: EnvSpec) -> lis
     return said
 
 
-def values(recipe: Experiment) -> dict[str, int]:
+def values(recipe: Experiment) -> dict[str, Any]:
     """The fields that are numbers, by name."""
     found = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
