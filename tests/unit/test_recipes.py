@@ -263,6 +263,9 @@ def test_replacing_a_field_keeps_the_others() -> None:
         ("lr=1", 1.0),
         ("capacity=1e5", 100_000),
         ("capacity=10_000", 10_000),
+        ("capacity=100k", 100_000),
+        ("wrappers=a:A,b:B(1, x=[2, 3])", ("a:A", "b:B(1, x=[2, 3])")),
+        ("wrappers=", ()),
         ("batch-size = 32", 32),
         ("widths=64,32", (64, 32)),
         ("widths=64", (64,)),
@@ -285,10 +288,16 @@ def test_settings_become_the_fields_type(setting: str, expected: Any) -> None:
     assert type(parsed) is type(expected)
 
 
+def test_a_field_of_names_may_be_given_several_times() -> None:
+    assert parse_settings(prl.recipes.DQN, ["wrappers=a:A,b:B", "lr=1", "wrappers=c:C"])["wrappers"] == ("a:A", "b:B", "c:C")
+    assert parse_settings(prl.recipes.DQN, ["widths=3", "widths=4"])["widths"] == (4,)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("lerning_rate=1", "'lerning_rate' is no field .* its fields are .*lr"),
+        ("lerning_rate=1", "'lerning_rate' is no field of this recipe: did you mean 'lr'?"),
+        ("xyzzy=1", "'xyzzy' is no field .* its fields are .*lr"),
         ("bach_size=1", "did you mean 'batch_size'"),
         ("lr", "'lr' is not key=value"),
         ("lr=fast", "lr 'fast' has the wrong type: it must be float"),
@@ -315,7 +324,7 @@ def test_settings_that_cannot_be_get_one_sentence(setting: str, message: str) ->
         ({"widths": (8, 0)}, "widths 0 is out of range"),
         ({"head": "duelling"}, "head 'duelling' is unknown: choose one of q, dueling"),
         ({"munchausen_low": 1.0}, "munchausen_low 1.0 .* at most 0.0"),
-        ({"learning_rate": 1.0}, "'learning_rate' is no field of this recipe: its fields are .*lr"),
+        ({"learning_rate": 1.0}, "'learning_rate' is no field of this recipe: did you mean 'lr'?"),
         ({"lr": float("nan")}, "lr nan has the wrong type"),
     ],
 )
@@ -412,7 +421,8 @@ for name, fields in json.loads(sys.argv[1]):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dqm", "recipe 'dqm' is unknown: choose one of dqn, .*my_paper.py:MyRecipe"),
+        ("dqm", "recipe 'dqm' is unknown: did you mean dqn, or your own as my_paper.py:MyRecipe"),
+        ("a2c", "recipe 'a2c' is unknown: choose one of dqn, .*my_paper.py:MyRecipe"),
         ("nowhere.py:Own", "there is no file nowhere.py"),
         ("no_such_package:Own", "module 'no_such_package' of recipe .* cannot be imported"),
         ("json:Own", "json has no recipe class 'Own'"),

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 def train_seeds(arguments: Train, recipe: Recipe) -> int:
     """Every seed in a process of its own, so many at a time."""
-    from protorl.recipes.config import described, recipe_name
+    from protorl.recipes.config import described, recipe_name, short_env
     from protorl.runs.folder import create_folder, refuse_used, unused_folder
 
     folder = arguments.run_dir
     if folder is None:
-        folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}")
+        folder = unused_folder(f"{recipe_name(recipe)}_{short_env(recipe)}")
     refuse_used(folder)
     rehearse(recipe)
     runs = [folder / f"seed-{seed}" for seed in range(arguments.seed, arguments.seed + arguments.seeds)]

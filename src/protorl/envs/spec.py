@@ -43,8 +43,8 @@ def _canonical_leaf(space: AnySpace) -> tuple[AnySpace, Leaf | None]:
         return spaces.Box(0.0, 1.0, (int(space.n),), np.float32), lambda obs: eye[np.asarray(obs) - start]
     if not isinstance(space, spaces.Box):
         raise ProtoRLError(
-            f"observation space {space} is not supported: use {SUPPORTED_OBS}, or pass a Gymnasium observation wrapper "
-            "in wrappers=(...) that makes one of it"
+            f"observation space {space} is not supported: use {SUPPORTED_OBS}, or a Gymnasium observation wrapper "
+            "that makes one of it, such as --wrappers minigrid.wrappers:ImgObsWrapper or wrappers=(...)"
         )
     if space.dtype == np.bool_ and len(space.shape) == 3:
         height, width, channels = space.shape

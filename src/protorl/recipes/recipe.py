@@ -21,6 +21,7 @@ from protorl.agents import Agent
 from protorl.data import ArraySpec, EnvSpec, ProtoRLError
 from protorl.envs import RandomActions, VecEnv, make_vec_envs
 from protorl.memory import Replay
+from protorl.modules import absolute, call_of
 from protorl.networks import Optimizer, build_optimizer, optimizer_class
 from protorl.policies import Policy
 from protorl.recipes.fields import Fields, check, hints, hp, hp_field, unknown_field
@@ -32,6 +33,7 @@ INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or
 
 OWN_ENV_KWARGS = {
     "env", "num_envs", "seed", "name", "backend", "package_to_import", "apply_api_compatibility", "protocol", "render_mode",
+    "wrappers",
 }  # fmt: skip
 """What `make_env` passes itself."""
 
@@ -88,7 +90,7 @@ class Recipe:
     agent_class: ClassVar[type[Agent]] = Agent
     """Of the agent, called with a network, a policy, and by name `optimizers`, `hyperparameters` and `agent_arguments`."""
 
-    env: str = hp("CartPole-v1", "environment id, probe id, or module:id")
+    env: str = hp("CartPole-v1", "environment id, module:id, or a class as module:Class or my_env.py:MyEnv")
     steps: int = hp(50_000, "length of the training", unit="agent steps, all environments together", low=0)
     seed: int = hp(0, "root of every random stream", low=0)
     num_envs: int = hp(1, "environments stepped together", low=1)
@@ -106,6 +108,7 @@ class Recipe:
     )
     package_to_import: str | None = hp(None, "package that registers the environment")
     apply_api_compatibility: bool = hp(False, "the environment has the old gym API")
+    wrappers: tuple[str, ...] = hp((), "Gymnasium's or your own, the innermost first: module:Class, file.py:Class(arguments)")
     gamma: float = hp(0.99, "discount per agent step", paper="0.99", low=0.0, high=1.0)
     lr: float = hp(3e-4, "learning rate", low=0.0)
     optimizer: str = hp(
@@ -160,6 +163,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
+        object.__setattr__(self, "env", absolute(self.env))
+        object.__setattr__(self, "wrappers", tuple(absolute(wrapper) for wrapper in self.wrappers))
+        for wrapper in self.wrappers:
+            call_of(wrapper, "wrapper")
         if taken := sorted(set(self.env_kwargs) & OWN_ENV_KWARGS):
             raise ProtoRLError(f"env_kwargs may not have {', '.join(taken)}: a recipe passes these to its environments itself")
         optimizer_class(self.optimizer, self.optimizer_kwargs)
@@ -177,6 +184,7 @@ class Recipe:
             package_to_import=self.package_to_import,
             apply_api_compatibility=self.apply_api_compatibility,
             protocol=self.protocol,
+            wrappers=self.wrappers,
             render_mode="rgb_array" if render else None,
             **self.env_kwargs,
         )
