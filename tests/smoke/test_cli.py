@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from protorl.cli.parse import Misuse, parse, spelled
 from protorl.recipes import RECIPES
 from protorl.recipes.fields import parse_settings
 from protorl.runs.metrics import read_metrics
+from protorl.runs.progress import Progress
 from tests.contract import cases, wrong_commands
 from tests.contract.wrong_commands import Mistake
 
@@ -113,6 +115,14 @@ def test_video(run_dir: Path) -> None:
     assert video.stat().st_size > 1_000
 
 
+def test_what_cannot_be_drawn_is_said_before_the_episodes_are_played(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pygame", None)  # as if it were not installed
+    said = refused(capsys, "eval", run_dir, "--episodes", 1, "--video")
+    assert said == 'error: CartPole-v1 needs more packages to be drawn: pip install "protorl[video]"\n'
+
+
 def test_plot_and_list(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "curve.png"
     ok("plot", run_dir, "--out", tmp_path / "curve")
@@ -171,6 +181,21 @@ def test_what_is_no_whole_number_is_refused(text: str) -> None:
 
 def test_several_numbers_are_no_large_one() -> None:
     assert parse_settings(prl.recipes.DQN, ["widths=256,256"]) == {"widths": (256, 256)}
+
+
+def test_a_training_that_nobody_watches_any_more_is_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    words = ["train", "dqn", "--run-dir", str(tmp_path / "run"), *settings("eval_every=0")]
+    with monkeypatch.context() as piped:
+        piped.setattr(Progress, "update", gone)
+        piped.setattr("protorl.runs.run.time", SimpleNamespace(monotonic=lambda: 1e18))  # the line is due at once
+        assert main(words) == 141
+    assert "nobody reads what is said: saved at step" in capsys.readouterr().err
+    ok("resume", tmp_path / "run")
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

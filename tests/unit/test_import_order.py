@@ -25,12 +25,14 @@ ALLOWED: dict[str, set[str]] = {
     "rng": {"data"},
     "moments": {"data"},
     "jit": set(),
+    "words": set(),
+    "modules": {"data"},
     "networks": {"functional", "data", "rng", "moments", "jit"},
     "policies": {"functional", "data", "rng", "jit"},
     "memory": {"functional", "data", "rng", "jit"},
     "parts": set(),
     "agents": {"functional", "networks", "policies", "data", "rng", "parts"},
-    "envs": {"data", "rng", "moments", "jit"},
+    "envs": {"data", "rng", "moments", "jit", "words", "modules"},
     "actors": {"data", "rng", "memory"},
     "checkpoint": {"data", "rng"},
     "accelerate": {"networks", "data", "jit", "parts"},
@@ -44,7 +46,14 @@ ALLOWED["cli"] = BELOW | {"recipes", "papers"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = BELOW | {"recipes"}
 
-FOREIGN_ONLY = {"functional": {"torch"}, "data": {"torch", "numpy"}, "rng": {"torch", "numpy"}, "jit": {"numba"}}
+FOREIGN_ONLY = {
+    "words": set(),
+    "modules": set(),
+    "functional": {"torch"},
+    "data": {"torch", "numpy"},
+    "rng": {"torch", "numpy"},
+    "jit": {"numba"},
+}
 ONLY_IN_ENVS = {"gymnasium", "pettingzoo", "ale_py", "envpool", "mujoco", "Box2D", "minigrid", "mpe2"}
 
 

@@ -29,9 +29,9 @@ def carried_out(arguments: list[str]) -> int:
     from protorl.cli.parse import Misuse, parse
 
     if arguments in (["--version"], ["-V"]):
-        from protorl import __version__
+        import protorl
 
-        print(f"protorl {__version__}")
+        print(f"protorl {protorl.__version__}")
         return 0
     if os.getcwd() not in sys.path:  # so that a person's own modules are found, as with `python -m`
         sys.path.insert(0, os.getcwd())

@@ -67,7 +67,7 @@ def spelled(argv: Sequence[str]) -> list[str]:
             value = words.popleft()
         given.append((flag, key, value))
     check_operands(name, operand, operands, kinds)
-    fields = Fields(name, operands)
+    fields = Fields(operands[0] if operands and operand == "recipe" and "set" in options else None)
     found = [name, *operands]
     for flag, key, value in given:
         if flag.startswith("--") and kinds.get(key.removeprefix("no_")) is bool:
@@ -86,8 +86,8 @@ def spelled(argv: Sequence[str]) -> list[str]:
 class Fields:
     """The fields of the recipe that a command is about, once somebody asks: it imports the recipes."""
 
-    def __init__(self, command: str, operands: list[str]) -> None:
-        self.recipe = operands[0] if operands and "set" in typing.get_type_hints(COMMANDS[command]) else None
+    def __init__(self, recipe: str | None) -> None:
+        self.recipe = recipe
         self.names: list[str] | None = None
 
     def known(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -218,7 +219,10 @@ class HostedEnvs(VecEnv):
             raise ProtoRLError(f"the saved state is of {host} and these environments of {self._host}: use the same backend")
 
     def render(self) -> Array:
-        frame = self._render()
+        try:
+            frame = self._render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ProtoRLError(f'{self.spec.id} needs more packages to be drawn: pip install "protorl[video]"') from error
         if frame is None:
             raise ProtoRLError(f'{self.spec.id} renders nothing: make it with render_mode="rgb_array"')
         return np.asarray(frame)

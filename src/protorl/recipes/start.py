@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import torch
 
@@ -136,11 +136,18 @@ class Examiner:
             self.env.close()
 
 
+class Told(logging.StreamHandler[TextIO]):
+    """Sentences for the person watching, if there is still one: that nobody reads them any more is an error, as for `print`."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - as logging calls it
+        raise
+
+
 @contextmanager
 def narrated(progress: bool) -> Iterator[None]:
     """Show what the library reports (how much a memory takes, say) while a run is on."""
     logger = logging.getLogger("protorl")
-    handler = logging.StreamHandler(sys.stdout)
+    handler = Told(sys.stdout)
     level = logger.level
     if progress:
         logger.addHandler(handler)
