@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ import protorl as prl
 from protorl.data import ActionSpec, ArraySpec, EnvSpec
 from protorl.recipes import RECIPES, measure, presets
 from protorl.recipes.config import fields_of, record, reference
-from protorl.recipes.fields import parse_settings, table
+from protorl.recipes.fields import NOT_OF_PAPERS, parse_settings, table
 from protorl.recipes.find import find_recipe
 from protorl.recipes.presets import preset
 from protorl.recipes.recipe import default_of
@@ -357,6 +358,44 @@ def test_every_field_is_documented_and_every_recipe_cites_its_paper(cls: Any) ->
     assert cls.paper
     assert cls.__doc__
     assert RECIPES[cls.name] is cls
+
+
+@pytest.mark.parametrize("cls", RECIPES.values())
+def test_help_quotes_the_recipes_own_paper(cls: Any) -> None:
+    """What is said to be the paper's is in the preset with the paper's numbers, where there is one; DQN's numbers are DQN's."""
+    block = cls.presets.get(cls.paper_preset, {})
+    quoted = {name: text.rpartition("; paper: ")[2] for name, _, text in table(cls()) if "; paper: " in text}
+    compared = 0
+    for name, text in quoted.items():
+        number = text.partition("(")[0].replace(" ", "").replace("none", "nan")
+        value = float("nan") if block.get(name, "") is None else block.get(name)
+        if isinstance(value, int | float) and re.fullmatch(r"nan|[-+.e0-9]+", number):
+            assert float(number) == pytest.approx(float(value), rel=1e-3, nan_ok=True), name
+            compared += 1
+    assert quoted
+    assert compared > 8 or not block
+    assert block.keys() - NOT_OF_PAPERS <= quoted.keys()
+    assert cls in (prl.recipes.PPO, prl.recipes.DQN) or not any("paper: DQN" in text for _, _, text in table(cls()))
+
+
+def test_help_names_the_paper_that_a_number_was_inherited_from() -> None:
+    class Own(prl.recipes.DQN):
+        name = "own"
+        paper = "tonight's"
+        lr = 1e-4
+        omega: float = prl.hp(1.0, "of this paper", paper="3")
+
+    class Fresh(prl.recipes.OffPolicy):
+        name = "fresh"
+
+    said = {name: text for name, _, text in table(Own())}
+    assert said["omega"] == "of this paper; paper: 3"
+    assert said["lr"] == "learning rate; dqn: 2.5e-4"
+    assert said["gamma"] == "discount per agent step"
+    assert not any("paper:" in text for _, _, text in table(Fresh()))
+    double = {name: text for name, _, text in table(prl.recipes.DoubleDQN())}
+    assert double["target_every"].endswith("; paper: 7 500")
+    assert double["head"].endswith("; dqn: q")
 
 
 # Finding one

@@ -14,6 +14,8 @@ from protorl.data import ProtoRLError
 from protorl.words import meant, whole
 
 Fields: TypeAlias = dict[str, dataclasses.Field[Any]]
+NOT_OF_PAPERS = {"steps", "protocol", "threads", "eval_every", "eval_epsilon", "checkpoint_every"}
+"""Fields in which a preset is our own choice."""
 
 
 class Dataclass(Protocol):
@@ -172,6 +174,35 @@ def table(recipe: Dataclass) -> list[tuple[str, str, str]]:
         about = field.metadata
         unit = f" [{about['unit']}]" if about.get("unit") else ""
         choices = f" ({'|'.join(about['choices'])})" if about.get("choices") else ""
-        paper = f"; paper: {about['paper']}" if about.get("paper") else ""
-        rows.append((field.name, str(getattr(recipe, field.name)), f"{about.get('help', '')}{unit}{choices}{paper}"))
+        text = f"{about.get('help', '')}{unit}{choices}{cited(type(recipe), field)}"
+        rows.append((field.name, str(getattr(recipe, field.name)), text))
     return rows
+
+
+def cited(recipe: Any, field: dataclasses.Field[Any]) -> str:
+    """The value of a field in the recipe's paper, or in the one that it was inherited from, named."""
+    text, block = field.metadata.get("paper"), vars(recipe).get("presets", {}).get(recipe.paper_preset, {})
+    declared = [base for base in recipe.__mro__ if stated(base, field.name) == field.metadata]
+    whose = vars(declared[-1]).get("numbers", declared[-1].__dict__.get("name", ""))
+    if text and whose == recipe.name:
+        return f"; paper: {text}"
+    if field.name in block and field.name not in NOT_OF_PAPERS:
+        return f"; paper: {written(block[field.name])}"
+    if not text or (not whose and recipe.__module__.split(".")[0] != "protorl"):
+        return ""
+    return f"; {whose or 'paper'}: {text}"
+
+
+def stated(cls: Any, name: str) -> Mapping[str, object] | None:
+    """What a class says of a field."""
+    found = vars(cls).get("__dataclass_fields__", {}).get(name)
+    return None if found is None else found.metadata
+
+
+def written(value: object) -> str:
+    """A value as papers write it: 2 500, 2.5e-4, none."""
+    if isinstance(value, bool) or value is None:
+        return {None: "none", True: "yes", False: "no"}[value]
+    return (
+        f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    )

@@ -18,12 +18,10 @@ class OffPolicy(Recipe):
     update_every: int = hp(1, "between bursts of updates", unit="agent steps", low=1)
     updates: int = hp(1, "updates per burst", low=1)
     n_step: int = hp(1, "steps of the return", unit="agent steps", paper="1", low=1)
-    clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", paper="DQN: 1", low=0.0)
-    reward_scale: float = hp(1.0, "multiplies each reward for learning, after the clip", paper="1 (first SAC: 5)", low=0.0)
-    per_alpha: float = hp(0.0, "prioritization exponent; 0: uniform replay", paper="0 (PER: 0.6)", low=0.0)
-    per_beta: float = hp(
-        0.4, "importance exponent at the start; it ends at 1 with the training", paper="PER: 0.4", low=0.0, high=1.0
-    )
+    clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", low=0.0)
+    reward_scale: float = hp(1.0, "multiplies each reward for learning, after the clip", low=0.0)
+    per_alpha: float = hp(0.0, "prioritization exponent; 0: uniform replay (0.6: Schaul et al. 2016)", low=0.0)
+    per_beta: float = hp(0.4, "importance exponent at the start; it ends at 1 with the training", low=0.0, high=1.0)
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         beta = Linear(self.per_beta, 1.0, max(self.steps, 1))

@@ -85,6 +85,10 @@ class Recipe:
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     presets: ClassVar[Presets] = {}
+    numbers: ClassVar[str] = ""
+    """Whose paper its fields quote, for a class that several recipes share."""
+    paper_preset: ClassVar[str] = ""
+    """The preset that holds the paper's own numbers, if one does."""
     actions: ClassVar[tuple[str, ...]] = ("discrete", "multidiscrete", "box")
     """Kinds of actions the algorithm can choose."""
     agent_class: ClassVar[type[Agent]] = Agent
@@ -125,7 +129,7 @@ class Recipe:
     log_every: int = hp(1_000, "between rows of metrics.csv", unit="agent steps", low=1)
     eval_every: int = hp(5_000, "between evaluations; 0: none", unit="agent steps", low=0)
     eval_episodes: int = hp(10, "episodes of an evaluation", low=1)
-    eval_epsilon: float = hp(0.0, "share of random actions in evaluations", paper="Atari: 0.05 to 0.001", low=0.0, high=1.0)
+    eval_epsilon: float = hp(0.0, "share of random actions in evaluations (Atari: 0.05 to 0.001)", low=0.0, high=1.0)
     checkpoint_every: int = hp(10_000, "between checkpoints; 0: none", unit="agent steps", low=0)
     keep: int = hp(2, "checkpoints kept, besides the best weights", low=1)
 
