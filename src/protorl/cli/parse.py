@@ -47,7 +47,7 @@ def spelled(argv: Sequence[str]) -> list[str]:
         raise Misuse(f"no command was given: use {listed(COMMANDS)}, such as `protorl train dqn --env CartPole-v1`")
     name, words = argv[0], deque(argv[1:])
     if name not in COMMANDS:
-        near = meant(name, COMMANDS)
+        near = f"--{name}" if name in ("help", "version") else meant(name, COMMANDS)
         hint = f"did you mean `protorl {near}`?" if near else f"use {listed(COMMANDS)}"
         raise Misuse(f"there is no command {name!r}: {hint}")
     kinds = typing.get_type_hints(COMMANDS[name])
@@ -77,9 +77,11 @@ def spelled(argv: Sequence[str]) -> list[str]:
         elif flag.startswith("--") and key in options:
             found += [flag, checked(flag, key, value, kinds[key])]
         elif flag.startswith("--") and key in fields.known():
+            if value is None and fields.known()[key] is not bool:
+                raise Misuse(f"{flag} needs a value: write {flag} VALUE")
             found += ["--set", f"{key}={'true' if value is None else value}"]  # a flag alone means true
         else:
-            raise Misuse(unknown(name, operands, flag, key, options, fields.known()))
+            raise Misuse(unknown(name, operands, flag, key, options, list(fields.known())))
     return found
 
 
@@ -88,19 +90,22 @@ class Fields:
 
     def __init__(self, recipe: str | None) -> None:
         self.recipe = recipe
-        self.names: list[str] | None = None
+        self.kinds: dict[str, object] | None = None
 
-    def known(self) -> list[str]:
-        """Their names; none for commands that take no settings."""
+    def known(self) -> dict[str, object]:
+        """Their types by name; none for commands that take no settings."""
         if self.recipe is None:
-            return []
-        if self.names is None:
+            return {}
+        if self.kinds is None:
             from dataclasses import fields
 
+            from protorl.recipes.fields import hints
             from protorl.recipes.find import find_recipe
 
-            self.names = [field.name for field in fields(find_recipe(self.recipe))]
-        return self.names
+            cls = find_recipe(self.recipe)
+            kinds = hints(cls)
+            self.kinds = {field.name: kinds[field.name] for field in fields(cls)}
+        return self.kinds
 
 
 def check_operands(name: str, operand: str, operands: list[str], kinds: dict[str, object]) -> None:
@@ -114,7 +119,7 @@ def check_operands(name: str, operand: str, operands: list[str], kinds: dict[str
         raise Misuse(f"`protorl {name}` needs {OPERANDS[operand].format(name)}")
     if len(operands) > bool(operand):
         word = operands[bool(operand)]
-        takes = f"takes one {operand.replace('_', ' ')}" if operand else "takes nothing"
+        takes = f"takes one {operand.replace('_dir', ' folder')}" if operand else "takes nothing"
         if "set" in kinds and "=" in word:
             takes += f": write --set {word}"
         elif "set" in kinds and "-v" in word:
