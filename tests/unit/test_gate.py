@@ -224,6 +224,17 @@ def test_an_environment_that_exits_fails():
         env.step(np.zeros(1, np.int64))
 
 
+def test_an_environment_that_cannot_be_seen_is_named():
+    class Dark(Answering):
+        render_mode = "rgb_array"
+
+        def render(self):
+            raise OSError("no display")
+
+    with pytest.raises(ProtoRLError, match=r"Mine-v0 failed in render\(\) of row 0: OSError"):
+        SyncEnv(Dark, 1, id="Mine-v0").render()
+
+
 class Rows(VectorEnv):
     """Two rows that answer what they are told to."""
 
