@@ -96,7 +96,7 @@ def test_mujoco_tells_of_a_models_faults_once(monkeypatch, tmp_path, caplog):
     """Evaluations read the models anew every time."""
     mujoco = pytest.importorskip("mujoco", reason='mujoco is not installed: pip install "protorl[mujoco]"')
     monkeypatch.chdir(tmp_path)  # where MuJoCo would write its own log
-    monkeypatch.setattr("protorl.envs.make.TOLD", set())
+    monkeypatch.setattr("protorl.envs.gate.TOLD", set())
     warn = []
     monkeypatch.setattr(mujoco, "set_mju_user_warning", warn.append)
 

@@ -34,8 +34,9 @@ class Gate:
         self.env, self.id, self.row = env, id, row
         self.spec = obs_spec(env.observation_space)
         # Of an observation that needs no second look; none does where it is a dict.
-        self.shape: object = self.spec.shape if isinstance(self.spec, ArraySpec) else None
-        self.dtypes = fitting(self.spec.dtype) if isinstance(self.spec, ArraySpec) else ""
+        one = self.spec if isinstance(self.spec, ArraySpec) else None
+        self.shape = None if one is None else one.shape
+        self.dtype, self.dtypes = env.observation_space.dtype, "" if one is None else fitting(one.dtype)
 
     def step(self, action: object) -> Answer:
         """One step. discount: 0 where `info["discount"]` announces it (a lost life), else 1; `terminated` is told beside it."""
@@ -45,7 +46,7 @@ class Gate:
             if (
                 type(seen) is np.ndarray
                 and seen.shape == self.shape
-                and seen.dtype.char in self.dtypes
+                and (seen.dtype is self.dtype or seen.dtype.char in self.dtypes)
                 and type(gain) in NUMBERS
                 and type(over) in FLAGS
                 and type(cut) in FLAGS
@@ -95,8 +96,20 @@ def failed(id: str, doing: str, where: str, error: BaseException) -> ProtoRLErro
 
 
 def close(function: Callable[[], object], id: str, where: str) -> None:
-    """Close an environment. Where it fails, that is told, and hides nothing of what was reached before."""
+    """Close an environment. Where it fails, it is told, once for all that fail alike, and hides nothing of what went before."""
     try:
         function()
     except FAILURES as error:
-        logging.getLogger("protorl").warning(f"{id} failed in close() of {where}: {error!r}; what was learned is not touched")
+        text = f"{id} failed in close() of {where}: {error!r}; what was learned is not touched"
+        warn_once(text, f"{id} {error!r}")
+
+
+TOLD: set[str] = set()
+"""What was warned of in this process."""
+
+
+def warn_once(text: str, about: str) -> None:
+    """A warning, unless there was one about the same."""
+    if about not in TOLD:
+        TOLD.add(about)
+        logging.getLogger("protorl").warning(text)

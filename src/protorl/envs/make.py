@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from protorl.envs.adapter import AdaptedEnv
 from protorl.envs.api import AnyEnv
 from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
 from protorl.envs.compat import OldApi
+from protorl.envs.gate import warn_once
 from protorl.envs.native import AsyncRows, CartPoleRows, EnvPoolRows
 from protorl.envs.spec import single_spec
 from protorl.envs.sync import SyncEnv
@@ -266,22 +266,13 @@ class EnvMaker:
         return gym_wrappers.TimeLimit(made, self.time_limit)
 
 
-TOLD: set[str] = set()
-"""What MuJoCo has warned of."""
-
-
 @contextmanager
 def mujoco_warns_once() -> Iterator[None]:
     """Inside, MuJoCo tells of a model's faults once a process: every evaluation reads the same models again."""
     import mujoco
 
-    def warn(text: str) -> None:
-        if text not in TOLD:
-            TOLD.add(text)
-            logging.getLogger("protorl").warning(f"MuJoCo: {text.strip()}")
-
     handler = getattr(mujoco, "get_mju_user_warning", lambda: None)()
-    mujoco.set_mju_user_warning(warn)
+    mujoco.set_mju_user_warning(lambda text: warn_once(f"MuJoCo: {text.strip()}", text))
     try:
         yield
     finally:
