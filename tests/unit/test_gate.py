@@ -213,6 +213,13 @@ def test_an_old_environments_done_is_one_too(done):
         env.step(np.zeros(1, np.int64))
 
 
+def test_a_reward_that_no_float_holds_is_told_of():
+    env = SyncEnv(lambda: Answering(reward=10**400), 1, id="Mine-v0")
+    env.reset()
+    with pytest.raises(ProtoRLError, match=r"Mine-v0 failed in step\(\) of row 0: OverflowError"):
+        env.step(np.zeros(1, np.int64))
+
+
 def test_an_environment_that_exits_fails():
     class Exits(Answering):
         def step(self, action):
