@@ -17,7 +17,7 @@ import numpy as np
 
 from protorl.cli.arguments import Train
 from protorl.data import ProtoRLError
-from protorl.digits import plus_minus
+from protorl.digits import figure
 
 if TYPE_CHECKING:
     from protorl.recipes import Recipe
@@ -121,7 +121,7 @@ def last_score(run_dir: Path) -> str:
         known = np.flatnonzero(~np.isnan(values))
         if len(known):
             std = None if spread is None or spread not in metrics else float(metrics[spread][known[-1]])
-            return f"last {name} {plus_minus(float(values[known[-1]]), std)}"
+            return f"last {name} {figure(float(values[known[-1]]), std)}"
     return "done"
 
 

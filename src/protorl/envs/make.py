@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, TypedDict
@@ -18,6 +19,7 @@ from protorl.envs.adapter import AdaptedEnv
 from protorl.envs.api import AnyEnv
 from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
 from protorl.envs.compat import OldApi
+from protorl.envs.gate import warn_once
 from protorl.envs.native import CartPoleRows, EnvPoolRows
 from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import VecEnv
@@ -186,6 +188,9 @@ class EnvMaker:
             stack, padding = 1 if self.frame_stack is None else self.frame_stack, "reset"
         for wrap in self.wrappers:
             made = wrap(made)
+        for name in ("observation_space", "action_space"):
+            if not isinstance(space := getattr(made, name, None), gymnasium.Space):
+                raise ProtoRLError(f"{made} has the {name} {space!r}: it must be one of gymnasium.spaces")
         canonical = Canonical(made)
         if canonical.convert is not None:
             made = canonical
@@ -233,8 +238,10 @@ class EnvMaker:
             return made
         spec = self.registered()
         limit: dict[str, Any] = {} if self.time_limit is None else {"max_episode_steps": self.time_limit}
+        once = mujoco_warns_once() if str(spec.entry_point).startswith("gymnasium.envs.mujoco") else nullcontext()
         try:
-            return gymnasium.make(spec, disable_env_checker=True, **limit, **render, **self.env_kwargs)
+            with once:
+                return gymnasium.make(spec, disable_env_checker=True, **limit, **render, **self.env_kwargs)
         except Exception as error:
             raise _explained(self.env, error) from error
 
@@ -259,6 +266,19 @@ class EnvMaker:
         if self.time_limit is None or by_gymnasium:
             return made
         return gym_wrappers.TimeLimit(made, self.time_limit)
+
+
+@contextmanager
+def mujoco_warns_once() -> Iterator[None]:
+    """Inside, MuJoCo tells of a model's faults once a process: every evaluation reads the same models again."""
+    import mujoco
+
+    handler = getattr(mujoco, "get_mju_user_warning", lambda: None)()
+    mujoco.set_mju_user_warning(lambda text: warn_once(f"MuJoCo: {text.strip()}", text))
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(handler)
 
 
 def find_id(id: str, package_to_import: str | None = None) -> Registered:

@@ -82,7 +82,8 @@ class OneHot:
 
     def __call__(self, number: ArrayLike) -> Array:
         index = np.asarray(number) - self.start
-        if index.min() < 0:  # which would count from the end
+        below = index < 0
+        if below.any() if below.ndim else below:  # it would count from the end
             raise IndexError(f"{number!r} is below {self.start}")
         return self.vectors[index]
 

@@ -121,19 +121,21 @@ class Worker:
         return Lost(f"the worker of row {self.row} {how} in {self.doing}() of {self.id}{way_out}")
 
 
-def end(workers: list[Worker]) -> list[int]:
-    """Have every worker close its environment and go, and kill those that have not after a few seconds; the rows of those that
-    did not close."""
+def end(workers: list[Worker]) -> list[str]:
+    """Have every worker close its environment and go, and kill those that have not after a few seconds. What failed, in
+    sentences."""
     for worker in workers:
         with suppress(Lost):
             worker.ask("close", ())
-    late, hung = time.monotonic() + CLOSE_SECONDS, list[int]()
+    late, failures = time.monotonic() + CLOSE_SECONDS, list[str]()
     for worker in workers:
         try:
-            with suppress(Failed):
-                worker.answer(max(late - time.monotonic(), 0.0))
-        except Lost:
-            hung.append(worker.row)
+            worker.answer(max(late - time.monotonic(), 0.0))
+        except Failed as error:
+            failures.append(str(error))
+        except Lost as error:
+            slow = f"{worker.id} took too long in close() of row {worker.row}: its worker was killed"
+            failures.append(slow if worker.process.exitcode is None else str(error))
             worker.process.kill()
     late = time.monotonic() + CLOSE_SECONDS
     for worker in workers:
@@ -143,7 +145,7 @@ def end(workers: list[Worker]) -> list[int]:
         worker.line.close()
         worker.process.close()
     workers.clear()
-    return hung
+    return failures
 
 
 @contextmanager
@@ -190,7 +192,7 @@ class Hosted(Gate):
         super().__init__(env, id, row)
         self.memory, self.i = memory, i
         self.tell_state_dict, self.tell_load_state_dict = self.state_dict, self.load_state_dict
-        self.tell_render, self.tell_close = self.render, self.close
+        self.tell_render, self.tell_close = self.render, env.close
 
     def tell_step(self) -> None:
         """Act as the memory says; where that ends an episode, the next one begins."""
