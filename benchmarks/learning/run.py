@@ -197,6 +197,8 @@ def run_experiment(name: str, seeds: int | None, first: int, again: bool) -> Non
 
 def table_row(name: str, published: str, source: str, bootstrap_interval: Any) -> list[str]:
     """A row of the table, if there are results."""
+    from protorl.digits import interval
+
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return []
@@ -211,7 +213,8 @@ def table_row(name: str, published: str, source: str, bootstrap_interval: Any) -
             cells.append(", ".join(f"{value:.1f}" for value in values))
             continue
         low, high = (float(x) for x in bootstrap_interval(np.array(values)))
-        cells.append(f"{np.mean(values):.1f} [{low:.1f}, {high:.1f}]")
+        mean, least, most = interval(float(np.mean(values)), low, high)
+        cells.append(f"{mean} [{least}, {most}]")
     failed = len(rows) - len(good)
     count = f"{len(rows)}" + (f" ({failed} failed)" if failed else "")
     steps = f"{good[0]['steps']:,}" if good else ""

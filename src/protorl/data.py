@@ -66,7 +66,8 @@ class ActionSpec:
     """What one environment accepts.
 
     kind "discrete": integers 0..n-1, shape (); "multidiscrete": `nvec` integers, shape (len(nvec),); "box": floats in
-    [-1, 1], shape as the environment's: the environment's own bounds `low`, `high` are applied once, at its edge.
+    [-1, 1], shape as the environment's: the environment's own bounds `low`, `high` are applied once, at its edge. Numbers
+    that are `unbounded` are not scaled there.
     """
 
     kind: str
@@ -81,6 +82,14 @@ class ActionSpec:
     def numbers(self) -> int:
         """How many numbers an action has."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def unbounded(self) -> Array:
+        """[*A] bool: numbers without a range to speak of, because a bound is infinite or their distance overflows."""
+        if self.low is None or self.high is None:
+            return np.zeros(self.shape, np.bool_)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return ~np.isfinite(self.high - self.low)
 
     def uniform(self, u: Array) -> Array:
         """Uniformly random actions [N, *A] from uniform numbers in [0, 1): [N, `numbers`]."""

@@ -7,13 +7,13 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from protorl.data import ProtoRLError
+from protorl.place import own_place
 
 EXTRAS = {"box2d": "box2d", "Box2D": "box2d", "mujoco": "mujoco", "ale_py": "atari", "cv2": "atari", "minigrid": "minigrid"}
 """Our extras, by what their packages are imported as."""
@@ -67,11 +67,9 @@ def blamed(error: Exception) -> str:
     """An error in code of a person's own: where, and what."""
     what = (str(error).strip().splitlines() or ["without a word"])[0]
     if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno}: {error.msg}"
-    ours = str(Path(__file__).parent)
-    where = [f"{frame.filename}, line {frame.lineno}: " for frame in traceback.extract_tb(error.__traceback__)]
-    theirs = ["", *(place for place in where if not place.startswith(ours))]
-    return f"{theirs[-1]}{type(error).__name__}: {what}"
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    place = own_place(error)
+    return f"{'' if place is None else f'{place}: '}{type(error).__name__}: {what}"
 
 
 def call_of(text: str, what: str) -> Call:

@@ -155,10 +155,10 @@ ENVIRONMENTS = [
     *said("there is no file ", "train dqn --env my_en.py:MyEnv"),
     *said("json has no environment 'Foo': name a class of it, or an id that it registers", "train dqn --env json:Foo"),
     *said("is not a gymnasium.Env: derive it from one", "train dqn --env json:JSONDecoder"),
-    *said("torn.py, line 1: ", "train dqn --env torn.py:MyEnv"),
-    *said("fails.py, line 2: ZeroDivisionError: division by zero", "train dqn --env fails.py:MyEnv"),
+    *said("torn.py:1: ", "train dqn --env torn.py:MyEnv"),
+    *said("fails.py:2: ZeroDivisionError: division by zero", "train dqn --env fails.py:MyEnv"),
     *said("it needs 'no_such_package', which is not installed", "train dqn --env needs.py:MyEnv"),
-    *said("line 20: ValueError: no simulator here", "train dqn --env my_env.py:Broken"),
+    *said("my_env.py:20: ValueError: no simulator here", "train dqn --env my_env.py:Broken"),
     *said("my_env.py:MyEnv cannot be made: TypeError: MyEnv() takes no arguments", "train dqn --env my_env.py:MyEnv --env-kwargs {'size':3}"),
     *said("env_kwargs may not have seed", "train dqn --env-kwargs {'seed':3}"),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from functools import partial
 
 import gymnasium
@@ -10,10 +11,13 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from protorl.data import tree_map
+from protorl.checkpoint import Checkpoints
+from protorl.data import ProtoRLError, tree_map
 from protorl.envs import from_vector, make_vec_envs
 from protorl.envs.probes import Counter
 from protorl.envs.sync import SyncEnv
+from protorl.envs.worker import Worker
+from tests.contract.faults_of_envs import ID
 
 LENGTHS = (3, 5)
 
@@ -171,30 +175,43 @@ def test_counted_steps_are_the_environments_steps():
     assert set(episodes[0]) == {(1 + 2 + 3 + 10.0, 3)}  # the action is 1 where t is odd
 
 
-def test_worker_processes_give_the_stream_of_the_loop():
-    wrappers = (partial(gymnasium.wrappers.TimeLimit, max_episode_steps=12),)
-    make = partial(make_vec_envs, "CartPole-v1", 2, seed=3, wrappers=wrappers)
-    loop, workers = make(backend="sync"), make(backend="async")
+TIME_LIMITED = {"wrappers": (partial(gymnasium.wrappers.TimeLimit, max_episode_steps=12),)}
+SLOW_BOX = pytest.param("Pendulum-v1", TIME_LIMITED, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("id", "options"), [("CartPole-v1", TIME_LIMITED), (ID, {}), SLOW_BOX])
+def test_worker_processes_give_the_stream_of_the_loop(id, options, tmp_path, monkeypatch):
+    """Bit for bit, and either goes on where the other was, from a checkpoint too."""
+    loop, workers = (make_vec_envs(id, 2, seed=3, backend=backend, **options) for backend in ("sync", "async"))
     assert loop.spec == workers.spec
     assert workers.exact
     generator = np.random.default_rng(0)
     np.testing.assert_array_equal(loop.reset(), workers.reset())
-    kept = None
     for t in range(60):
-        action = generator.integers(0, 2, 2)
+        action = loop.spec.action.uniform(generator.random((2, loop.spec.action.numbers)))
         for a, b in zip(loop.step(action), workers.step(action), strict=True):
-            np.testing.assert_array_equal(a, b) if not isinstance(a, dict) else None
-        np.testing.assert_array_equal(loop.obs, workers.obs)
+            assert a == b == {} if isinstance(a, dict) else a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+        for a, b in zip(loop.seen[:4], workers.seen[:4], strict=True):
+            np.testing.assert_array_equal(a, b)
         if t == 29:
-            kept = workers.state_dict()
-            later = loop.state_dict()
-    assert loop.episodes() == workers.episodes()
-    loop.load_state_dict(later)
-    workers.load_state_dict(kept)
-    for _ in range(30):
-        action = generator.integers(0, 2, 2)
-        a, b = loop.step(action), workers.step(action)
-        np.testing.assert_array_equal(a.next_obs, b.next_obs)
+            assert loop.episodes() == workers.episodes() != []
+            Checkpoints(tmp_path).save(0, {"loop": loop.state_dict(), "workers": workers.state_dict()})
+            state = Checkpoints(tmp_path).load().state
+            loop.load_state_dict(state["workers"])
+            workers.load_state_dict(state["loop"])
+    assert loop.episodes() == workers.episodes() != []
+
+    def interrupted(self, seconds):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Worker, "answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        workers.step(action)
+    assert multiprocessing.active_children() == []
+    with pytest.raises(ProtoRLError, match="have ended"):  # an answer that came late is for no other question
+        workers.step(action)
     workers.close()
 
 

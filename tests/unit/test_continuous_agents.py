@@ -82,7 +82,7 @@ def test_the_critic_sees_unit_actions_in_all_three_places(name: str, monkeypatch
     made: Any = agent
     mine = after(monkeypatch, made.critic, "forward", lambda _, action: action.detach().clone())
     target = after(monkeypatch, target_critic(made), "forward", lambda _, action: action.detach().clone())
-    taken = after(monkeypatch, actors.env._envs[0].unwrapped, "step", lambda action: float(action[0]))
+    taken = after(monkeypatch, actors.env._gates[0].env.unwrapped, "step", lambda action: float(action[0]))
     prl.train(agent, memory, actors, steps=recipe.steps)
     replayed, acted, foreseen = torch.cat(mine[0::2]), torch.cat(mine[1::2]), torch.cat(target)
     for seen in (replayed, acted, foreseen):

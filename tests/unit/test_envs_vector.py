@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import gymnasium
 import numpy as np
@@ -231,11 +232,47 @@ def test_actions_of_a_box_go_once_from_the_unit_box_to_the_bounds():
     assert ActionEdge(spaces.Box(-2.0, 2.0, (1,), np.float64), 1)(np.ones((1, 1), np.float32))[1].dtype == np.float64
 
 
+MAX = np.finfo(np.float32).max
+INF = np.inf
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "unbounded", "answers"),  # the answers to -1, 0, 1 and 5
+    [
+        (-INF, INF, True, [-1, 0, 1, 5]),
+        (2, INF, True, [2, 3, 4, 8]),
+        (-INF, -2, True, [-4, -3, -2, -2]),
+        (-5, INF, True, [-1, 0, 1, 5]),
+        (-0.5, INF, True, [-0.5, 0.5, 1.5, 5.5]),
+        (-MAX, MAX, True, [-1, 0, 1, 5]),
+        (-MAX / 2, MAX / 2, False, [-MAX / 2, 0, MAX / 2, MAX / 2]),
+        (0, MAX, False, [0, MAX / 2, MAX, MAX]),
+        (MAX / 2, MAX, False, [MAX / 2, 0.75 * MAX, MAX, MAX]),  # their sum overflows, their width does not
+        (3, 3, False, [3, 3, 3, 3]),
+        (MAX, MAX, False, [MAX] * 4),
+        (0, 0, False, [0] * 4),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bounds_of_every_kind(low, high, unbounded, answers, dtype):
+    edge = ActionEdge(spaces.Box(dtype(low), dtype(high), (1,), dtype), 4)
+    assert edge.spec.unbounded.tolist() == [unbounded]
+    with np.errstate(over="ignore"):  # 5 times a range that ends where floats end
+        _, answer = edge(np.array([[-1.0], [0.0], [1.0], [5.0]], np.float32))
+    np.testing.assert_allclose(answer[:, 0], answers, rtol=1e-6)
+
+
+def test_bounds_beyond_float32_are_none():
+    edge = ActionEdge(spaces.Box(-1e300, 1e300, (1,), np.float64), 1)
+    assert edge.spec.unbounded.all()
+    np.testing.assert_array_equal(edge(np.array([[0.5]], np.float32))[1], [[0.5]])
+
+
 def test_discrete_starts_are_added():
     env = fake(2, action=spaces.Discrete(3, start=-1))
     env.reset()
     step = env.step(np.array([0, 2]))
-    assert [e.got for e in env._envs] == [[-1], [1]]
+    assert [gate.env.got for gate in env._gates] == [[-1], [1]]
     assert step.action.tolist() == [0, 2]
     edge = ActionEdge(spaces.MultiDiscrete([2, 3], start=np.array([1, 5])), 1)
     assert edge(np.array([[1, 2]]))[1].tolist() == [[2, 7]]
@@ -362,7 +399,7 @@ def test_rewards_of_another_shape_are_refused():
             return obs, reward[:, None], *rest
 
     env = from_vector(Odd([Counter, Counter]), id="Odd-v0")
-    with pytest.raises(ProtoRLError, match=r"Odd-v0 gave rewards, .* of shapes \(2, 1\), \(2,\) and \(2,\): each must be"):
+    with pytest.raises(ProtoRLError, match=r"Odd-v0, step\(\) of rows 0..1: reward is .* must be an array of shape \(2,\)"):
         env.step(np.zeros(2, np.int64))
 
 
@@ -373,11 +410,18 @@ def test_a_failing_vector_environment_is_named():
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+def test_what_cannot_go_to_another_process_is_refused():
+    with pytest.raises(ProtoRLError, match=r'backend="async" sends Breaks to other processes, .*cannot pickle .*lock'):
+        make_vec_envs(Breaks, 1, backend="async", where=threading.Lock())
+    with pytest.raises(ProtoRLError, match="worker_timeout is 0: "):
+        make_vec_envs(Breaks, 1, backend="async", worker_timeout=0)
+
+
 def test_a_failing_worker_is_named():
     env = make_vec_envs(Breaks, 1, backend="async", first_row=3)
     with pytest.raises(ProtoRLError, match=r"Breaks failed in step\(\) of row 3: ValueError\('gear stuck'\)"):
         env.step(np.array([0]))
-    env._vector.close(terminate=True)
+    env.close()
 
 
 def test_an_observation_that_belies_its_space_is_refused():
@@ -394,7 +438,9 @@ def test_an_observation_that_belies_its_space_is_refused():
 
     env = SyncEnv(Scalar, 1, id="scalar")
     env.reset()
-    with pytest.raises(ProtoRLError, match=r"scalar gives an observation of shape \(\) where its space says \(1,\) \(in step"):
+    with pytest.raises(
+        ProtoRLError, match=r"scalar, step\(\) of row 0: observation has shape \(\) where its space says \(1,\)"
+    ):
         env.step(np.array([0]))
 
 

@@ -26,18 +26,20 @@ ALLOWED: dict[str, set[str]] = {
     "moments": {"data"},
     "jit": set(),
     "words": set(),
-    "modules": {"data"},
+    "modules": {"data", "place"},
+    "digits": set(),
     "networks": {"functional", "data", "rng", "moments", "jit"},
     "policies": {"functional", "data", "rng", "jit"},
     "memory": {"functional", "data", "rng", "jit"},
     "parts": set(),
     "agents": {"functional", "networks", "policies", "data", "rng", "parts"},
-    "envs": {"data", "rng", "moments", "jit", "words", "modules"},
+    "place": set(),
+    "envs": {"data", "rng", "moments", "jit", "words", "modules", "place"},
     "actors": {"data", "rng", "memory"},
     "checkpoint": {"data", "rng"},
     "accelerate": {"networks", "data", "jit", "parts"},
     "loops": {"data", "actors", "memory"},
-    "runs": {"data", "loops", "checkpoint", "parts"},
+    "runs": {"data", "digits", "loops", "checkpoint", "parts"},
 }
 BELOW = set(ALLOWED)
 ALLOWED["recipes"] = BELOW

@@ -194,7 +194,7 @@ def test_names_of_files_become_whole_paths_and_others_stay(monkeypatch: pytest.M
 def test_a_file_is_run_once_and_one_that_fails_again(tmp_path: Path) -> None:
     file = tmp_path / "twice.py"
     file.write_text("raise ValueError('not yet')")
-    with pytest.raises(prl.ProtoRLError, match=r"twice.py, line 1: ValueError: not yet"):
+    with pytest.raises(prl.ProtoRLError, match=r"twice.py:1: ValueError: not yet"):
         module_at(str(file))
     file.write_text("x = object()")
     assert module_at(str(file)).x is module_at(str(file)).x

@@ -1,8 +1,10 @@
 """Policies over numbers: densities against torch's and against integrals, whose noise is whose, what is remembered."""
 
 import math
+import re
 from typing import NamedTuple
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,11 @@ from torch import tensor
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.testing import assert_close
 
+import protorl as prl
 from protorl.data import ActionSpec, ProtoRLError
 from protorl.networks import BetaOut, DeterministicOut, GaussianOut
 from protorl.policies import Beta, Categorical, Gaussian, GaussianNoise, NoisyDeterministic, OUNoise, SquashedGaussian, Warmup
+from tests.contract.cases import small
 
 BOX = ActionSpec("box", (3,), np.dtype("float32"))
 ONE = ActionSpec("box", (1,), np.dtype("float32"))
@@ -398,6 +402,60 @@ def test_restart_reaches_the_noise_through_a_warmup():
 def test_only_vectors_of_numbers_will_do(policy, action):
     with pytest.raises(ProtoRLError, match=rf"{policy.__name__} chooses vectors of numbers, but .*{action.kind!r}"):
         policy(action)
+
+
+def free(low, high):
+    return ActionSpec("box", (3,), np.dtype("float32"), low=np.float32([-1, low, -2]), high=np.float32([1, high, 2]))
+
+
+MAX = np.finfo(np.float32).max
+BOUNDS = [(-np.inf, np.inf, "-inf, inf"), (2, np.inf, "2, inf"), (-np.inf, 2, "-inf, 2"), (-MAX, MAX, r"-3.*e\+38, 3.*e\+38")]
+
+
+@pytest.mark.parametrize(("low", "high", "words"), BOUNDS)
+@pytest.mark.parametrize("policy", [SquashedGaussian, Beta, GaussianNoise, OUNoise])
+def test_what_needs_bounds_refuses_their_absence_by_dimension(policy, low, high, words):
+    with pytest.raises(ProtoRLError, match=rf"{policy.__name__}.* dimension 1 is in \[{words}\]: .*RescaleAction.* ppo"):
+        policy(free(low, high))
+    policy(free(3, 3))  # one value only is a bound
+
+
+@pytest.mark.parametrize(("low", "high", "words"), BOUNDS)
+def test_a_gaussian_goes_on_without_bounds_and_says_so(low, high, words, caplog):
+    Gaussian(free(-5, 5))
+    assert not caplog.messages
+    Gaussian(free(low, high))
+    assert len(caplog.messages) == 1
+    assert re.search(rf"dimension 1 is in \[{words}\]: the Gaussian's numbers are not scaled", caplog.messages[0])
+
+
+class Unbounded(gymnasium.Env):
+    """A number without bounds, wanted near 3."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), -((float(action[0]) - 3) ** 2), True, False, {}
+
+
+gymnasium.register("Unbounded-v0", Unbounded)
+
+
+@pytest.mark.parametrize(("name", "fields"), [("sac", {}), ("td3", {}), ("ddpg", {}), ("ppo", {"distribution": "beta"})])
+def test_recipes_that_squash_refuse_an_environment_without_bounds(name, fields, tmp_path):
+    with pytest.raises(ProtoRLError, match=r"dimension 0 is in \[-inf, inf\]: .*action_space"):
+        small(name, **{"env": "Unbounded-v0", "steps": 100, **fields}).run(tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_ppos_gaussian_reaches_beyond_one_where_nothing_bounds_it():
+    agent, memory, actors = small("ppo", env="Unbounded-v0", num_envs=8, lr=0.03, batch_size=64).build()
+    prl.train(agent, memory, actors, steps=3_000)
+    assert agent.act(prl.Seen.start(np.zeros((1, 2), np.float32), actors.env.spec.action), explore=False).action > 2
 
 
 @pytest.mark.parametrize("make", [MAKERS[name] for name in ("gaussian", "squashed", "beta", "white", "ou", "categorical")])

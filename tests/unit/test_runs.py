@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,15 +35,32 @@ def test_the_clock_of_a_resumed_run_goes_on_where_it_was() -> None:
     assert longer.room(65) == 25
 
 
-def test_signals_are_noted_once_and_given_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture
+def hang_up() -> Iterator[None]:
+    """SIGHUP means what it means in a terminal, also where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_noted_once_and_given_back(number: signal.Signals, hang_up: None) -> None:
+    before = signal.getsignal(number)
     signals = Signals()
     with signals.caught():
-        signal.raise_signal(signal.SIGTERM)
-        assert signals.received == signal.SIGTERM
+        signal.raise_signal(number)
+        assert signals.received == number
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
+
+
+def test_nohup_outlives_the_terminal(hang_up: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signals = Signals()
+    with signals.caught():
+        signal.raise_signal(signal.SIGHUP)
+    assert signals.received is None
 
 
 def test_a_folder_appears_whole_and_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,10 +89,7 @@ class LocalActors:
 
     def restart(self, boundary: int) -> None:
         self.failed = None
-        if self.env.exact:
-            self.env.reset(boundary)
-        else:
-            self.env.rebuild(boundary)
+        self.env.restart(boundary)
 
     def close(self) -> None:
         self.env.close()

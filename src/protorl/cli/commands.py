@@ -12,6 +12,7 @@ import numpy as np
 from protorl.cli.arguments import Check, Command, Doctor, Eval, List, Plot, Resume, Train
 from protorl.cli.seeds import seed_folders, side_by_side, train_seeds
 from protorl.data import Array, ProtoRLError
+from protorl.digits import interval, plus_minus
 
 if TYPE_CHECKING:
     from protorl.recipes import Recipe
@@ -69,10 +70,11 @@ def finish(result: Result) -> None:
     """The last lines of a training: score, plot, what to type next."""
     from protorl.cli.plot import plot
 
-    scores = [
-        f"{name} evaluation {value:.1f}" for name, value in (("last", result.last), ("best", result.best)) if value is not None
-    ]
-    print(f"done: {result.steps:,} steps; {', '.join(scores) or 'no evaluation'}")
+    scores = "no evaluation"
+    if result.last is not None and result.best is not None:
+        last, best = plus_minus(result.last, result.last_std), plus_minus(result.best, result.best_std)
+        scores = f"last evaluation {last}, best evaluation {best}"
+    print(f"done: {result.steps:,} steps; {scores}")
     try:
         print(f"learning curve: {plot([result.run_dir], result.run_dir / 'curve.png')}")
     except ProtoRLError as error:  # a very short run has nothing to draw
@@ -110,10 +112,11 @@ def evaluate(arguments: Eval) -> int:
         from protorl.cli.plot import bootstrap_interval
 
         low, high = bootstrap_interval(means)
-        print(f"{len(runs)} seeds: mean {np.mean(means):.1f}, 95 % interval [{low:.1f}, {high:.1f}]")
+        middle, least, most = interval(float(np.mean(means)), float(low), float(high))
+        print(f"{len(runs)} seeds: mean {middle}, 95 % interval [{least}, {most}]")
         if arguments.normalise is not None:
-            mean, least, most = human_normalised(env, np.array([np.mean(means), low, high]))
-            print(f"human-normalised: mean {mean:.1f} %, 95 % interval [{least:.1f}, {most:.1f}]")
+            middle, least, most = interval(*human_normalised(env, np.array([np.mean(means), low, high])).tolist())
+            print(f"human-normalised: mean {middle} %, 95 % interval [{least}, {most}]")
     return 0
 
 
@@ -125,13 +128,13 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
     from protorl.papers.atari57 import human_normalised
     from protorl.recipes.saved import load, read_recipe
 
-    env = read_recipe(run_dir).env
+    recipe = read_recipe(run_dir)
     if arguments.seed < 0:
         raise ProtoRLError(f"--seed {arguments.seed} is negative: use 0 or more")
     seed = rng.integer(arguments.seed, "evaluate")
     trained = load(run_dir, arguments.checkpoint, num_envs=max(1, min(arguments.episodes, 10)), epsilon=arguments.epsilon)
     try:
-        result = play(trained.agent, trained.env, arguments.episodes, seed=seed)
+        result = play(trained.agent, trained.env, arguments.episodes, seed=seed, limit=recipe.eval_max_steps)
     finally:
         trained.env.close()
     report = {
@@ -140,20 +143,23 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
         "returns": result.returns,
         "lengths": result.lengths,
         "episodes": len(result.returns),
+        "cut": result.cut,
         "seed": arguments.seed,
         "checkpoint": trained.which,
         "steps": trained.step,
         "epsilon": trained.epsilon,
     }
     if arguments.normalise is not None:
-        report["human_normalised"] = human_normalised(env, result.mean)
+        report["human_normalised"] = human_normalised(recipe.env, result.mean)
     atomic_write(run_dir / "eval.json", json.dumps(report, indent=2).encode())
     print(
-        f"{run_dir}: return {result.mean:.1f} ± {result.std:.1f} over {arguments.episodes} episodes "
+        f"{run_dir}: return {plus_minus(result.mean, result.std)} over {arguments.episodes} episodes "
         f"({trained.which} weights, from step {trained.step:,}{f', epsilon {trained.epsilon}' if trained.epsilon else ''})"
     )
     if arguments.normalise is not None:
         print(f"human-normalised: {report['human_normalised']:.1f} %")
+    if result.remark is not None:
+        print(result.remark)
     if arguments.video:
         print(f"video: {film(run_dir, arguments, seed)}")
     return result.mean
@@ -163,12 +169,13 @@ def film(run_dir: Path, arguments: Eval, seed: int) -> Path:
     """Record one episode."""
     from protorl.cli.video import picture, write_video
     from protorl.loops import evaluate as play
-    from protorl.recipes.saved import load
+    from protorl.recipes.saved import load, read_recipe
 
     frames: list[Array] = []
     trained = load(run_dir, arguments.checkpoint, render=True, epsilon=arguments.epsilon)
     try:
-        play(trained.agent, trained.env, 1, seed=seed, watch=lambda env: frames.append(picture(env.render())))
+        limit = read_recipe(run_dir).eval_max_steps
+        play(trained.agent, trained.env, 1, seed=seed, limit=limit, watch=lambda env: frames.append(picture(env.render())))
     finally:
         trained.env.close()
     return write_video(run_dir / "episode", frames, fps=30)

@@ -17,6 +17,7 @@ import numpy as np
 
 from protorl.cli.arguments import Train
 from protorl.data import ProtoRLError
+from protorl.digits import figure
 
 if TYPE_CHECKING:
     from protorl.recipes import Recipe
@@ -126,11 +127,12 @@ def last_score(run_dir: Path) -> str:
     from protorl.runs.metrics import read_metrics
 
     metrics = read_metrics(run_dir / "metrics.csv")
-    for name in ("eval_return", "return"):
+    for name, spread in (("eval_return", "eval_std"), ("return", None)):
         values = metrics.get(name, np.zeros(0))
-        values = values[~np.isnan(values)]
-        if len(values):
-            return f"last {name} {values[-1]:.1f}"
+        known = np.flatnonzero(~np.isnan(values))
+        if len(known):
+            std = None if spread is None or spread not in metrics else float(metrics[spread][known[-1]])
+            return f"last {name} {figure(float(values[known[-1]]), std)}"
     return "done"
 
 

@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike
 
 from protorl.data import Array, EnvSpec, Obs, ObsSpec, ProtoRLError, State, Step, tree_leaves, tree_map
 from protorl.envs import snapshot
+from protorl.envs.answers import flags, numbers, observation
 from protorl.envs.api import AnyVectorEnv, Info
+from protorl.envs.gate import FAILURES, close, failed
 from protorl.envs.kernels import settle
 from protorl.envs.spec import ActionEdge, canonical, obs_spec
 from protorl.envs.vector import Episode, HostedEnvs
@@ -51,7 +53,12 @@ class AdaptedEnv(HostedEnvs):
             time_limit = vector.spec.max_episode_steps
         space, self._convert = canonical(vector.single_observation_space)
         self._leaves = obs_spec(space) if obs is None else obs
-        self._dtype = None if isinstance(self._leaves, dict) else self._leaves.dtype
+        self._rows = range(first_row, first_row + vector.num_envs)
+        self._where = f"rows {first_row}..{self._rows[-1]}"
+        # Of observations that need no second look; none do where they are dicts.
+        one = None if isinstance(self._leaves, dict) else self._leaves
+        self._dtype = None if one is None else one.dtype
+        self._shape = None if one is None else (vector.num_envs, *one.shape)
         self._edge = ActionEdge(vector.single_action_space, vector.num_envs)
         self._as_it_is = self._edge.kind == "discrete" and not self._edge.start
         self._numbers, self._flags = np.zeros(vector.num_envs, np.float32), np.zeros(vector.num_envs, np.bool_)
@@ -65,26 +72,37 @@ class AdaptedEnv(HostedEnvs):
         action, answers = self._edge(action)
         try:
             seen, gain, over, cut, info = self._vector.step(action.copy() if self._as_it_is else np.asarray(answers))
-        except ProtoRLError:  # a worker named its row
-            raise
-        except Exception as error:
+            next_obs = self._fresh(seen)
+            if not (
+                type(gain) is type(over) is type(cut) is np.ndarray
+                and gain.shape == over.shape == cut.shape == self._flags.shape
+                and gain.dtype.char in "fd"
+                and over.dtype.char == cut.dtype.char == "?"
+            ):  # hardly ever
+                gain = numbers("reward", gain, self._rows)
+                over, cut = flags("terminated", over, self._rows), flags("truncated", cut, self._rows)
+        except FAILURES as error:
             raise self._vector_failed("step", error) from error
-        next_obs = self._fresh(seen)
-        gain, over, cut = np.asarray(gain, np.float64), np.asarray(over, np.bool_), np.asarray(cut, np.bool_)
-        if not gain.shape == over.shape == cut.shape == self._flags.shape:
-            raise ProtoRLError(
-                f"{self.spec.id} gave rewards, terminations and truncations of shapes {gain.shape}, {over.shape} and "
-                f"{cut.shape}: each must be {self._flags.shape}, one per environment"
-            )
         # Copies of templates: cheaper than np.empty, and this is the hot path.
         reward, discount = self._numbers.copy(), self._numbers.copy()
         valid, terminated = self._flags.copy(), self._flags.copy()
         truncated, ended = self._flags.copy(), self._flags.copy()
         some = settle(
-            gain, over, cut, self._pending, self._returns, self._lengths, reward, discount, valid, terminated, truncated, ended
+            np.asarray(gain, np.float64),
+            over,
+            cut,
+            self._pending,
+            self._returns,
+            self._lengths,
+            reward,
+            discount,
+            valid,
+            terminated,
+            truncated,
+            ended,
         )
         if "discount" in info or "final_info" in info:
-            np.copyto(discount, self._announced(info, ended), where=valid & ~terminated)
+            np.copyto(discount, self._taken(self._announced, info, ended), where=valid & ~terminated)
         first, self._first = self._first, ended
         self._obs, self._action, self._reward = next_obs, action, reward
         fresh = some  # whether an episode starts in a row
@@ -99,36 +117,42 @@ class AdaptedEnv(HostedEnvs):
                 self._finished.append(Episode(float(self._returns[i]), int(self._lengths[i]), i))
             self._returns[ended], self._lengths[ended] = 0.0, 0
             if self._mode is AutoresetMode.SAME_STEP:
-                next_obs = self._with_final(next_obs, info, ended)
+                next_obs = self._taken(self._with_final, next_obs, info, ended)
             elif self._mode is AutoresetMode.DISABLED:
-                self._obs = self._fresh(self._reset_vector(options={"reset_mask": ended.copy()}))
+                self._obs = self._reset_vector(options={"reset_mask": ended.copy()})
         step: tuple[object, ...] = (obs, action, reward, discount, terminated, truncated, next_obs, first, valid, {})
         return tuple.__new__(Step, step)  # as `Step(*step)`, in half the time
 
     def close(self) -> None:
-        self._vector.close()
+        close(self._vector.close, self.spec.id, self._where)
 
-    def _fresh(self, seen: object) -> Obs:
+    def _fresh(self, seen: Any) -> Obs:
+        """The rows' observations as their space says, in arrays of our own."""
         if self._convert is not None:
             seen = self._convert(seen)
-        if self._dtype is not None:
-            return np.array(seen, self._dtype)
+        if type(seen) is np.ndarray and seen.dtype == self._dtype and seen.shape == self._shape:  # nearly always
+            return seen.copy()
+        seen = observation(self._leaves, seen, self.num_envs)
         return tree_map(lambda leaf, array: np.array(array, leaf.dtype), self._leaves, seen)
+
+    def _taken(self, take: Callable[..., Any], *given: object) -> Any:
+        """What is read of a step's info."""
+        try:
+            return take(*given)
+        except FAILURES as error:
+            raise self._vector_failed("step", error) from error
 
     def _with_final(self, current: Obs, info: Info, ended: Array) -> Obs:
         if "final_obs" not in info:
             raise ProtoRLError(f"{self.spec.id} resets in the same step but gives no info['final_obs'] where an episode ends")
         final = info["final_obs"]
-        if not isinstance(final, dict) and final.dtype == object:
-            # Gymnasium's layout: an object per row, None where no episode ended.
-            rows = {int(i): final[i] for i in np.flatnonzero(ended)}
-        else:
-            # The dense layout of C++ environments: an array, only meaningful where an episode ended.
-            rows = {int(i): tree_map(lambda leaf, i=i: leaf[i], final) for i in np.flatnonzero(ended)}
         true_next = tree_map(np.copy, current)
-        for i, row in rows.items():
-            row = row if self._convert is None else self._convert(row)
-            for leaf, value in zip(tree_leaves(true_next), tree_leaves(tree_map(lambda _, v: v, current, row))):
+        for i in np.flatnonzero(ended).tolist():
+            # Gymnasium's layout is an object per row, None where no episode ended; that of C++ environments is dense, an array
+            # which is only meaningful where an episode ended.
+            row = final[i] if not isinstance(final, dict) else tree_map(lambda leaf, i=i: leaf[i], final)
+            row = observation(self._leaves, row if self._convert is None else self._convert(row))
+            for leaf, value in zip(tree_leaves(true_next), tree_leaves(row)):
                 leaf[i] = value
         return true_next
 
@@ -141,17 +165,15 @@ class AdaptedEnv(HostedEnvs):
             discount = np.where(ended, last, discount)
         return discount
 
-    def _reset_vector(self, **arguments: Any) -> object:
+    def _reset_vector(self, **arguments: Any) -> Obs:
         try:
-            return self._vector.reset(**arguments)[0]
-        except ProtoRLError:  # a worker named its row
-            raise
-        except Exception as error:
+            seen, _ = self._vector.reset(**arguments)
+            return self._fresh(seen)
+        except FAILURES as error:
             raise self._vector_failed("reset", error) from error
 
-    def _vector_failed(self, doing: str, error: Exception) -> ProtoRLError:
-        last = self.first_row + self.num_envs - 1
-        return ProtoRLError(f"{self.spec.id} failed in {doing}() of rows {self.first_row}..{last}: {error!r}")
+    def _vector_failed(self, doing: str, error: BaseException) -> ProtoRLError:
+        return failed(self.spec.id, doing, self._where, error)
 
     @property
     def _host(self) -> str:
@@ -165,11 +187,11 @@ class AdaptedEnv(HostedEnvs):
 
     def _reset(self, seeds: list[int] | None) -> Obs:
         if seeds is None:
-            return self._fresh(self._reset_vector())
+            return self._reset_vector()
         many = isinstance(self._vector.unwrapped, (SyncVectorEnv, AsyncVectorEnv)) or getattr(
             self._vector.unwrapped, "seeds_rows", False
         )
-        return self._fresh(self._reset_vector(seed=seeds if many else seeds[0]))
+        return self._reset_vector(seed=seeds if many else seeds[0])
 
     def _begin(self) -> None:
         super()._begin()
@@ -184,9 +206,7 @@ class AdaptedEnv(HostedEnvs):
     def _save(self) -> object:
         try:
             return self._vector.state_dict()  # type: ignore[attr-defined]
-        except ProtoRLError:
-            raise
-        except Exception as error:  # a worker that is gone, say
+        except FAILURES as error:  # a worker that is gone, say
             raise self._vector_failed("state_dict", error) from error
 
     def _load(self, state: object) -> None:
@@ -205,7 +225,7 @@ class AdaptedEnv(HostedEnvs):
 def _rows(info: Info, key: str, num_envs: int) -> Array:
     if key not in info:
         return np.ones(num_envs, np.float32)
-    value = np.array(info[key], np.float32)
+    value = np.array(info[key], np.float32)  # NaN for the None of rows that the mask leaves out
     return np.where(info["_" + key], value, np.float32(1)) if "_" + key in info else value
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from protorl.data import ProtoRLError
+from protorl.envs.answers import checked_info, flag
 from protorl.envs.api import AnyEnv, AnySpace, Options, Reset, Result
 
 
@@ -74,8 +75,9 @@ class OldApi(AnyEnv):
         if len(answer) == 5:
             return answer
         obs, reward, done, info = answer
-        truncated = bool(done) and bool(info.get("TimeLimit.truncated", False))
-        return obs, reward, bool(done) and not truncated, truncated, info
+        done, info = flag("done", done), checked_info(info)
+        truncated = done and flag("info['TimeLimit.truncated']", info.get("TimeLimit.truncated", False))
+        return obs, reward, done and not truncated, truncated, info
 
     def render(self) -> Any:
         if _accepts(self.old.render, "mode"):

@@ -6,8 +6,8 @@ import difflib
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
@@ -20,8 +20,8 @@ from protorl.envs.adapter import AdaptedEnv
 from protorl.envs.api import AnyEnv
 from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
 from protorl.envs.compat import OldApi
-from protorl.envs.native import AsyncRows, CartPoleRows, EnvPoolRows
-from protorl.envs.spec import single_spec
+from protorl.envs.gate import warn_once
+from protorl.envs.native import CartPoleRows, EnvPoolRows
 from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import VecEnv
 from protorl.envs.wrappers import Canonical, FrameStack
@@ -99,6 +99,7 @@ def make_vec_envs(
     time_limit: int | None = None,
     name: str = "env",
     first_row: int = 0,
+    worker_timeout: float = 60.0,
     **env_kwargs: object,
 ) -> VecEnv:
     """N environments behind the contract of `VecEnv`; see `make_env` for what the other arguments mean.
@@ -110,12 +111,15 @@ def make_vec_envs(
     and 15), and worker processes lose to the loop twice over for eight HalfCheetahs, ten times for eight CartPoles; they pay
     where one step of one environment takes milliseconds and there are cores to spare.
     Row i is seeded by the stream (seed, name, first_row + i).
+    worker_timeout: seconds that a worker process of "async" has for an answer, before it counts as hanging.
 
     Raises:
         ProtoRLError: as `make_env`; or the backend is unknown, or does not have this environment.
     """
     if num_envs < 1:
         raise ProtoRLError(f"num_envs is {num_envs}: at least one environment is needed")
+    if not worker_timeout > 0:
+        raise ProtoRLError(f"worker_timeout is {worker_timeout}: a worker needs more than 0 seconds for an answer")
     if backend not in BACKENDS:
         raise ProtoRLError(f"backend {backend!r} is unknown: use one of {', '.join(BACKENDS)}")
     maker = EnvMaker(
@@ -131,7 +135,7 @@ def make_vec_envs(
     )
     id = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     rows = Rows(id=id, seed=seed, name=name, first_row=first_row)
-    made = _vector(maker, num_envs, backend, rows)
+    made = _vector(maker, num_envs, backend, rows, worker_timeout)
     protocol = maker.atari_protocol(pool=backend == "envpool")
     if protocol is not None:
         made.spec = replace(made.spec, frame_skip=protocol.frame_skip)
@@ -147,7 +151,7 @@ class Rows(TypedDict):
     first_row: int
 
 
-def _vector(maker: EnvMaker, num_envs: int, backend: str, rows: Rows) -> VecEnv:
+def _vector(maker: EnvMaker, num_envs: int, backend: str, rows: Rows, worker_timeout: float) -> VecEnv:
     id = rows["id"]
     if backend == "envpool":
         return _envpool(maker, num_envs, rows)
@@ -160,10 +164,9 @@ def _vector(maker: EnvMaker, num_envs: int, backend: str, rows: Rows) -> VecEnv:
             f'{id} has no native vector implementation for these arguments: use backend="sync" or backend="async"'
         )
     if backend == "async":
-        one = maker()
-        obs, limit = single_spec(one)
-        one.close()
-        return AdaptedEnv(lambda: AsyncRows(maker, num_envs, rows["first_row"], id), obs=obs, time_limit=limit, **rows)
+        from protorl.envs.workers import WorkerEnvs  # here: it needs POSIX
+
+        return WorkerEnvs(maker, num_envs, timeout=worker_timeout, **rows)
     return SyncEnv(maker, num_envs, **rows)
 
 
@@ -191,6 +194,9 @@ class EnvMaker:
             stack, padding = 1 if self.frame_stack is None else self.frame_stack, "reset"
         for wrap in self.wrappers:
             made = put_around(wrap, made) if isinstance(wrap, str) else wrap(made)
+        for name in ("observation_space", "action_space"):
+            if not isinstance(space := getattr(made, name, None), gymnasium.Space):
+                raise ProtoRLError(f"{made} has the {name} {space!r}: it must be one of gymnasium.spaces")
         canonical = Canonical(made)
         if canonical.convert is not None:
             made = canonical
@@ -257,8 +263,10 @@ class EnvMaker:
             return made
         spec = self.registered()
         limit: dict[str, Any] = {} if self.time_limit is None else {"max_episode_steps": self.time_limit}
+        once = mujoco_warns_once() if str(spec.entry_point).startswith("gymnasium.envs.mujoco") else nullcontext()
         try:
-            return gymnasium.make(spec, disable_env_checker=True, **limit, **render, **self.env_kwargs)
+            with once:
+                return gymnasium.make(spec, disable_env_checker=True, **limit, **render, **self.env_kwargs)
         except Exception as error:
             raise _explained(self.env, error) from error
 
@@ -302,6 +310,19 @@ def put_around(wrapper: str, env: AnyEnv) -> AnyEnv:
     if not isinstance(made, gymnasium.Env):
         raise ProtoRLError(f"{wrapper} makes no environment: it must be a gymnasium.Wrapper, or a function that returns one")
     return made
+
+
+@contextmanager
+def mujoco_warns_once() -> Iterator[None]:
+    """Inside, MuJoCo tells of a model's faults once a process: every evaluation reads the same models again."""
+    import mujoco
+
+    handler = getattr(mujoco, "get_mju_user_warning", lambda: None)()
+    mujoco.set_mju_user_warning(lambda text: warn_once(f"MuJoCo: {text.strip()}", text))
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(handler)
 
 
 def find_id(id: str, package_to_import: str | None = None) -> Registered:

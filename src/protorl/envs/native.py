@@ -1,89 +1,24 @@
-"""The fast vector environments of others, seeded row by row: worker processes, CartPole in NumPy, EnvPool in C++."""
+"""The fast vector environments of others, seeded row by row: CartPole in NumPy, EnvPool in C++."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.utils import seeding
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from protorl import rng
 from protorl.data import Array, ProtoRLError, State
 from protorl.envs import snapshot
-from protorl.envs.api import AnyEnv, AnyVectorEnv, AnyWrapper, Options, Reset, Result, Results
+from protorl.envs.api import AnyVectorEnv, Options, Reset, Results
 from protorl.envs.atari import AtariProtocol, LifeLoss
 from protorl.envs.kernels import cartpole_step
 
 ENVPOOL_INSTALL = 'the envpool backend needs EnvPool: pip install "protorl[envpool]"'
-
-
-class Row(AnyWrapper):
-    """One environment inside a worker process: it names itself where it fails, and takes and gives its snapshot."""
-
-    def __init__(self, env: AnyEnv, row: int, number: int, id: str) -> None:
-        super().__init__(env)
-        self.row, self.number, self.id = row, number, id
-
-    def reset(self, *, seed: int | None = None, options: Options = None) -> Reset:
-        try:
-            return self.env.reset(seed=seed, options=options)
-        except Exception as error:
-            raise ProtoRLError(f"{self.id} failed in reset() of row {self.number}: {error!r}") from error
-
-    def step(self, action: int) -> Result:
-        try:
-            return self.env.step(action)
-        except Exception as error:
-            raise ProtoRLError(f"{self.id} failed in step() of row {self.number}: {error!r}") from error
-
-    def can_snapshot(self) -> bool:
-        return snapshot.exact(self.env)
-
-    def give_snapshot(self) -> bytes:
-        return snapshot.to_bytes(self.env)
-
-    def take_snapshot(self, rows: list[bytes]) -> None:
-        snapshot.from_bytes(self.env, rows[self.row])
-
-
-class MakeRow:
-    """Builds row `row` in its worker; picklable as far as `make` is. A worker leaves Ctrl-C to the process that saves."""
-
-    def __init__(self, make: Callable[[], AnyEnv], row: int, first_row: int, id: str) -> None:
-        self.make, self.row, self.first_row, self.id = make, row, first_row, id
-        self.home = os.getpid()
-
-    def __call__(self) -> AnyEnv:
-        if os.getpid() != self.home:  # Gymnasium builds one more at home, to see its spaces
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return Row(self.make(), self.row, self.first_row + self.row, self.id)
-
-
-class AsyncRows(AsyncVectorEnv):
-    """One worker process per environment, observations in shared memory; started fresh, never forked: a fork would copy
-    the threads' locks and any CUDA context of this process."""
-
-    def __init__(self, make: Callable[[], AnyEnv], num_envs: int, first_row: int, id: str) -> None:
-        context = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        makers = [MakeRow(make, row, first_row, id) for row in range(num_envs)]
-        super().__init__(makers, copy=False, context=context, autoreset_mode=AutoresetMode.DISABLED)
-        self.exact = all(self.call("can_snapshot"))
-
-    def state_dict(self) -> State:
-        rows = self.call("give_snapshot")
-        return {"rows": [torch.frombuffer(bytearray(row), dtype=torch.uint8) for row in rows]}
-
-    def load_state_dict(self, state: State) -> None:
-        self.call("take_snapshot", [row.numpy().tobytes() for row in state["rows"]])
 
 
 class CartPoleRows(CartPoleVectorEnv):

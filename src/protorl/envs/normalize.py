@@ -49,10 +49,9 @@ class NormalizeObservation(VecWrapper):
         self._obs = None
         return self.obs
 
-    def rebuild(self, boundary: int) -> None:
-        self.env.rebuild(boundary)
-        if not self.exact:
-            self._obs = None
+    def restart(self, boundary: int) -> None:
+        self.env.restart(boundary)
+        self._obs = None
 
     def step(self, action: ArrayLike) -> Step:
         obs = self.obs
@@ -119,10 +118,9 @@ class NormalizeReward(VecWrapper):
         self.begin()
         return self.env.reset(seed)
 
-    def rebuild(self, boundary: int) -> None:
-        if not self.exact:
-            self.begin()
-        self.env.rebuild(boundary)
+    def restart(self, boundary: int) -> None:
+        self.begin()
+        self.env.restart(boundary)
 
     def step(self, action: ArrayLike) -> Step:
         step = self.env.step(action)

@@ -8,7 +8,6 @@ action would be repeated; `protorl.envs.atari.AtariGame` remembers it). Everythi
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from typing import Any, Protocol, TypeGuard
 
@@ -117,18 +116,6 @@ def load(env: AnyEnv, state: list[State]) -> None:
             for name, value in kept.items():
                 setattr(layer, name, thaw(value))
     _load_simulator(simulator, state[-1])
-
-
-def to_bytes(env: AnyEnv) -> bytes:
-    """`save`, in a form that crosses a process boundary."""
-    buffer = io.BytesIO()
-    torch.save(save(env), buffer)
-    return buffer.getvalue()
-
-
-def from_bytes(env: AnyEnv, state: bytes) -> None:
-    """`load`, from `to_bytes`."""
-    load(env, torch.load(io.BytesIO(state), weights_only=True))
 
 
 def _stateful(layer: object) -> TypeGuard[Stateful]:

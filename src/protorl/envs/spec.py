@@ -11,6 +11,7 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import ArrayLike
 
 from protorl.data import ActionSpec, Array, ArraySpec, Obs, ObsSpec, ProtoRLError, tree_map
+from protorl.envs.answers import Refused, brief
 from protorl.envs.api import AnyEnv, AnySpace
 
 Leaf = Callable[[ArrayLike], Array]
@@ -28,19 +29,34 @@ def canonical(space: AnySpace) -> tuple[AnySpace, Callable[[Any], Obs] | None]:
         ProtoRLError: the space is neither a Box, a Discrete, nor a flat Dict of these.
     """
     if not isinstance(space, spaces.Dict):
-        return _canonical_leaf(space)
+        seen, function = _canonical_leaf(space)
+        return seen, None if function is None else Conversion(space, function)
     converted = {key: _canonical_leaf(leaf) for key, leaf in space.spaces.items()}
-    seen = spaces.Dict({key: leaf for key, (leaf, _) in converted.items()})
     functions = {key: function for key, (_, function) in converted.items()}
     if all(function is None for function in functions.values()):
         return space, None
-    return seen, lambda obs: {key: obs[key] if f is None else f(obs[key]) for key, f in functions.items()}
+    all_seen = spaces.Dict({key: leaf for key, (leaf, _) in converted.items()})
+    return all_seen, Conversion(
+        space, lambda obs: {key: obs[key] if f is None else f(obs[key]) for key, f in functions.items()}
+    )
+
+
+class Conversion:
+    """The function that takes observations of a space to where an agent sees them. Raises Refused where they are not of it."""
+
+    def __init__(self, space: AnySpace, function: Callable[[Any], Obs]) -> None:
+        self.space, self.function = space, function
+
+    def __call__(self, obs: object) -> Obs:
+        try:
+            return self.function(obs)
+        except Exception as error:
+            raise Refused(f"observation is {brief(obs)}, and must be of {self.space}") from error
 
 
 def _canonical_leaf(space: AnySpace) -> tuple[AnySpace, Leaf | None]:
     if isinstance(space, spaces.Discrete):
-        eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
-        return spaces.Box(0.0, 1.0, (int(space.n),), np.float32), lambda obs: eye[np.asarray(obs) - start]
+        return spaces.Box(0.0, 1.0, (int(space.n),), np.float32), OneHot(int(space.n), int(space.start))
     if not isinstance(space, spaces.Box):
         raise ProtoRLError(
             f"observation space {space} is not supported: use {SUPPORTED_OBS}, or a Gymnasium observation wrapper "
@@ -56,6 +72,20 @@ def _canonical_leaf(space: AnySpace) -> tuple[AnySpace, Leaf | None]:
         low, high = (np.moveaxis(bound, -1, 0) for bound in (space.low, space.high))
         return spaces.Box(low, high, dtype=np.uint8), lambda obs: np.moveaxis(np.asarray(obs), -1, -3)
     return space, None
+
+
+class OneHot:
+    """A number of `start` .. `start` + n - 1, or a batch of them, as a vector with a single 1. Raises IndexError for others."""
+
+    def __init__(self, n: int, start: int) -> None:
+        self.vectors, self.start = np.eye(n, dtype=np.float32), start
+
+    def __call__(self, number: ArrayLike) -> Array:
+        index = np.asarray(number) - self.start
+        below = index < 0
+        if below.any() if below.ndim else below:  # it would count from the end
+            raise IndexError(f"{number!r} is below {self.start}")
+        return self.vectors[index]
 
 
 def obs_spec(space: AnySpace, frame_stack: int = 1, stack_padding: str = "reset") -> ObsSpec:
@@ -83,7 +113,8 @@ def action_spec(space: AnySpace) -> ActionSpec:
     if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
         return ActionSpec("multidiscrete", space.shape, np.dtype(np.int64), nvec=tuple(int(n) for n in space.nvec))
     if isinstance(space, spaces.Box) and np.issubdtype(np.dtype(space.dtype), np.floating):
-        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 does not reach is as good as infinite
+            low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         return ActionSpec("box", space.shape, np.dtype(np.float32), low=low, high=high)
     raise ProtoRLError(f"action space {space} is not supported: use {SUPPORTED_ACTIONS}")
 
@@ -92,7 +123,8 @@ class ActionEdge:
     """Checks a batch of the agent's actions and takes it, once, to what the environments accept.
 
     Discrete actions get the space's start added. Box actions in [-1, 1] go to [low, high] by a straight line and are
-    clipped there (an unsquashed Gaussian may leave [-1, 1]); where a bound is infinite the number passes through.
+    clipped there (an unsquashed Gaussian may leave [-1, 1]). A number that is `unbounded` is not scaled: 0 goes to 0, or, where
+    one bound is there and not far enough, to the number that is 1 away from it.
     """
 
     def __init__(self, space: AnySpace, num_envs: int) -> None:
@@ -104,10 +136,11 @@ class ActionEdge:
         if isinstance(space, spaces.Box):
             self.dtype = np.dtype(space.dtype)
             self.low, self.high = space.low, space.high
-            finite = np.isfinite(self.low) & np.isfinite(self.high)
-            low, high = np.where(finite, self.low, -1.0), np.where(finite, self.high, 1.0)
-            self.middle = ((low + high) / 2).astype(self.dtype)
-            self.half = ((high - low) / 2).astype(self.dtype)
+            free = self.spec.unbounded
+            low, high = np.where(free, 0, self.low), np.where(free, 0, self.high)
+            # Halves first: the sum and the width of large bounds overflow.
+            self.middle = np.where(free, np.clip(0, self.low + 1, self.high - 1), low / 2 + high / 2).astype(self.dtype)
+            self.half = np.where(free, 1, high / 2 - low / 2).astype(self.dtype)
 
     def __call__(self, action: ArrayLike) -> tuple[Array, Any]:
         """The action as it is stored (a fresh array [N, *A]), and as the N environments take it.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from protorl.data import EnvSpec, Obs, ProtoRLError, State, Step, tree_leaves, tree_map
+from protorl.data import EnvSpec, Obs, State, Step, tree_map
 from protorl.envs import snapshot
 from protorl.envs.api import AnyEnv
+from protorl.envs.gate import CLOSE_SECONDS, Gate
 from protorl.envs.spec import ActionEdge, empty, single_spec
 from protorl.envs.vector import Episode, HostedEnvs
 
@@ -31,8 +33,8 @@ class SyncEnv(HostedEnvs):
         first_row: int = 0,
     ) -> None:
         self._make = make
-        self._envs = [make() for _ in range(num_envs)]
-        one = self._envs[0]
+        self._gates = [Gate(make(), id, first_row + i) for i in range(num_envs)]
+        one = self._gates[0].env
         obs, time_limit = single_spec(one)
         self._edge = ActionEdge(one.action_space, num_envs)
         self._leaves = obs
@@ -40,7 +42,7 @@ class SyncEnv(HostedEnvs):
         self._ones = np.ones(num_envs, np.float32)
         self._yes, self._no = np.ones(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
         spec = EnvSpec(id, obs, self._edge.spec, num_envs, time_limit, first_lane=first_row)
-        exact = all(snapshot.exact(env) for env in self._envs)
+        exact = all(snapshot.exact(gate.env) for gate in self._gates)
         super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=exact)
 
     def step(self, action: ArrayLike) -> Step:
@@ -52,20 +54,17 @@ class SyncEnv(HostedEnvs):
         terminated, truncated, first_next = self._no.copy(), self._no.copy(), self._no.copy()
         returns, lengths = self._returns, self._lengths
         ended = None
-        for i, env in enumerate(self._envs):
-            try:
-                seen, gain, over, cut, info = env.step(answers[i])
-            except Exception as error:
-                raise self._failed("step", i, error) from error
-            if self._blank is not None and np.shape(seen) == next_obs.shape[1:]:
+        for i, gate in enumerate(self._gates):
+            seen, gain, over, cut, kept = gate.step(answers[i])
+            if self._blank is not None:
                 next_obs[i] = seen
             else:
-                self._write("step", i, seen, next_obs)
+                write(seen, next_obs, i)
             reward[i] = gain
-            returns[i] += float(gain)
+            returns[i] += gain
             lengths[i] += 1
-            if "discount" in info:
-                discount[i] = info["discount"]
+            if kept != 1.0:
+                discount[i] = kept
             if over or cut:
                 if over:
                     terminated[i] = True
@@ -88,12 +87,13 @@ class SyncEnv(HostedEnvs):
         return Step(obs, action, reward, discount, terminated, truncated, next_obs, first, self._yes.copy())
 
     def close(self) -> None:
-        for env in self._envs:
-            env.close()
+        late = time.monotonic() + CLOSE_SECONDS
+        for gate in self._gates:
+            gate.close(max(late - time.monotonic(), 0.1))
 
     def _construct(self) -> None:
         self.close()
-        self._envs = [self._make() for _ in range(self.num_envs)]
+        self._gates = [Gate(self._make(), gate.id, gate.row) for gate in self._gates]
 
     def _reset(self, seeds: list[int] | None) -> Obs:
         obs = empty(self._leaves, self.num_envs)
@@ -102,42 +102,33 @@ class SyncEnv(HostedEnvs):
         return obs
 
     def _reset_row(self, i: int, seed: int | None, into: Obs) -> None:
-        try:
-            seen, _ = self._envs[i].reset(seed=seed)
-        except Exception as error:
-            raise self._failed("reset", i, error) from error
-        self._write("reset", i, seen, into)
-
-    def _write(self, doing: str, i: int, seen: object, into: Obs) -> None:
-        """One row's observation, as its space says that it is."""
-        try:
-            given = tree_leaves(tree_map(lambda _, value: np.asarray(value), into, seen))
-        except Exception as error:
-            raise self._failed(doing, i, error) from error
-        for leaf, value in zip(tree_leaves(into), given):
-            if value.shape != leaf.shape[1:]:
-                raise ProtoRLError(
-                    f"{self.spec.id} gives an observation of shape {value.shape} where its space says {leaf.shape[1:]} "
-                    f"(in {doing}()): mend the environment's observation_space"
-                )
-            leaf[i] = value
+        write(self._gates[i].reset(seed), into, i)
 
     def _begin(self) -> None:
         super()._begin()
         self._returns, self._lengths = [0.0] * self.num_envs, [0] * self.num_envs
 
     def _render(self) -> object:
-        return self._envs[0].render() if self._envs[0].render_mode is not None else None
+        return self._gates[0].render()
 
     def _save(self) -> object:
-        return [snapshot.save(env) for env in self._envs]
+        return [gate.state_dict() for gate in self._gates]
 
     def _load(self, state: Any) -> None:
-        for env, one in zip(self._envs, state):
-            snapshot.load(env, one)
+        for gate, one in zip(self._gates, state):
+            gate.load_state_dict(one)
 
     def _progress(self) -> State:
         return {"returns": list(self._returns), "lengths": list(self._lengths)}
 
     def _resume(self, progress: State) -> None:
         self._returns, self._lengths = list(progress["returns"]), list(progress["lengths"])
+
+
+def write(obs: Any, into: Any, i: int) -> None:
+    """One row's observation, an array or a dict of arrays, among those of all."""
+    if isinstance(into, dict):
+        for key, leaf in into.items():
+            leaf[i] = obs[key]
+    else:
+        into[i] = obs

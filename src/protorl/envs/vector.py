@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike
 
 from protorl import rng
 from protorl.data import Array, EnvSpec, Obs, ProtoRLError, Seen, State, Step
 from protorl.envs import snapshot
+from protorl.envs.gate import FAILURES, failed
 
 
 class Episode(NamedTuple):
@@ -34,6 +34,7 @@ class VecEnv(ABC):
     If `exact`, `state_dict` is a snapshot of the simulators themselves and `rebuild` does nothing. If not, resuming is
     exact at boundaries: `rebuild(boundary)` constructs the environments anew from seeds named after the boundary, in
     interrupted and uninterrupted runs alike, and `load_state_dict(state_dict())` right after it gives the same stream.
+    `restart(boundary)` does so whatever they are, after a failure say.
     """
 
     spec: EnvSpec
@@ -80,10 +81,15 @@ class VecEnv(ABC):
     def episodes(self) -> list[Episode]:
         """The episodes finished since the last call."""
 
-    @abstractmethod
     def rebuild(self, boundary: int) -> None:
-        """Where the simulators have no snapshot: construct them anew, seeded by the streams (seed, name, row,
-        "boundary", boundary). Unfinished episodes are forgotten; every row's next step is a first one."""
+        """A checkpoint boundary: `restart` where the simulators have no snapshot."""
+        if not self.exact:
+            self.restart(boundary)
+
+    @abstractmethod
+    def restart(self, boundary: int) -> None:
+        """Forget the simulators. When next needed they are constructed anew, seeded by the streams (seed, name, row,
+        "boundary", boundary); unfinished episodes are forgotten, every row's next step is a first one."""
 
     @abstractmethod
     def render(self) -> Array:
@@ -140,11 +146,13 @@ class HostedEnvs(VecEnv):
 
     def reset(self, seed: int | None = None) -> Obs:
         if seed is not None:
-            self.seed = seed
-        named = seed is not None or self._obs is None
-        if named:
-            self._boundary = None
-        self._obs = self._reset(self.row_seeds() if named else None)
+            self.seed, self._boundary = seed, None
+        if self._obs is None and self._boundary is not None:  # after `restart`
+            self._construct()
+            self._obs = self._reset(self.row_seeds("boundary", self._boundary))
+        else:
+            named = seed is not None or self._obs is None
+            self._obs = self._reset(self.row_seeds() if named else None)
         self._begin()
         return self._obs
 
@@ -152,12 +160,8 @@ class HostedEnvs(VecEnv):
         finished, self._finished = self._finished, []
         return finished
 
-    def rebuild(self, boundary: int) -> None:
-        if self.exact:
-            return
-        self._boundary = boundary
-        self._construct()
-        self._obs = self._reset(self.row_seeds("boundary", boundary))
+    def restart(self, boundary: int) -> None:
+        self._boundary, self._obs = boundary, None
         self._begin()
 
     def row_seeds(self, *name: str | int) -> list[int]:
@@ -197,8 +201,6 @@ class HostedEnvs(VecEnv):
             self._waits = bool(self._pending.any())
             self._action, self._reward = snapshot.thaw(progress["action"]), snapshot.thaw(progress["reward"])
             self._resume(progress)
-        elif self._boundary is not None:
-            self.rebuild(self._boundary)
         else:
             self._obs = None
             self._begin()
@@ -221,8 +223,8 @@ class HostedEnvs(VecEnv):
     def render(self) -> Array:
         try:
             frame = self._render()
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise ProtoRLError(f'{self.spec.id} needs more packages to be drawn: pip install "protorl[video]"') from error
+        except FAILURES as error:
+            raise failed(self.spec.id, "render", f"row {self.first_row}", error) from error
         if frame is None:
             raise ProtoRLError(f'{self.spec.id} renders nothing: make it with render_mode="rgb_array"')
         return np.asarray(frame)
@@ -258,9 +260,6 @@ class HostedEnvs(VecEnv):
     @abstractmethod
     def _resume(self, progress: State) -> None: ...
 
-    def _failed(self, doing: str, row: int, error: Exception) -> ProtoRLError:
-        return ProtoRLError(f"{self.spec.id} failed in {doing}() of row {self.first_row + row}: {error!r}")
-
 
 class VecWrapper(VecEnv):
     """A `VecEnv` around another one: everything is handed through, for subclasses to change what they must. One that changes
@@ -291,8 +290,8 @@ class VecWrapper(VecEnv):
     def episodes(self) -> list[Episode]:
         return self.env.episodes()
 
-    def rebuild(self, boundary: int) -> None:
-        self.env.rebuild(boundary)
+    def restart(self, boundary: int) -> None:
+        self.env.restart(boundary)
 
     def render(self) -> Array:
         return self.env.render()

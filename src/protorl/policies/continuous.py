@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,16 +31,39 @@ def dimensions(action: ActionSpec, policy: str) -> int:
     return action.shape[0]
 
 
+def bounded(action: ActionSpec, policy: str) -> int:
+    """How many numbers an action has. Raises ProtoRLError unless it is a vector of them, each between bounds."""
+    size = dimensions(action, policy)
+    if action.unbounded.any():
+        raise ProtoRLError(
+            f"{policy} chooses between bounds, but of these actions {unbounded(action)}: give the environment's action_space "
+            "finite ones, in its class or by gymnasium.wrappers.TransformAction (RescaleAction changes finite ones), or use "
+            "ppo, whose gaussian needs none"
+        )
+    return size
+
+
+def unbounded(action: ActionSpec) -> str:
+    """The dimensions without a range, in words."""
+    bounds: Any = action  # a property that is true somewhere has seen them
+    return ", ".join(f"dimension {i} is in [{bounds.low[i]:g}, {bounds.high[i]:g}]" for i in np.flatnonzero(action.unbounded))
+
+
 class Gaussian:
     """`a = μ + σ ε`, `ε ~ N(0, 1)`, unbounded: `out.mean` [N, A], `out.log_std` [N, A] or [A] -> [N, A].
 
-    What leaves [-1, 1] is clipped where the environment takes it; log-probabilities are those of the unclipped action.
+    What leaves [-1, 1] is clipped where the environment takes it; log-probabilities are those of the unclipped action. Actions
+    without bounds are not scaled, of which a warning tells.
     `mode` is the mean. `rows` names the environments served, each with a stream of its own (None: 0..N-1).
     Raises ProtoRLError for actions that are not vectors of numbers, or a changed number of rows.
     """
 
     def __init__(self, action: ActionSpec, seed: int = 0, rows: Sequence[int] | None = None) -> None:
         self.size = dimensions(action, type(self).__name__)
+        if action.unbounded.any():
+            logging.getLogger("protorl").warning(
+                f"of these actions {unbounded(action)}: the Gaussian's numbers are not scaled to a range there"
+            )
         self.draws = Draws(seed, "gaussian", rows, max(1024, self.size), normal=True)
 
     def __call__(self, out: Normal) -> Array:
@@ -85,6 +110,10 @@ class SquashedGaussian(Gaussian):
     """
 
     NODES = 64  # of the quadrature in `entropy`
+
+    def __init__(self, action: ActionSpec, seed: int = 0, rows: Sequence[int] | None = None) -> None:
+        bounded(action, type(self).__name__)
+        super().__init__(action, seed, rows)
 
     def __call__(self, out: Normal) -> Array:
         action: Array = np.tanh(self.draw(out)[0])
@@ -133,7 +162,7 @@ class Beta:
     """
 
     def __init__(self, action: ActionSpec, seed: int = 0, rows: Sequence[int] | None = None) -> None:
-        dimensions(action, "Beta")
+        bounded(action, "Beta")
         self.seed = seed
         self.open(() if rows is None else rows)
 
@@ -191,7 +220,7 @@ class GaussianNoise:
     def __init__(self, action: ActionSpec, std: float = 0.1, seed: int = 0, rows: Sequence[int] | None = None) -> None:
         if std < 0:
             raise ProtoRLError(f"a noise of standard deviation {std} is impossible: use 0 or more")
-        self.size, self.std = dimensions(action, type(self).__name__), std
+        self.size, self.std = bounded(action, type(self).__name__), std
         self.draws = Draws(seed, "noise", rows, max(1024, self.size), normal=True)
 
     def __call__(self, n: int) -> Array:

@@ -33,7 +33,7 @@ INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or
 
 OWN_ENV_KWARGS = {
     "env", "num_envs", "seed", "name", "backend", "package_to_import", "apply_api_compatibility", "protocol", "render_mode",
-    "wrappers",
+    "worker_timeout", "wrappers",
 }  # fmt: skip
 """What `make_env` passes itself."""
 
@@ -104,6 +104,7 @@ class Recipe:
     threads: int = hp(0, "torch threads; 0: one for small networks, all cores for images", low=0)
     overlap: bool = hp(False, "environments step while the agent learns, which is then one step behind")
     backend: str = hp("auto", "how environments are stepped", choices=("auto", "sync", "async", "native", "envpool"))
+    worker_timeout: float = hp(60.0, "that a worker process of backend=async may take for a step", unit="seconds", low=1e-3)
     protocol: str | None = hp(
         None,
         "how Atari is played, and whose hyperparameters: nature is Mnih et al. 2015 (no-ops, lost lives), machado is Machado "
@@ -129,6 +130,7 @@ class Recipe:
     log_every: int = hp(1_000, "between rows of metrics.csv", unit="agent steps", low=1)
     eval_every: int = hp(5_000, "between evaluations; 0: none", unit="agent steps", low=0)
     eval_episodes: int = hp(10, "episodes of an evaluation", low=1)
+    eval_max_steps: int = hp(100_000, "an evaluation's episode is cut after so many", unit="agent steps", low=1)
     eval_epsilon: float = hp(0.0, "share of random actions in evaluations (Atari: 0.05 to 0.001)", low=0.0, high=1.0)
     checkpoint_every: int = hp(10_000, "between checkpoints; 0: none", unit="agent steps", low=0)
     keep: int = hp(2, "checkpoints kept, besides the best weights", low=1)
@@ -190,6 +192,7 @@ class Recipe:
             protocol=self.protocol,
             wrappers=self.wrappers,
             render_mode="rgb_array" if render else None,
+            worker_timeout=self.worker_timeout,
             **self.env_kwargs,
         )
 

@@ -7,9 +7,10 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -20,7 +21,6 @@ from protorl.accelerate import accelerate
 from protorl.agents import Agent
 from protorl.checkpoint import encode
 from protorl.data import ProtoRLError
-from protorl.envs.vector import VecEnv
 from protorl.loops import Evaluation, evaluate, train
 from protorl.recipes.config import described, recipe_name, record, short_env
 from protorl.recipes.experiment import Experiment
@@ -37,13 +37,16 @@ ONLY_ON = {"aot": "cpu", "cudagraphs": "cuda"}
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished training run left: its folder, its agent, and its last and best evaluation (mean return, or None)."""
+    """What a finished training run left: its folder, its agent, and its last and best evaluation (mean return, or None), each
+    with the standard deviation of the returns in it."""
 
     run_dir: Path
     agent: Agent
     steps: int
     last: float | None
     best: float | None
+    last_std: float | None = None
+    best_std: float | None = None
 
 
 def start(recipe: Experiment, run_dir: str | Path | None = None, *, progress: bool = True) -> Result:
@@ -70,30 +73,30 @@ def execute(recipe: Experiment, folder: Path, *, progress: bool) -> Result:
         with closing(recipe.make_env()) as env:
             agent, memory, actors = recipe.assemble(env)
             encode(agent.state_dict(), "agent")  # what cannot be saved is refused before anything is begun
-            with closing(Examiner(recipe, agent)) as examiner:
-                run = Run(
-                    folder,
-                    agent,
-                    memory,
-                    actors,
-                    steps=recipe.steps,
-                    log_every=recipe.log_every,
-                    eval_every=recipe.eval_every,
-                    checkpoint_every=recipe.checkpoint_every,
-                    keep=recipe.keep,
-                    evaluation=examiner,
-                    frame_skip=env.spec.frame_skip,
-                )
-                if run.resume():
-                    run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-                else:
-                    foresee(recipe, agent, memory, env.spec)
-                left = max(memory.expected(recipe.steps) - run.updates, 0)
-                accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
-                with run.watch(progress):
-                    train(agent, memory, actors, steps=recipe.steps, monitor=run)
-                last, best = run.evaluations.last, run.evaluations.best
-                return Result(folder, agent, run.steps, last, None if last is None else best)
+            run = Run(
+                folder,
+                agent,
+                memory,
+                actors,
+                steps=recipe.steps,
+                log_every=recipe.log_every,
+                eval_every=recipe.eval_every,
+                checkpoint_every=recipe.checkpoint_every,
+                keep=recipe.keep,
+                evaluation=partial(examine, recipe, agent),
+                frame_skip=env.spec.frame_skip,
+            )
+            if run.resume():
+                run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
+            else:
+                foresee(recipe, agent, memory, env.spec)
+            left = max(memory.expected(recipe.steps) - run.updates, 0)
+            accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
+            with run.watch(progress):
+                train(agent, memory, actors, steps=recipe.steps, monitor=run)
+            told = run.evaluations
+            best = None if told.last is None else told.best
+            return Result(folder, agent, run.steps, told.last, best, told.last_std, told.best_std)
 
 
 def placed(recipe: E, folder: Path) -> E:
@@ -117,23 +120,12 @@ def placed(recipe: E, folder: Path) -> E:
     return recipe
 
 
-class Examiner:
-    """The periodic evaluation: environments of its own, built when first needed, with the same seed every time."""
-
-    def __init__(self, recipe: Experiment, agent: Agent) -> None:
-        self.recipe, self.agent = recipe, agent
-        self.env: VecEnv | None = None
-
-    def __call__(self) -> Evaluation:
-        episodes = self.recipe.eval_episodes
-        if self.env is None:
-            self.env = self.recipe.make_eval_env(min(episodes, 10))
-        return evaluate(self.agent, self.env, episodes, seed=rng.integer(self.recipe.seed, "eval"))
-
-    def close(self) -> None:
-        """Close the environments, if there are any."""
-        if self.env is not None:
-            self.env.close()
+def examine(recipe: Experiment, agent: Agent, stop: Callable[[], bool]) -> Evaluation:
+    """The periodic evaluation, with the same seed every time, in environments that are made for it and closed after it: many a
+    simulator remembers more than a reset puts back."""
+    episodes, seed = recipe.eval_episodes, rng.integer(recipe.seed, "eval")
+    with closing(recipe.make_eval_env(min(episodes, 10))) as env:
+        return evaluate(agent, env, episodes, seed=seed, limit=recipe.eval_max_steps, stop=stop)
 
 
 class Told(logging.StreamHandler[TextIO]):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from protorl.data import Finished, ProtoRLError
+from protorl.digits import figure
 from protorl.runs.metrics import MetricsFile, to_stderr
 
 if TYPE_CHECKING:
@@ -117,9 +118,9 @@ class Log:
             self.finished.append(episode)
             self.recent.append(episode.ret)
 
-    def recent_return(self) -> float | None:
-        """Mean return of the last hundred episodes."""
-        return float(np.mean(self.recent)) if self.recent else None
+    def recent_return(self) -> str | None:
+        """Mean return of the last hundred episodes, as the progress line has it."""
+        return figure(float(np.mean(self.recent)), float(np.std(self.recent))) if self.recent else None
 
     def row(self, means: Mapping[str, float], steps: int, updates: int) -> dict[str, float]:
         """The figures since the row before: these means, the episodes, and how fast it went."""

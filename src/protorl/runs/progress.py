@@ -25,7 +25,7 @@ class Progress:
         from rich.progress import Progress as Bar
 
         self.total, self.steps = total, start
-        self.figures: dict[str, float | None] = {}
+        self.figures: dict[str, float | str | None] = {}
         self.marks = deque([(time.monotonic(), start)], maxlen=20)  # (seconds, steps) of the last lines shown; none in a pause
         self.console = Console(highlight=False, soft_wrap=True) if console is None else console
         self.bar: Bar | None = None
@@ -39,8 +39,9 @@ class Progress:
         self.due = self.marks[0][0] + self.every
         self.hears = Pauses(self)
 
-    def update(self, steps: int, **figures: float | None) -> None:
-        """Tell the agent steps done so far and new figures (`return_=...` shows as "return"); most calls show nothing."""
+    def update(self, steps: int, **figures: float | str | None) -> None:
+        """Tell the agent steps done so far and new figures (`return_=...` shows as "return"), numbers or words; most calls show
+        nothing."""
         self.steps = steps
         if figures:
             self.figures.update(figures)
@@ -89,7 +90,8 @@ class Progress:
             parts.append(f"{rate:,.{0 if rate >= 10 else 2}f} steps/s")
         for name, value in self.figures.items():
             if value is not None:
-                parts.append(f"{name.rstrip('_').replace('_', ' ')} {value:,.4g}")
+                shown = value if isinstance(value, str) else f"{value:,.4g}"
+                parts.append(f"{name.rstrip('_').replace('_', ' ')} {shown}")
         if rate > 0:
             parts.append(f"{_clock((self.total - self.steps) / rate)} left")
         return "  ".join(parts)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from protorl.data import Batch, ProtoRLError, State, Update
-from protorl.loops.evaluate import Evaluation
 from protorl.loops.monitor import Monitor
 from protorl.parts import first_not_finite
 from protorl.runs.clock import Clock
 from protorl.runs.divergence import Diverged, diverged
-from protorl.runs.evaluations import Evaluations
+from protorl.runs.evaluations import Evaluations, Play
 from protorl.runs.log import Log
 from protorl.runs.parts import Learner, Plays, Remembers
 from protorl.runs.progress import Progress
@@ -27,7 +26,8 @@ class Run(Monitor):
     """Watches a training loop, writes its folder, and brings it back from there.
 
     folder: holds metrics.csv, TensorBoard events and checkpoints/. log_every, eval_every, checkpoint_every: agent steps
-    (0: never). evaluation: plays the evaluation episodes and touches nothing of training. keep: checkpoints kept.
+    (0: never). evaluation: plays the evaluation episodes, unless it is told to stop, and touches nothing of training. keep:
+    checkpoints kept.
     frame_skip: an emulator's frames per agent step, to log them too.
     """
 
@@ -43,7 +43,7 @@ class Run(Monitor):
         eval_every: int = 0,
         checkpoint_every: int = 0,
         keep: int = 2,
-        evaluation: Callable[[], Evaluation] | None = None,
+        evaluation: Play | None = None,
         frame_skip: int | None = None,
     ) -> None:
         super().__init__()
@@ -51,8 +51,13 @@ class Run(Monitor):
         self.clock = Clock(steps, log=log_every, eval=eval_every if evaluation else 0, checkpoint=checkpoint_every)
         self.log = Log(self.folder, frame_skip, notify=self.say)
         self.saving = Saving(self.folder, keep, agent, memory, actors, self, notify=self.say)
-        self.evaluations = Evaluations(evaluation, keep=lambda: self.saving.save_best(self.steps), notify=self.say)
         self.signals = Signals()
+        self.evaluations = Evaluations(
+            evaluation,
+            lambda: self.saving.save_best(self.steps),
+            notify=self.say,
+            stop=lambda: self.signals.received is not None,
+        )
         self.progress: Progress | None = None
         self.looks_at_once = agent.device.type == "cpu"
 
@@ -96,6 +101,14 @@ class Run(Monitor):
         row = self.log.row(means, self.steps, self.updates)
         self.log.write(self.steps, row | (self.evaluations.figures() if evaluate else {}))
 
+    def catch_up(self) -> None:
+        """The evaluation that was due when the run was asked to stop, before it goes on."""
+        if self.evaluations.owed:
+            self.log.write(self.steps, self.evaluations.figures())
+            self.stop = self.evaluations.owed  # asked to stop once more
+            if not self.stop:
+                self.save()
+
     def save(self) -> None:
         """A checkpoint, unless the agent has diverged."""
         bad = first_not_finite(self.agent, "agent")
@@ -126,17 +139,20 @@ class Run(Monitor):
     # Words
 
     def say(self, text: str) -> None:
-        """One sentence to the person watching."""
-        if self.progress is not None:
-            self.progress.print(text)
-        else:
-            print(text, flush=True)
+        """One sentence to the person watching, if they still are."""
+        with suppress(OSError):  # a terminal that is gone: a reason to stop (SIGHUP), none to lose what was learned
+            if self.progress is not None:
+                self.progress.print(text)
+            else:
+                print(text, flush=True)
 
     def show(self) -> None:
         """How far the run is, on the progress line."""
         self.log.episodes(self.actors.episodes())
-        if self.progress is not None:
-            self.progress.update(self.steps, **{"return": self.log.recent_return(), "eval": self.evaluations.last})
+        if self.progress is None:
+            return
+        with suppress(OSError):  # as above
+            self.progress.update(self.steps, **{"return": self.log.recent_return(), "eval": self.evaluations.shown()})
 
     def diverged(self, what: str, batch: Batch | None = None) -> Diverged:
         """The end of a run in which something is not finite."""
@@ -147,15 +163,16 @@ class Run(Monitor):
 
     @contextmanager
     def watch(self, progress: bool = True) -> Iterator[Run]:
-        """Around `train(..., monitor=run)`: opens the logs, catches Ctrl-C and SIGTERM, closes everything."""
+        """Around `train(..., monitor=run)`: opens the logs, catches Ctrl-C, SIGTERM and SIGHUP, closes everything."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.opened(self.steps), self.showing(progress), self.signals.caught():
             try:
+                self.catch_up()
                 yield self
             except Diverged:
                 raise
-            except (BrokenPipeError, SystemExit) as error:  # of print, and as rich has it
-                if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            except SystemExit as error:
+                if not isinstance(error.__context__, BrokenPipeError):  # what rich makes of it
                     raise
                 self.progress = None
                 raise Interrupted(f"nobody reads what is said: {self.saving.rescue(self.steps)}", 141) from error
@@ -181,7 +198,8 @@ class Run(Monitor):
             logger.removeHandler(hears)
             if self.progress is not None:
                 self.show()
-                self.progress.close()
+                with suppress(OSError):
+                    self.progress.close()
                 self.progress = None
 
     def interrupted(self, number: int) -> Interrupted:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted when they come, acted upon between two steps."""
+"""Ctrl-C, SIGTERM and SIGHUP: noted when they come, acted upon between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protorl.data import ProtoRLError
 
 
 class Interrupted(ProtoRLError):  # noqa: N818 - it is not a mistake
-    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved itself. `code` is the exit status."""
+    """The run was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and has saved itself. `code` is the exit status."""
 
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
@@ -26,10 +26,14 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Inside, Ctrl-C and SIGTERM are only noted; where this is not the main thread they are somebody else's."""
+        """Inside, Ctrl-C, SIGTERM and the end of the terminal are only noted; where this is not the main thread they are
+        somebody else's."""
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
+            numbers.append(signal.SIGHUP)
         before = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in numbers:
                 before[number] = signal.signal(number, self.note)
         except ValueError:  # not in the main thread
             pass

@@ -70,8 +70,9 @@ def evaluation_leaves_no_trace(training: Training, steps: int = 500) -> Verdict:
     before = everything()
     with closing(training.recipe.make_eval_env(2)) as env:
         first, actions = played(agent, env, seed, steps)
-        if path := difference(before, after := everything()):
-            return False, f"{path} was {told(before, path)} before an evaluation, and is {told(after, path)}"
+    if path := difference(before, after := everything()):
+        return False, f"{path} was {told(before, path)} before an evaluation, and is {told(after, path)}"
+    with closing(training.recipe.make_eval_env(2)) as env:
         second, again = played(agent, env, seed, steps)
     if first != second or len(actions) != len(again) or not all(map(np.array_equal, actions, again)):
         scores = f"returns {first.returns}, then {second.returns}" if first and second else "other actions"
