@@ -127,8 +127,8 @@ def failed(id: str, doing: str, where: str, error: BaseException) -> ProtoRLErro
 
 
 def close(function: Callable[[], object], id: str, where: str, seconds: float = CLOSE_SECONDS) -> None:
-    """Close an environment. Where it fails or takes too long, it is told, once for all that fail alike, and hides nothing of what
-    went before."""
+    """Close an environment. Where it fails or takes too long, it is told, once for all that fail alike, and hides nothing of
+    what went before."""
     try:
         with limited(seconds):
             function()
