@@ -121,21 +121,25 @@ class Worker:
 
 
 def end(workers: list[Worker]) -> list[str]:
-    """Have every worker close what it hosts and go, and kill those that have not after a few seconds; the names of those that
-    did not close."""
+    """Have every worker close what it hosts and go, and kill those that have not after a few seconds. What failed, in
+    sentences."""
     for worker in workers:
         with suppress(Lost):
             worker.ask("close")
-    late, hung = time.monotonic() + CLOSE_SECONDS, list[str]()
+    late, failures = time.monotonic() + CLOSE_SECONDS, list[str]()
     for worker in workers:
-        try:
-            closed = False
-            while not closed:  # answers to earlier requests come first
-                with suppress(Failed):
-                    closed = worker.answer(max(late - time.monotonic(), 0.0)) == "closed"
-        except Lost:
-            hung.append(worker.name)
-            worker.process.kill()
+        closed = False
+        while not closed:  # answers to earlier requests come first
+            try:
+                closed = worker.answer(max(late - time.monotonic(), 0.0)) == "closed"
+            except Failed as error:
+                failures.append(str(error))
+            except Lost as error:
+                row = worker.name.removeprefix("the worker of ")
+                slow = f"{worker.of} took too long in close() of {row}: its worker was killed"
+                failures.append(slow if worker.process.exitcode is None else str(error))
+                worker.process.kill()
+                closed = True
     late = time.monotonic() + CLOSE_SECONDS
     for worker in workers:
         worker.process.join(max(late - time.monotonic(), 0.0))
@@ -144,7 +148,7 @@ def end(workers: list[Worker]) -> list[str]:
         worker.line.close()
         worker.process.close()
     workers.clear()
-    return hung
+    return failures
 
 
 @contextmanager

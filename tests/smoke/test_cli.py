@@ -10,18 +10,24 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import protorl as prl
 from protorl.cli import main
-from protorl.cli.arguments import Train
-from protorl.cli.parse import fields_as_settings, parse
+from protorl.cli.arguments import Check, Train
+from protorl.cli.parse import Misuse, parse, spelled
 from protorl.recipes import RECIPES
+from protorl.recipes.fields import parse_settings
 from protorl.runs.metrics import read_metrics
-from tests.contract import cases
+from protorl.runs.progress import Progress
+from tests.contract import cases, wrong_commands
+from tests.contract.wrong_commands import Mistake
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 SMALL = {"steps": 300, "log_every": 100, "eval_every": 150, "checkpoint_every": 100}
 
 
@@ -109,6 +115,14 @@ def test_video(run_dir: Path) -> None:
     assert video.stat().st_size > 1_000
 
 
+def test_what_cannot_be_drawn_is_said_before_the_episodes_are_played(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pygame", None)  # as if it were not installed
+    said = refused(capsys, "eval", run_dir, "--episodes", 1, "--video")
+    assert said == 'error: CartPole-v1 needs more packages to be drawn: pip install "protorl[video]"\n'
+
+
 def test_plot_and_list(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "curve.png"
     ok("plot", run_dir, "--out", tmp_path / "curve")
@@ -135,78 +149,88 @@ def test_help_pages(words: list[str], capsys: pytest.CaptureFixture[str]) -> Non
             assert text in " ".join(shown.split()), text
 
 
-@pytest.mark.parametrize(
-    "words", [["train"], ["trian", "dqn"], ["train", "dqn", "--stepz", "3"], ["train", "dqn", "--seed", "x"]]
-)
-def test_wrong_usage_is_exit_status_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 2
-    assert capsys.readouterr().err
-
-
 def test_any_field_may_be_typed_by_its_name() -> None:
-    words = ["dqn", "--env", "CartPole-v1", "--learning", "--batch-size", "8", "--noisy", "--lr=1e-3", "--set", "gamma=0.9"]
-    assert fields_as_settings(["train", *words]) == [
-        "train", "dqn", "--env", "CartPole-v1", "--learning", "--set", "batch_size=8", "--set", "noisy=true",
-        "--set", "lr=1e-3", "--set", "gamma=0.9",
+    words = ["dqn", "--env", "CartPole-v1", "--batch-size", "8", "--noisy", "--lr=1e-3", "--set", "gamma=0.9", "--steps=1e6"]
+    assert spelled(["train", *words]) == [
+        "train", "dqn", "--env", "CartPole-v1", "--set", "batch_size=8", "--set", "noisy=true", "--set", "lr=1e-3",
+        "--set", "gamma=0.9", "--steps", "1000000",
     ]  # fmt: skip
-    typed = parse(["train", "sac", "--precision", "bf16", "--target-entropy", "-3", "--widths", "64,64", "--seeds", "2"])
+    typed = parse(["train", "--precision", "bf16", "sac", "--target-entropy", "-3", "--widths", "64,64", "--seeds", "2"])
     assert isinstance(typed, Train)
-    assert (typed.set, typed.seeds) == (("precision=bf16", "target_entropy=-3", "widths=64,64"), 2)
+    assert (typed.recipe, typed.set, typed.seeds) == ("sac", ("precision=bf16", "target_entropy=-3", "widths=64,64"), 2)
+    checked = parse(["check", "dqn", "--lr", "3", "--quick"])
+    assert isinstance(checked, Check)
+    assert (checked.set, checked.quick) == (("lr=3",), True)
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["train", "dqm"], "recipe 'dqm' is unknown: choose one of dqn"),
-        (["train", "dqn", "--env", "CartPool-v1"], "did you mean"),
-        (["train", "dqn", "--env", "Pendulum-v1"], "box"),
-        (["train", "sac"], "sac chooses box actions"),
-        (["train", "ppo", "--env", "Pendulum-v1", "--set", "distribution=categorical"], "use gaussian or beta, or auto"),
-        (["train", "ppo", "--set", "batch_size=1000"], "batch_size 1000 exceeds the 512 steps of a rollout"),
-        (["train", "dqn", "--set", "bach_size=3"], "did you mean 'batch_size'"),
-        (["train", "dqn", "--set", "gamma=2"], "gamma 2.0 is out of range"),
-        (["train", "dqn", "--set", "lr"], "key=value"),
-        (["train", "dqn", "--lr", "0"], "lr 0.0"),
-        (["train", "dqm", "--lr", "1"], "recipe 'dqm' is unknown"),
-        (["train", "dqn", "--set", "lr=0"], "lr 0.0"),
-        (["train", "dqn", "--steps", "-5"], "steps -5 is out of range"),
-        (["train", "dqn", "--seeds", "0"], "--seeds 0 is too few"),
-        (["train", "dqn", "--seeds", "2", "--jobs", "0"], "--jobs 0 is too few"),
-        (["train", "dqn", "--seeds", "2", "--run-dir", "/proc/nothing"], "the run folder"),
-        (["train", "dqn", "--env", "ALE/Pong-v5", "--env-kwargs", "{{'frame_stack': 0}}"], "frame_stack 0 is out of range"),
-        (["train", "dqn", "--env", "ALE/Pong-v5", "--env-kwargs", "{{'sticky': 'x'}}"], "sticky 'x' has the wrong type"),
-        (["eval", "{run}", "--seed", "-1"], "--seed -1 is negative"),
-        (["plot", "{run}", "--out", "/proc/nothing/curve.png"], "cannot write /proc/nothing/curve.png"),
-        (["train", "dqn", "--set", "batch_size=300", "--set", "capacity=200"], "batch_size 300 exceeds capacity 200"),
-        (["train", "dqn", "--set", "capacity=1e13"], "capacity"),
-        (["train", "nowhere.py:Mine"], "there is no file nowhere.py"),
-        (["resume", "{tmp}/nothing"], "no run folder"),
-        (["eval", "{tmp}/nothing"], "no run folder"),
-        (["plot", "{tmp}/nothing"], "nothing"),
-        (["eval", "{run}", "--episodes", "0"], "episodes 0"),
-        (["eval", "{run}", "--normalise", "human"], "CartPole-v1 has no human score"),
-        (["plot", "{run}", "--normalise", "human"], "CartPole-v1 has no human score"),
-        (["doctor", "dqm"], "recipe 'dqm' is unknown"),
-        (["train", "dqn", "--run-dir", "{run}"], "already exists: resume it with `protorl resume"),
-    ],
+    "text", ["1000000", "1_000_000", "1,000,000", "1e6", "1.0e6", "10.0E5", "1M", "1m", "1000k", "0.001b", " 1e6 "]
 )
-def test_mistakes_get_one_sentence(
-    words: list[str],
-    expected: str,
-    run_dir: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_whole_number_may_be_typed_in_every_usual_way(text: str) -> None:
+    typed = parse(["train", "dqn", "--steps", text])
+    assert isinstance(typed, Train)
+    assert typed.steps == 1_000_000
+    assert parse_settings(prl.recipes.DQN, [f"capacity={text}"]) == {"capacity": 1_000_000}
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "1e6x", "12,34", "1,0000", "k", "", "1 000", "inf", "nan", "1e999"])
+def test_what_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(Misuse, match="is no whole number: write it as 1000000, 1_000_000, 1e6 or 1M"):
+        parse(["train", "dqn", "--steps", text])
+
+
+def test_several_numbers_are_no_large_one() -> None:
+    assert parse_settings(prl.recipes.DQN, ["widths=256,256"]) == {"widths": (256, 256)}
+
+
+def test_a_training_that_nobody_watches_any_more_is_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def gone(*_: object, **__: object) -> None:  # as rich does it
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904
+
+    words = ["train", "dqn", "--run-dir", str(tmp_path / "run"), *settings("eval_every=0")]
+    with monkeypatch.context() as piped:
+        piped.setattr(Progress, "update", gone)
+        piped.setattr("protorl.runs.run.time", SimpleNamespace(monotonic=lambda: 1e18))  # the line is due at once
+        assert main(words) == 141
+    assert "nobody reads what is said: saved at step" in capsys.readouterr().err
+    ok("resume", tmp_path / "run")
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    ok("--version")
+    assert capsys.readouterr().out == f"protorl {prl.__version__}\n"
+
+
+def test_a_reader_that_goes_away_is_no_failure() -> None:
+    words = f"set -o pipefail; {sys.executable} -m protorl list | true"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, env=ONE_THREAD)
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("mistake", wrong_commands.TABLE, ids=lambda mistake: " ".join(mistake.words)[:60])
+def test_mistakes_get_one_sentence_with_the_way_out(
+    mistake: Mistake, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong_commands.lay_out(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert expected in refused(capsys, *(word.format(tmp=tmp_path, run=run_dir) for word in words))
+    code = main(mistake.typed(tmp_path, run_dir))
+    said = capsys.readouterr().err
+    assert mistake.problem(code, said) is None
+    assert not [
+        path for path in tmp_path.rglob("*") if path.suffix not in (".py", ".pyc") and path.is_file()
+    ]  # nothing was begun
 
 
 def test_scores_of_atari_in_percent_of_a_human(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ale_py")
     small = ["steps=40", "log_every=10", "eval_every=0", "checkpoint_every=40", "capacity=100", "base=mlp", "widths=4"]
+    small.append("warmup_steps=32")
     words = [word for setting in (*small, "env_kwargs={'time_limit': 20}") for word in ("--set", setting)]
     ok("train", "dqn", "--env", "ALE/Tennis-v5", "--run-dir", tmp_path / "run", *words)
     ok("eval", tmp_path / "run", "--episodes", 2, "--normalise", "human")
@@ -302,9 +326,6 @@ def test_a_recipe_of_ones_own_gets_everything(
 
 def protorl(*words: Any) -> list[str]:
     return [sys.executable, "-m", "protorl", *(str(word) for word in words)]
-
-
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_seeds_side_by_side(tmp_path: Path) -> None:

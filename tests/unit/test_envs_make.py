@@ -78,6 +78,40 @@ def test_a_missing_extra_is_named_with_its_command(id, module, extra, monkeypatc
         make_vec_envs(id)
 
 
+@pytest.mark.parametrize("name", ["observation_space", "action_space"])
+def test_an_environment_without_spaces_is_told_so(name):
+    class Bare(Counter):
+        def __init__(self, space):
+            super().__init__()
+            delattr(self, name)
+            if space is not None:
+                setattr(self, name, space)
+
+    for space in (None, "Box"):
+        with pytest.raises(ProtoRLError, match=rf"Bare.* has the {name} {space!r}: it must be one of gymnasium.spaces"):
+            make_vec_envs(Bare, 1, space=space)
+
+
+def test_mujoco_tells_of_a_models_faults_once(monkeypatch, tmp_path, caplog):
+    """Evaluations read the models anew every time."""
+    mujoco = pytest.importorskip("mujoco", reason='mujoco is not installed: pip install "protorl[mujoco]"')
+    monkeypatch.chdir(tmp_path)  # where MuJoCo would write its own log
+    monkeypatch.setattr("protorl.envs.gate.TOLD", set())
+    warn = []
+    monkeypatch.setattr(mujoco, "set_mju_user_warning", warn.append)
+
+    def make(*_, **__):
+        warn[-1]("the model is heavy\n\n")
+        return Counter()
+
+    monkeypatch.setattr(gymnasium, "make", make)
+    for _ in range(3):
+        make_vec_envs("HalfCheetah-v5", 2)
+    assert caplog.messages == ["MuJoCo: the model is heavy"]
+    assert warn[-1] is None  # the handler of before
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_envpool_is_named_with_its_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(ProtoRLError, match=r'pip install "protorl\[envpool\]"'):

@@ -213,6 +213,13 @@ def test_an_old_environments_done_is_one_too(done):
         env.step(np.zeros(1, np.int64))
 
 
+def test_a_reward_that_no_float_holds_is_told_of():
+    env = SyncEnv(lambda: Answering(reward=10**400), 1, id="Mine-v0")
+    env.reset()
+    with pytest.raises(ProtoRLError, match=r"Mine-v0 failed in step\(\) of row 0: OverflowError"):
+        env.step(np.zeros(1, np.int64))
+
+
 def test_an_environment_that_exits_fails():
     class Exits(Answering):
         def step(self, action):
@@ -222,6 +229,17 @@ def test_an_environment_that_exits_fails():
     env.reset()
     with pytest.raises(ProtoRLError, match=r"Mine-v0 failed in step\(\) of row 0: SystemExit\(3\)"):
         env.step(np.zeros(1, np.int64))
+
+
+def test_an_environment_that_cannot_be_seen_is_named():
+    class Dark(Answering):
+        render_mode = "rgb_array"
+
+        def render(self):
+            raise OSError("no display")
+
+    with pytest.raises(ProtoRLError, match=r"Mine-v0 failed in render\(\) of row 0: OSError"):
+        SyncEnv(Dark, 1, id="Mine-v0").render()
 
 
 class Rows(VectorEnv):
@@ -286,13 +304,15 @@ def test_numbers_for_flags_are_taken_of_a_vector_environment_too():
 
 
 @pytest.mark.parametrize("error", [OSError("the cable is loose"), SystemExit(1)])
-def test_a_close_that_fails_is_told_and_hides_nothing(error, caplog):
+def test_a_close_that_fails_is_told_once_and_hides_nothing(error, caplog, monkeypatch):
+    monkeypatch.setattr("protorl.envs.gate.TOLD", set())
     env = SyncEnv(lambda: Answering(closing=error), 2, id="Mine-v0")
     env.reset()
     with caplog.at_level(logging.WARNING, "protorl"):
         env.close()
-    assert len(caplog.messages) == 2
-    assert "Mine-v0 failed in close() of row 1" in caplog.messages[1]
+        env.close()
+    assert len(caplog.messages) == 1
+    assert f"Mine-v0 failed in close() of row 0: {error!r}" in caplog.messages[0]
     with caplog.at_level(logging.WARNING, "protorl"):
         from_vector(Rows(), id="Many-v0").close()
-    assert "Many-v0 failed in close() of rows 0..1: OSError('the cable is loose')" in caplog.messages[2]
+    assert "Many-v0 failed in close() of rows 0..1: OSError('the cable is loose')" in caplog.messages[1]

@@ -25,6 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "rng": {"data"},
     "moments": {"data"},
     "jit": set(),
+    "words": set(),
+    "modules": {"data", "place"},
     "digits": set(),
     "networks": {"functional", "data", "rng", "moments", "jit"},
     "policies": {"functional", "data", "rng", "jit"},
@@ -33,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "agents": {"functional", "networks", "policies", "data", "rng", "parts"},
     "place": set(),
     "processes": set(),
-    "envs": {"data", "rng", "moments", "jit", "place", "processes"},
+    "envs": {"data", "rng", "moments", "jit", "words", "modules", "place", "processes"},
     "actors": {"data", "rng", "memory", "processes"},
     "checkpoint": {"data", "rng"},
     "accelerate": {"networks", "data", "rng", "jit", "parts"},
@@ -47,7 +49,14 @@ ALLOWED["cli"] = BELOW | {"recipes", "papers"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = BELOW | {"recipes"}
 
-FOREIGN_ONLY = {"functional": {"torch"}, "data": {"torch", "numpy"}, "rng": {"torch", "numpy"}, "jit": {"numba"}}
+FOREIGN_ONLY = {
+    "words": set(),
+    "modules": set(),
+    "functional": {"torch"},
+    "data": {"torch", "numpy"},
+    "rng": {"torch", "numpy"},
+    "jit": {"numba"},
+}
 ONLY_IN_ENVS = {"gymnasium", "pettingzoo", "ale_py", "envpool", "mujoco", "Box2D", "minigrid", "mpe2"}
 
 

@@ -3,6 +3,7 @@
 import builtins
 import errno
 import io
+import logging
 import os
 import time
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from protorl.accelerate.faster import say
 from protorl.data import ProtoRLError
 from protorl.runs import progress as progress_module
 from protorl.runs.log import RunningMeans, TensorBoardLog
@@ -191,6 +193,31 @@ def test_a_resumed_run_counts_only_its_own_steps(monkeypatch):
         clock.now += 3600 * 5
     assert lines()[0] == "5,040/10,000 steps  2.00 steps/s  eval return 1,235  0:41:20 left"
     assert len(lines()) == 1  # nothing new to say at the end
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_time_left_is_said_while_something_is_compiled_nor_right_after(monkeypatch, terminal):
+    clock, out = Clock(monkeypatch), io.StringIO()
+    progress = Progress(10_000, console=Console(file=out, force_terminal=terminal, width=100, soft_wrap=True))
+    logger = logging.getLogger("protorl")
+    logger.addHandler(progress.hears)
+    try:
+        clock.now += 10
+        progress.update(1_000)
+        assert "0:01:30 left" in out.getvalue()
+        out.seek(0), out.truncate()
+        with monkeypatch.context() as patched:
+            patched.setattr(logger, "level", logging.INFO)
+            say("compiling learn ahead of time", waits=True)
+        assert "left" not in out.getvalue()
+        for steps in (1_000, 1_100):  # what compiling took is no measure of the training
+            clock.now += 300
+            progress.update(steps)
+            assert ("left" in out.getvalue()) == (steps == 1_100)
+        assert "0:26:40 left" not in out.getvalue()
+    finally:
+        logger.removeHandler(progress.hears)
+        progress.close()
 
 
 def test_updates_between_lines_only_ask_the_time(monkeypatch):

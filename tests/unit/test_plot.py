@@ -87,6 +87,13 @@ def test_settings_that_differ_are_other_curves_and_named(tmp_path, drawn):
     assert labels == ["dqn, lr=0.1 (3 seeds)", "dqn, lr=0.2 (3 seeds)"]
 
 
+def test_how_a_run_went_makes_no_other_curve(tmp_path, drawn):
+    how = [{"accelerate": "aot", "threads": 2}, {"accelerate": "eager", "keep": 5}, {"backend": "async", "device": "cuda"}]
+    runs = [make_run(tmp_path / str(seed), seed, lr=0.1, **settings) for seed, settings in enumerate(how)]
+    plot(runs, tmp_path / "c.png")
+    assert [label for label, _, _ in lines(drawn["figures"][-1])] == ["dqn (3 seeds)"]
+
+
 def test_each_environment_has_a_panel(tmp_path, drawn):
     runs = [make_run(tmp_path / f"{recipe}{env}", recipe=recipe, env=env) for recipe in ("dqn", "ppo") for env in "ABCD"]
     plot(runs, tmp_path / "curve.pdf")

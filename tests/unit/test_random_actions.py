@@ -50,7 +50,9 @@ def test_its_streams_can_be_saved() -> None:
 
 
 def test_evaluations_of_a_recipe_take_them_and_training_does_not(tmp_path: Path) -> None:
-    recipe = prl.recipes.DQN(env="CartPole-v1", steps=20, eval_epsilon=0.25)
+    recipe = prl.recipes.DQN(
+        env="CartPole-v1", steps=20, warmup_steps=0, batch_size=8, update_every=10, updates=1, eval_epsilon=0.25
+    )
     assert not isinstance(recipe.make_env(), RandomActions)
     start(recipe, tmp_path / "run", progress=False)
     for given, used in ((None, 0.25), (0.5, 0.5), (0.0, 0.0)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ import protorl as prl
 from protorl.data import ActionSpec, ArraySpec, EnvSpec
 from protorl.recipes import RECIPES, measure, presets
 from protorl.recipes.config import fields_of, record, reference
-from protorl.recipes.fields import parse_settings, table
+from protorl.recipes.fields import NOT_OF_PAPERS, parse_settings, table
 from protorl.recipes.find import find_recipe
 from protorl.recipes.presets import preset
 from protorl.recipes.recipe import default_of
@@ -263,6 +264,9 @@ def test_replacing_a_field_keeps_the_others() -> None:
         ("lr=1", 1.0),
         ("capacity=1e5", 100_000),
         ("capacity=10_000", 10_000),
+        ("capacity=100k", 100_000),
+        ("wrappers=a:A,b:B(1, x=[2, 3])", ("a:A", "b:B(1, x=[2, 3])")),
+        ("wrappers=", ()),
         ("batch-size = 32", 32),
         ("widths=64,32", (64, 32)),
         ("widths=64", (64,)),
@@ -285,10 +289,16 @@ def test_settings_become_the_fields_type(setting: str, expected: Any) -> None:
     assert type(parsed) is type(expected)
 
 
+def test_a_field_of_names_may_be_given_several_times() -> None:
+    assert parse_settings(prl.recipes.DQN, ["wrappers=a:A,b:B", "lr=1", "wrappers=c:C"])["wrappers"] == ("a:A", "b:B", "c:C")
+    assert parse_settings(prl.recipes.DQN, ["widths=3", "widths=4"])["widths"] == (4,)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("lerning_rate=1", "'lerning_rate' is no field .* its fields are .*lr"),
+        ("lerning_rate=1", "'lerning_rate' is no field of this recipe: did you mean 'lr'?"),
+        ("xyzzy=1", "'xyzzy' is no field .* its fields are .*lr"),
         ("bach_size=1", "did you mean 'batch_size'"),
         ("lr", "'lr' is not key=value"),
         ("lr=fast", "lr 'fast' has the wrong type: it must be float"),
@@ -315,7 +325,7 @@ def test_settings_that_cannot_be_get_one_sentence(setting: str, message: str) ->
         ({"widths": (8, 0)}, "widths 0 is out of range"),
         ({"head": "duelling"}, "head 'duelling' is unknown: choose one of q, dueling"),
         ({"munchausen_low": 1.0}, "munchausen_low 1.0 .* at most 0.0"),
-        ({"learning_rate": 1.0}, "'learning_rate' is no field of this recipe: its fields are .*lr"),
+        ({"learning_rate": 1.0}, "'learning_rate' is no field of this recipe: did you mean 'lr'?"),
         ({"lr": float("nan")}, "lr nan has the wrong type"),
     ],
 )
@@ -348,6 +358,44 @@ def test_every_field_is_documented_and_every_recipe_cites_its_paper(cls: Any) ->
     assert cls.paper
     assert cls.__doc__
     assert RECIPES[cls.name] is cls
+
+
+@pytest.mark.parametrize("cls", RECIPES.values())
+def test_help_quotes_the_recipes_own_paper(cls: Any) -> None:
+    """What is said to be the paper's is in the preset with the paper's numbers, where there is one; DQN's numbers are DQN's."""
+    block = cls.presets.get(cls.paper_preset, {})
+    quoted = {name: text.rpartition("; paper: ")[2] for name, _, text in table(cls()) if "; paper: " in text}
+    compared = 0
+    for name, text in quoted.items():
+        number = text.partition("(")[0].replace(" ", "").replace("none", "nan")
+        value = float("nan") if block.get(name, "") is None else block.get(name)
+        if isinstance(value, int | float) and re.fullmatch(r"nan|[-+.e0-9]+", number):
+            assert float(number) == pytest.approx(float(value), rel=1e-3, nan_ok=True), name
+            compared += 1
+    assert quoted
+    assert compared > 8 or not block
+    assert block.keys() - NOT_OF_PAPERS <= quoted.keys()
+    assert cls in (prl.recipes.PPO, prl.recipes.DQN) or not any("paper: DQN" in text for _, _, text in table(cls()))
+
+
+def test_help_names_the_paper_that_a_number_was_inherited_from() -> None:
+    class Own(prl.recipes.DQN):
+        name = "own"
+        paper = "tonight's"
+        lr = 1e-4
+        omega: float = prl.hp(1.0, "of this paper", paper="3")
+
+    class Fresh(prl.recipes.OffPolicy):
+        name = "fresh"
+
+    said = {name: text for name, _, text in table(Own())}
+    assert said["omega"] == "of this paper; paper: 3"
+    assert said["lr"] == "learning rate; dqn: 2.5e-4"
+    assert said["gamma"] == "discount per agent step"
+    assert not any("paper:" in text for _, _, text in table(Fresh()))
+    double = {name: text for name, _, text in table(prl.recipes.DoubleDQN())}
+    assert double["target_every"].endswith("; paper: 7 500")
+    assert double["head"].endswith("; dqn: q")
 
 
 # Finding one
@@ -412,7 +460,8 @@ for name, fields in json.loads(sys.argv[1]):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dqm", "recipe 'dqm' is unknown: choose one of dqn, .*my_paper.py:MyRecipe"),
+        ("dqm", "recipe 'dqm' is unknown: did you mean dqn, or your own as my_paper.py:MyRecipe"),
+        ("a2c", "recipe 'a2c' is unknown: choose one of dqn, .*my_paper.py:MyRecipe"),
         ("nowhere.py:Own", "there is no file nowhere.py"),
         ("no_such_package:Own", "module 'no_such_package' of recipe .* cannot be imported"),
         ("json:Own", "json has no recipe class 'Own'"),
@@ -544,7 +593,7 @@ def test_atari_metrics_count_frames_beside_steps(tmp_path: Path) -> None:
     pytest.importorskip("ale_py", reason='ale_py is not installed: pip install "protorl[atari]"')
     small: dict[str, Any] = {
         "steps": 40, "capacity": 60, "warmup_steps": 20, "base": "mlp", "widths": (2,), "log_every": 16, "eval_every": 0,
-        "checkpoint_every": 0, "batch_size": 4, "num_envs": 2,
+        "checkpoint_every": 0, "batch_size": 4, "num_envs": 2, "update_every": 4, "updates": 1,
     }  # fmt: skip
     prl.recipes.DQN(env="ALE/Pong-v5", **small).run(tmp_path / "pong", progress=False)
     metrics = read_metrics(tmp_path / "pong" / "metrics.csv")
@@ -603,7 +652,7 @@ def test_the_device_is_chosen_said_and_kept(
 
 
 def test_what_was_trained_on_a_gpu_can_be_evaluated_without_one(tmp_path: Path) -> None:
-    recipe = prl.recipes.DQN(env="CartPole-v1", steps=200, eval_every=0)
+    recipe = prl.recipes.DQN(env="CartPole-v1", steps=200, warmup_steps=100, update_every=10, updates=1, eval_every=0)
     start(recipe, tmp_path / "run", progress=False)
     record(dataclasses.replace(recipe, device="cuda"), tmp_path / "run")
     trained = load(tmp_path / "run", "last")

@@ -352,6 +352,33 @@ def test_nothing_is_due_while_there_is_room(num_envs: int, start: int, every: in
     assert exact == memory.rate.expected(memory.rate.steps) / 2 or every < num_envs or batch_size > 4
 
 
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("in_chunks", [False, True])
+@pytest.mark.parametrize(
+    ("start", "every", "batch_size"), [(0, 1, 40), (10, 1, 40), (0, 16, 40), (39, 4, 40), (40, 4, 40), (90, 4, 40)]
+)
+def test_nothing_is_owed_for_what_could_not_be_sampled(
+    num_envs: int, in_chunks: bool, start: int, every: int, batch_size: int
+) -> None:
+    """No burst follows a warm-up below the batch size; in chunks as large as there is room, and one step at a time."""
+    updates = 2
+    memory = Replay(columns(num_envs, extras=TAG), 300, batch_size=batch_size, rate=Rate(start, every, updates))
+    stream, made = Stream(num_envs, 3), {}
+    while memory.rate.steps < 150:
+        vector_steps = -(-memory.room() // num_envs) if in_chunks else 1
+        memory.add(Chunk.stack([stream.step() for _ in range(vector_steps)]))
+        if due := memory.due():
+            made[memory.rate.steps] = due
+    owing = [step for step in range(max(start, batch_size - num_envs) + 1, memory.rate.steps + 1) if step % every == 0]
+    wanted = {}
+    for step in owing:
+        at = -(-step // num_envs) * num_envs
+        if at >= batch_size:  # the vector step in which the last example came counts whole
+            wanted[at] = wanted.get(at, 0) + updates
+    assert made == wanted
+    assert sum(made.values()) == memory.expected(memory.rate.steps)
+
+
 def test_a_burst_leaves_room_for_the_next_rollout() -> None:
     memory = Replay(columns(2, extras=TAG), 24, batch_size=6, view=Rollout(lambda batch: batch), rate=Rate(0, 24, 3))
     stream, rooms = Stream(2, 0), []
@@ -398,8 +425,9 @@ def test_actors_never_wait_for_updates_that_cannot_be_made() -> None:
         memory.add(Chunk.of(stream.step()))
         assert not memory.ahead(1_000)
     memory.add(Chunk.of(stream.step()))
-    assert memory.ahead(0)
-    assert memory.due() == 50
+    assert not memory.ahead(0)
+    assert memory.ahead(1)
+    assert memory.due() == 1
     assert not memory.ahead(1)
     assert memory.ahead(2)
 

@@ -90,7 +90,7 @@ def locked(package: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say("another process compiles the same: waiting for it")
+                say("another process compiles the same: waiting for it", waits=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -213,7 +213,7 @@ def told(name: str, folder: Path, every: float = 20.0) -> Iterator[None]:
     usual = 30.0
     with suppress(OSError, ValueError):
         usual = float(json.loads(notes.read_text()))
-    say(f"compiling {name} ahead of time (about {usual:.0f} s, once for this algorithm and these sizes)")
+    say(f"compiling {name} ahead of time (about {usual:.0f} s, once for this algorithm and these sizes)", waits=True)
     begin, over = time.monotonic(), threading.Event()
 
     def remind() -> None:

@@ -30,9 +30,9 @@ TOLERANCES = {"float32": (1e-3, 2e-2), "bf16": (5e-2, 0.3)}
 """Relative differences allowed: of outputs, and of what one call changes in the agent."""
 
 
-def say(sentence: str) -> None:
-    """Tell the person watching."""
-    logging.getLogger("protorl").info(sentence)
+def say(sentence: str, waits: bool = False) -> None:
+    """Tell the person watching. waits: the training stands still now."""
+    logging.getLogger("protorl").info(sentence, extra={"waits": waits})
 
 
 def give_back(agent: Any, name: str, plain: Any) -> None:

@@ -243,8 +243,8 @@ class WorkerActors:
         self.starts += 1
 
     def close(self) -> None:
-        for name in end(self.workers):
-            logging.getLogger("protorl").warning(f"{name} took too long to close: it was killed")
+        for failure in end(self.workers):
+            logging.getLogger("protorl").warning(f"{failure}; what was learned is not touched")
         self.asked = [[] for _ in self.lanes]
         self.free = [list(range(slots.count)) for slots in self.slots]
         self.ready, self.used = [], []

@@ -9,15 +9,38 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn every expected failure into one sentence and an exit status."""
-    from protorl.cli.parse import parse
-
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = carried_out(arguments)
+        sys.stdout.flush()  # here, where a reader that has gone away is noticed
+        return code
+    except BrokenPipeError:
+        pass
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):  # as rich has it
+            raise
+    # `protorl list | head -1`: what is still to come interests nobody.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141  # 128 + SIGPIPE, as of a program that the signal ends
+
+
+def carried_out(arguments: list[str]) -> int:
+    """The exit status of a command."""
+    from protorl.cli.parse import Misuse, parse
+
+    if arguments in (["--version"], ["-V"]):
+        import protorl
+
+        print(f"protorl {protorl.__version__}")
+        return 0
     if os.getcwd() not in sys.path:  # so that a person's own modules are found, as with `python -m`
         sys.path.insert(0, os.getcwd())
     try:
         command = parse(arguments)
-    except SystemExit:  # help or usage: without this, the next line would import torch
+    except SystemExit:  # help: without this, the next line would import torch
         raise
+    except Misuse as error:
+        return _report(error, 2)
     except _errors() as error:
         return _report(error)
     from protorl.cli.commands import run
@@ -41,6 +64,6 @@ def _errors() -> type[Exception]:
     return ProtoRLError
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, code: int = 1) -> int:
     print(f"error: {error}", file=sys.stderr)
-    return 1
+    return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,10 @@ def evaluate(arguments: Eval) -> int:
     env = read_recipe(runs[0]).env
     if arguments.normalise is not None:
         human_normalised(env, 0.0)  # a game without a human is refused before the episodes are played
+    if arguments.video:
+        with closing(read_recipe(runs[0]).make_eval_env(1, render=True)) as drawn:
+            drawn.reset(0)
+            drawn.render()  # so is what cannot be drawn
     means = np.array([evaluate_run(run, arguments) for run in runs])
     if len(runs) > 1:
         from protorl.cli.plot import bootstrap_interval

@@ -23,7 +23,8 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 DASHES = ["-", "--", "-.", ":"]
 MOST_POINTS = 400  # of one curve
 BAND_SEEDS = 3  # fewer are drawn one by one
-PER_RUN = {"seed", "run_dir", "device"}  # settings that do not make another experiment
+PER_RUN = {"seed", "run_dir", "device", "accelerate", "threads", "backend", "log_every", "checkpoint_every", "keep"}
+"""Settings that do not make another experiment: they say how it runs, not what is learned."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _identity(folder: Path) -> tuple[str, str, dict[str, object]]:
     inner = inner if isinstance(inner, dict) else {}
     named = {**inner, **{key: value for key, value in config.items() if isinstance(value, str)}}
     settings = {key: value for key, value in inner.items() if key not in PER_RUN | {"recipe", "env"}}
-    return Path(str(named.get("recipe", folder.name))).name, str(named.get("env", "")), settings
+    return Path(str(named.get("recipe", folder.name))).name, str(named.get("env", "")).rpartition(".py:")[2], settings
 
 
 def _group(runs: list[Curve]) -> list[tuple[str, list[Curve]]]:

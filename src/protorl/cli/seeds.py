@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from protorl.cli.arguments import Train
 from protorl.data import ProtoRLError
-from protorl.digits import plus_minus
+from protorl.digits import figure
 
 if TYPE_CHECKING:
     from protorl.recipes import Recipe
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 def train_seeds(arguments: Train, recipe: Recipe) -> int:
     """Every seed in a process of its own, so many at a time."""
-    from protorl.recipes.config import described, recipe_name
+    from protorl.recipes.config import described, recipe_name, short_env
     from protorl.runs.folder import create_folder, refuse_used, unused_folder
 
     folder = arguments.run_dir
     if folder is None:
-        folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}")
+        folder = unused_folder(f"{recipe_name(recipe)}_{short_env(recipe)}")
     refuse_used(folder)
+    rehearse(recipe)
     runs = [folder / f"seed-{seed}" for seed in range(arguments.seed, arguments.seed + arguments.seeds)]
     for seed, run_dir in enumerate(runs, arguments.seed):  # all of them now, so that `resume` finds those that never began
         create_folder(run_dir, described(dataclasses.replace(recipe, seed=seed)))
@@ -85,6 +86,16 @@ def side_by_side(folder: Path, runs: list[Path], options: list[str], at_once: in
     return 0
 
 
+def rehearse(recipe: Recipe) -> None:
+    """Raises: ProtoRLError for what would end every one of the runs at its beginning."""
+    from protorl.recipes.foresight import foresee
+    from protorl.recipes.measure import quiet
+
+    with quiet(), closing(recipe.make_env()) as env:
+        agent, memory, _ = dataclasses.replace(recipe, device="cpu").assemble(env)
+        foresee(recipe, agent, memory, env.spec)
+
+
 @contextmanager
 def forwarded_signals(running: dict[Path, subprocess.Popen[bytes]]) -> Iterator[list[int]]:
     """Ctrl-C, SIGTERM and a terminal's end go to the runs, which save themselves; the numbers received are in the list."""
@@ -121,7 +132,7 @@ def last_score(run_dir: Path) -> str:
         known = np.flatnonzero(~np.isnan(values))
         if len(known):
             std = None if spread is None or spread not in metrics else float(metrics[spread][known[-1]])
-            return f"last {name} {plus_minus(float(values[known[-1]]), std)}"
+            return f"last {name} {figure(float(values[known[-1]]), std)}"
     return "done"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from protorl.data import Array, ArraySpec, Obs, ObsSpec, ProtoRLError
 
-NUMBERS = frozenset({float, np.float64, np.float32})
+NUMBERS = frozenset({float, int, np.float64, np.float32, np.int64})
 FLAGS = frozenset({bool, np.bool_})
 NUMERIC = "biuf"
 """Kinds of dtypes that are real numbers."""

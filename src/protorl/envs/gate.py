@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from protorl.data import ArraySpec, Obs, ProtoRLError, State
@@ -37,8 +38,9 @@ class Gate:
         self.env, self.id, self.row, self.closed = env, id, row, False
         self.spec = obs_spec(env.observation_space)
         # Of an observation that needs no second look; none does where it is a dict.
-        self.shape: object = self.spec.shape if isinstance(self.spec, ArraySpec) else None
-        self.dtypes = fitting(self.spec.dtype) if isinstance(self.spec, ArraySpec) else ""
+        one = self.spec if isinstance(self.spec, ArraySpec) else None
+        self.shape = None if one is None else one.shape
+        self.dtype, self.dtypes = env.observation_space.dtype, "" if one is None else fitting(one.dtype)
 
     def step(self, action: object) -> Answer:
         """One step. discount: 0 where `info["discount"]` announces it (a lost life), else 1; `terminated` is told beside it."""
@@ -48,7 +50,7 @@ class Gate:
             if (
                 type(seen) is np.ndarray
                 and seen.shape == self.shape
-                and seen.dtype.char in self.dtypes
+                and (seen.dtype is self.dtype or seen.dtype.char in self.dtypes)
                 and type(gain) in NUMBERS
                 and type(over) in FLAGS
                 and type(cut) in FLAGS
@@ -113,6 +115,8 @@ def failed(id: str, doing: str, where: str, error: BaseException) -> ProtoRLErro
         return ProtoRLError(f"{id}, {doing}() of {where}: {error}")
     if isinstance(error, ProtoRLError):  # a sentence already
         return ProtoRLError(str(error))
+    if doing == "render" and isinstance(error, gymnasium.error.DependencyNotInstalled):
+        return ProtoRLError(f'{id} needs more packages to be drawn: pip install "protorl[video]"')
     place = own_place(error)
     text = f"{id} failed in {doing}() of {where}: {error!r}{'' if place is None else f' ({place})'}"
     # Wrappers unpack what the environment gave, and hand it arguments, before it comes here.
@@ -122,12 +126,13 @@ def failed(id: str, doing: str, where: str, error: BaseException) -> ProtoRLErro
 
 
 def close(function: Callable[[], object], id: str, where: str, seconds: float = CLOSE_SECONDS) -> None:
-    """Close an environment. Where it fails or takes too long, that is told, and hides nothing of what was reached before."""
+    """Close an environment. Where it fails or takes too long, it is told, once for all that fail alike, and hides nothing of
+    what went before."""
     try:
         with limited(seconds):
             function()
     except FAILURES as error:
-        logging.getLogger("protorl").warning(f"{failed(id, 'close', where, error)}; what was learned is not touched")
+        warn_once(f"{failed(id, 'close', where, error)}; what was learned is not touched", f"{id} {error!r}")
 
 
 @contextmanager
@@ -139,7 +144,7 @@ def limited(seconds: float) -> Iterator[None]:
         return
 
     def late(*_: object) -> None:
-        raise TimeoutError(f"it took more than {seconds:.1f} s")
+        raise TimeoutError("it took too long")
 
     handler = signal.signal(signal.SIGALRM, late)
     timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # and each second from then on, for what catches everything
@@ -148,3 +153,14 @@ def limited(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, handler)
+
+
+TOLD: set[str] = set()
+"""What was warned of in this process."""
+
+
+def warn_once(text: str, about: str) -> None:
+    """A warning, unless there was one about the same."""
+    if about not in TOLD:
+        TOLD.add(about)
+        logging.getLogger("protorl").warning(text)

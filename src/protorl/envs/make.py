@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-from collections.abc import Callable, Sequence
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 from typing import Any, TypedDict
 
 import gymnasium
@@ -18,10 +20,13 @@ from protorl.envs.adapter import AdaptedEnv
 from protorl.envs.api import AnyEnv
 from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
 from protorl.envs.compat import OldApi
+from protorl.envs.gate import warn_once
 from protorl.envs.native import CartPoleRows, EnvPoolRows
 from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import VecEnv
 from protorl.envs.wrappers import Canonical, FrameStack
+from protorl.modules import EXTRAS, blamed, call_of, module_at
+from protorl.words import listed
 
 Registered = gymnasium.envs.registration.EnvSpec
 EnvLike = str | Callable[..., object]
@@ -29,7 +34,8 @@ Wrap = Callable[[AnyEnv], AnyEnv]
 BACKENDS = ("auto", "sync", "async", "native", "envpool")
 CARTPOLES = {"CartPole-v0": 200, "CartPole-v1": 500}
 ATARI_NATIVE_FROM = 2  # games; one alone is faster in the light loop (see docs of make_vec_envs)
-EXTRAS = {"box2d": "box2d", "Box2D": "box2d", "mujoco": "mujoco", "ale_py": "atari", "cv2": "atari", "minigrid": "minigrid"}
+FAMILIES = ("MiniGrid-", "ALE/", "MinAtar/", "protorl/")
+"""How ids begin that another package registers."""
 
 
 def make_env(
@@ -38,7 +44,7 @@ def make_env(
     seed: int | None = None,
     package_to_import: str | None = None,
     apply_api_compatibility: bool = False,
-    wrappers: Sequence[Wrap] = (),
+    wrappers: Sequence[Wrap | str] = (),
     render_mode: str | None = None,
     protocol: str | AtariProtocol | None = None,
     frame_stack: int | None = None,
@@ -47,11 +53,13 @@ def make_env(
 ) -> AnyEnv:
     """One Gymnasium environment with this library's wrappers around it.
 
-    env: a registered id ("CartPole-v1", "module:Env-v0", "ALE/Pong-v5", "protorl/Counter-v0"), a class, or a callable.
+    env: a registered id ("CartPole-v1", "module:Env-v0", "ALE/Pong-v5", "protorl/Counter-v0"), a class, a callable, or a
+        class by its name: "module:Class", "my_env.py:MyEnv".
     seed: resets the environment once, so that later resets follow from the seed.
     package_to_import: imported first, so that it can register its ids; or the home of the class that `env` names.
-    apply_api_compatibility: the environment speaks the old Gym interface. "module:Class" names a class directly.
-    wrappers: applied in order, before images become [C, H, W] and frames are stacked.
+    apply_api_compatibility: the environment speaks the old Gym interface.
+    wrappers: applied in order, before images become [C, H, W] and frames are stacked: functions or classes, or their names
+        with arguments ("gymnasium.wrappers:TimeAwareObservation(flatten=True)").
     protocol: Atari only: "nature", "machado", an `AtariProtocol`, or "raw" for ALE's environment as it is. Without one,
         an id with sticky actions plays by "machado", another by "nature". Fields of the protocol may be given by name.
     frame_stack: how many observations are joined along the first axis. time_limit: in agent steps, in place of the id's.
@@ -84,7 +92,7 @@ def make_vec_envs(
     backend: str = "auto",
     package_to_import: str | None = None,
     apply_api_compatibility: bool = False,
-    wrappers: Sequence[Wrap] = (),
+    wrappers: Sequence[Wrap | str] = (),
     render_mode: str | None = None,
     protocol: str | AtariProtocol | None = None,
     frame_stack: int | None = None,
@@ -169,7 +177,7 @@ class EnvMaker:
     env: EnvLike
     package_to_import: str | None = None
     apply_api_compatibility: bool = False
-    wrappers: tuple[Wrap, ...] = ()
+    wrappers: tuple[Wrap | str, ...] = ()
     render_mode: str | None = None
     protocol: str | AtariProtocol | None = None
     frame_stack: int | None = None
@@ -185,7 +193,10 @@ class EnvMaker:
             made = self.limited(self.simulator())
             stack, padding = 1 if self.frame_stack is None else self.frame_stack, "reset"
         for wrap in self.wrappers:
-            made = wrap(made)
+            made = put_around(wrap, made) if isinstance(wrap, str) else wrap(made)
+        for name in ("observation_space", "action_space"):
+            if not isinstance(space := getattr(made, name, None), gymnasium.Space):
+                raise ProtoRLError(f"{made} has the {name} {space!r}: it must be one of gymnasium.spaces")
         canonical = Canonical(made)
         if canonical.convert is not None:
             made = canonical
@@ -199,10 +210,23 @@ class EnvMaker:
         """
         return find_id(str(self.env), self.package_to_import)
 
+    def own_class(self) -> Callable[..., object] | None:
+        """The class that was given, or that the name stands for; None for a registered id."""
+        if not isinstance(self.env, str):
+            return self.env
+        module, _, attribute = self.env.rpartition(":")
+        home = module if module else self.package_to_import
+        if home is None:
+            return None
+        found = getattr(module_at(home), attribute, None)
+        return found if callable(found) and attribute not in gymnasium.registry else None
+
     def atari_protocol(self, pool: bool = False) -> AtariProtocol | None:
         """The protocol to play by, or None where this is no Atari game (or a "raw" one). pool: EnvPool plays, which has its own
         copy of the games: the ALE need not be installed."""
         if not isinstance(self.env, str) or self.protocol == "raw" or self.apply_api_compatibility:
+            return None
+        if not pool and self.own_class() is not None:
             return None
         if pool:
             atari, sticky = self.env.startswith("ALE/"), True
@@ -223,8 +247,14 @@ class EnvMaker:
         render: dict[str, Any] = {} if self.render_mode is None else {"render_mode": self.render_mode}
         if self.apply_api_compatibility:
             return self.old_simulator()
-        if not isinstance(self.env, str):
-            made = self.env(**render, **self.env_kwargs)
+        own = self.own_class()
+        if own is not None:
+            try:
+                made = own(**render, **self.env_kwargs)
+            except Exception as error:
+                if not isinstance(self.env, str):
+                    raise
+                raise ProtoRLError(f"{self.env} cannot be made: {blamed(error)}") from error
             if not isinstance(made, gymnasium.Env):
                 raise ProtoRLError(
                     f"{made!r} is not a gymnasium.Env: derive it from one, or pass apply_api_compatibility=True "
@@ -233,19 +263,18 @@ class EnvMaker:
             return made
         spec = self.registered()
         limit: dict[str, Any] = {} if self.time_limit is None else {"max_episode_steps": self.time_limit}
+        once = mujoco_warns_once() if str(spec.entry_point).startswith("gymnasium.envs.mujoco") else nullcontext()
         try:
-            return gymnasium.make(spec, disable_env_checker=True, **limit, **render, **self.env_kwargs)
+            with once:
+                return gymnasium.make(spec, disable_env_checker=True, **limit, **render, **self.env_kwargs)
         except Exception as error:
             raise _explained(self.env, error) from error
 
     def old_simulator(self) -> AnyEnv:
-        """A class of the old interface: given, named "module:Class", an attribute of the package, or registered."""
-        if not isinstance(self.env, str):
-            return OldApi(self.env, self.render_mode, **self.env_kwargs)
-        module, _, attribute = self.env.rpartition(":")
-        home = _import(module or self.package_to_import) if module or self.package_to_import else None
-        if callable(getattr(home, attribute, None)):
-            return OldApi(getattr(home, attribute), self.render_mode, **self.env_kwargs)
+        """A class of the old interface, or one that is registered."""
+        own = self.own_class()
+        if own is not None:
+            return OldApi(own, self.render_mode, **self.env_kwargs)
         spec: Any = self.registered()
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         made: AnyEnv = OldApi(creator, self.render_mode, **{**spec.kwargs, **self.env_kwargs})
@@ -255,10 +284,45 @@ class EnvMaker:
 
     def limited(self, made: AnyEnv) -> AnyEnv:
         """With the time limit asked for, where Gymnasium has not put it there already."""
-        by_gymnasium = isinstance(self.env, str) and not self.apply_api_compatibility
+        by_gymnasium = self.own_class() is None and not self.apply_api_compatibility
         if self.time_limit is None or by_gymnasium:
             return made
         return gym_wrappers.TimeLimit(made, self.time_limit)
+
+
+def put_around(wrapper: str, env: AnyEnv) -> AnyEnv:
+    """The environment inside a wrapper that is named, with its arguments.
+
+    Raises:
+        ProtoRLError: there is no such wrapper, or it does not take this environment.
+    """
+    place, attribute, args, kwargs = call_of(wrapper, "wrapper")
+    wrap: Any = getattr(module_at(place), attribute, None)
+    if not callable(wrap):
+        near = difflib.get_close_matches(attribute, _classes(place, gymnasium.Env), n=3)
+        raise ProtoRLError(f"{place} has no wrapper {attribute!r}" + (f": did you mean {listed(near)}?" if near else ""))
+    try:
+        made = wrap(env, *args, **kwargs)
+    except ProtoRLError:
+        raise
+    except Exception as error:
+        raise ProtoRLError(f"{wrapper} cannot be put around {env}: {type(error).__name__}: {error}") from error
+    if not isinstance(made, gymnasium.Env):
+        raise ProtoRLError(f"{wrapper} makes no environment: it must be a gymnasium.Wrapper, or a function that returns one")
+    return made
+
+
+@contextmanager
+def mujoco_warns_once() -> Iterator[None]:
+    """Inside, MuJoCo tells of a model's faults once a process: every evaluation reads the same models again."""
+    import mujoco
+
+    handler = getattr(mujoco, "get_mju_user_warning", lambda: None)()
+    mujoco.set_mju_user_warning(lambda text: warn_once(f"MuJoCo: {text.strip()}", text))
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(handler)
 
 
 def find_id(id: str, package_to_import: str | None = None) -> Registered:
@@ -268,18 +332,50 @@ def find_id(id: str, package_to_import: str | None = None) -> Registered:
         ProtoRLError: it is registered nowhere; the sentence names close ids, or the package to install.
     """
     if package_to_import is not None:
-        _import(package_to_import)
+        module_at(package_to_import)
     module, _, plain = id.rpartition(":")
     if module:
-        _import(module)
+        module_at(module)
     if plain not in gymnasium.registry:
         _register(plain)
     try:
         return gymnasium.spec(plain)
     except gymnasium.error.Error as error:
-        close = difflib.get_close_matches(plain, list(gymnasium.registry), n=3, cutoff=0.6)
-        hint = f"did you mean {', '.join(close)}?" if close else "package_to_import= imports what registers it"
+        if id.endswith((".py", ".py:")):
+            raise ProtoRLError(f"{id} names a file, and no class in it: write {id.rstrip(':')}:MyEnv") from error
+        close = close_ids(plain)
+        if module and not close:
+            near = difflib.get_close_matches(plain, _classes(module, gymnasium.Env), n=3)
+            hint = f"did you mean {listed(near)}?" if near else "name a class of it, or an id that it registers"
+            raise ProtoRLError(f"{module} has no environment {plain!r}: {hint}") from error
+        way = "package_to_import= imports what registers it, and FILE.py:CLASS or MODULE:CLASS names a class"
+        hint = f"did you mean {listed(close)}?" if close else way
         raise ProtoRLError(f"no environment is registered as {plain!r}: {hint}") from error
+
+
+def _classes(place: str, base: type) -> list[str]:
+    """Names of the classes of this kind in a module."""
+    found = inspect.getmembers(module_at(place), lambda value: isinstance(value, type) and issubclass(value, base))
+    return [name for name, _ in found]
+
+
+def close_ids(id: str) -> list[str]:
+    """Registered ids that are nearly this one, the newest version of each; a game is found without its namespace."""
+    for family in FAMILIES:
+        if not any(known.startswith(family) for known in gymnasium.registry):
+            with suppress(ProtoRLError):  # it is not installed
+                _register(family)
+    newest: dict[str, str] = {}
+    for spec in sorted(gymnasium.registry.values(), key=lambda spec: spec.version or 0):
+        old_atari = str(spec.entry_point).startswith("ale_py") and not (spec.namespace or spec.name.endswith("NoFrameskip"))
+        if spec.namespace not in ("phys2d", "tabular") and not old_atari:  # other simulators of the same names
+            newest[f"{spec.namespace or ''}/{spec.name}".lower()] = spec.id
+    wanted = re.sub(r"-v\d+$", "", id).lower()
+    exact = [found for name, found in newest.items() if wanted in (name.lstrip("/"), name.rpartition("/")[2])]
+    if exact:
+        return sorted(exact, key=lambda found: not found.startswith("MinAtar/"))[:3]
+    names = {name.lstrip("/") if "/" in wanted else name.rpartition("/")[2]: found for name, found in newest.items()}
+    return [names[name] for name in difflib.get_close_matches(wanted, names, n=3, cutoff=0.6)]
 
 
 def _register(id: str) -> None:
@@ -300,20 +396,11 @@ def _register(id: str) -> None:
         require_ale()
 
 
-def _import(module: str | None) -> ModuleType:
-    try:
-        return importlib.import_module(str(module))
-    except ModuleNotFoundError as error:
-        if error.name is not None and not str(module).startswith(error.name):
-            raise
-        raise ProtoRLError(f"cannot import {module!r}: install it, or run where Python finds it") from error
-
-
-def _explained(id: str, error: Exception) -> ProtoRLError:
+def _explained(id: object, error: Exception) -> ProtoRLError:
     text = f"{error!r} {error.__cause__!r}"
     if isinstance(error, (gymnasium.error.DependencyNotInstalled, ImportError)):
         for word, extra in EXTRAS.items():
-            if word in text:
+            if word in text and importlib.util.find_spec(word) is None:
                 return ProtoRLError(f'{id} needs more packages: pip install "protorl[{extra}]"')
     return ProtoRLError(f"{id} cannot be made: {error}")
 

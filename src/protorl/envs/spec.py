@@ -59,8 +59,8 @@ def _canonical_leaf(space: AnySpace) -> tuple[AnySpace, Leaf | None]:
         return spaces.Box(0.0, 1.0, (int(space.n),), np.float32), OneHot(int(space.n), int(space.start))
     if not isinstance(space, spaces.Box):
         raise ProtoRLError(
-            f"observation space {space} is not supported: use {SUPPORTED_OBS}, or pass a Gymnasium observation wrapper "
-            "in wrappers=(...) that makes one of it"
+            f"observation space {space} is not supported: use {SUPPORTED_OBS}, or a Gymnasium observation wrapper "
+            "that makes one of it, such as --wrappers minigrid.wrappers:ImgObsWrapper or wrappers=(...)"
         )
     if space.dtype == np.bool_ and len(space.shape) == 3:
         height, width, channels = space.shape
@@ -82,7 +82,8 @@ class OneHot:
 
     def __call__(self, number: ArrayLike) -> Array:
         index = np.asarray(number) - self.start
-        if index.min() < 0:  # which would count from the end
+        below = index < 0
+        if below.any() if below.ndim else below:  # it would count from the end
             raise IndexError(f"{number!r} is below {self.start}")
         return self.vectors[index]
 

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from protorl import rng
 from protorl.data import Array, EnvSpec, Obs, ProtoRLError, Seen, State, Step
 from protorl.envs import snapshot
+from protorl.envs.gate import failed
+from protorl.processes import FAILURES
 
 
 class Episode(NamedTuple):
@@ -220,7 +222,10 @@ class HostedEnvs(VecEnv):
             raise ProtoRLError(f"the saved state is of {host} and these environments of {self._host}: use the same backend")
 
     def render(self) -> Array:
-        frame = self._render()
+        try:
+            frame = self._render()
+        except FAILURES as error:
+            raise failed(self.spec.id, "render", f"row {self.first_row}", error) from error
         if frame is None:
             raise ProtoRLError(f'{self.spec.id} renders nothing: make it with render_mode="rgb_array"')
         return np.asarray(frame)

@@ -48,7 +48,7 @@ class Hosted(Gate):
         super().__init__(env, id, row)
         self.memory, self.i = memory, i
         self.tell_state_dict, self.tell_load_state_dict = self.state_dict, self.load_state_dict
-        self.tell_render, self.tell_close = self.render, self.close
+        self.tell_render, self.tell_close = self.render, env.close
 
     def tell_step(self) -> None:
         """Act as the memory says; where that ends an episode, the next one begins."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from multiprocessing import util
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import ArrayLike
 from protorl.data import EnvSpec, Obs, ProtoRLError, State, Step, tree_leaves, tree_map
 from protorl.envs import snapshot
 from protorl.envs.api import AnyEnv
-from protorl.envs.gate import close
+from protorl.envs.gate import close, warn_once
 from protorl.envs.spec import ActionEdge, single_spec
 from protorl.envs.vector import Episode, HostedEnvs
 from protorl.envs.worker import Hosted, Shared
@@ -89,9 +88,8 @@ class WorkerEnvs(HostedEnvs):
         return Step(obs, action, reward, discount, terminated, truncated, next_obs, first, self._yes.copy())
 
     def close(self) -> None:
-        for name in end(self._workers):
-            row = name.removeprefix("the worker of ")
-            logging.getLogger("protorl").warning(f"{self.spec.id} took too long in close() of {row}: its worker was killed")
+        for failure in end(self._workers)[:1]:
+            warn_once(f"{failure}; what was learned is not touched", failure)
 
     def _ask(self, verb: str, given: Sequence[object] | None = None, *, in_episode: bool = True) -> list[Any]:
         """Every worker's answer; given: what each is told. in_episode: a failure leaves the rows out of step with each other,

@@ -7,6 +7,7 @@ from protorl.data import ProtoRLError, State
 
 class Rate:
     """`updates` updates each time the clock passes a multiple of `every` agent steps, once `start` steps have been stored.
+    Nothing is owed for steps that came while there was too little to sample: no burst follows them.
 
     Neither side runs ahead: without credit no update is due, and actors that work beside the learner wait while they are more
     than `tolerance` agent steps past the next update (`ahead`).
@@ -27,15 +28,15 @@ class Rate:
         self.steps = 0
         self.credit = 0
 
-    def count(self, steps: int) -> None:
-        """`steps` more agent steps were stored."""
-        before, self.steps = max(self.steps, self.start), self.steps + steps
+    def count(self, steps: int, idle: int = 0) -> None:
+        """`steps` more agent steps were stored, the first `idle` of them while nothing could be sampled."""
+        before, self.steps = max(self.steps + idle, self.start), self.steps + steps
         if self.steps > before:
             self.credit += self.updates * (self.steps // self.every - before // self.every)
 
-    def expected(self, steps: int) -> int:
-        """How many updates a training of so many agent steps makes."""
-        return self.updates * max(steps // self.every - self.start // self.every, 0)
+    def expected(self, steps: int, idle: int = 0) -> int:
+        """How many updates a training of so many agent steps makes, nothing of which could be sampled in the first `idle`."""
+        return self.updates * max(steps // self.every - max(self.start, idle) // self.every, 0)
 
     def take(self) -> int:
         """How many updates are due now; they count as made."""

@@ -62,6 +62,7 @@ class Replay:
         self.sampler.bind(self.window, batch_size, seed)
         self.given = "priority" in columns.extras
         self.spent = False  # a burst of updates has used what the view offers once
+        self.short = True  # there are fewer than `batch_size` examples
         self.moved = self.room_for(1)
         storage, view = self.storage, self.view
         self.sizes = (storage.ring, storage.length, view.pending, int(view.flows), storage.every, storage.places)
@@ -88,7 +89,16 @@ class Replay:
         left, entered = self.advance(moved)
         if self.sampler.wants_turnover:
             self.turnover(moved[0, :left], moved[1, :entered])
-        self.rate.count(valid)
+        idle = 0
+        if self.short:  # if there is enough now, then since the last of these steps: `room` was for no more
+            self.short = len(self) < self.batch_size
+            idle = valid if self.short else valid - int(np.count_nonzero(chunk.valid[-1]))
+        self.rate.count(valid, idle)
+
+    def expected(self, steps: int) -> int:
+        """How many updates a training of so many agent steps makes; an n-step view's first examples come a little later."""
+        lanes = self.storage.lanes
+        return self.rate.expected(steps, lanes * ((self.batch_size - 1) // lanes))
 
     def turnover(self, left: Array, entered: Array) -> None:
         """Tell the sampler which slots left the window and which entered it."""
@@ -107,7 +117,7 @@ class Replay:
         left = self.window.slots(self.window.all())
         self.window.lows[:] = self.window.highs
         self.sampler.turnover(left, left[:0], None)
-        self.spent = False
+        self.spent, self.short = False, True
 
     def due(self) -> int:
         """How many updates to make now."""
@@ -192,3 +202,4 @@ class Replay:
         self.spent = state["spent"]
         self.advance(np.empty((2, self.storage.slots), np.int64))
         self.sampler.load_state_dict(state["sampler"])
+        self.short = len(self) < self.batch_size

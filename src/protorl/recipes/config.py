@@ -16,6 +16,11 @@ def recipe_name(recipe: Experiment) -> str:
     return type(recipe).name or type(recipe).__name__
 
 
+def short_env(recipe: Experiment) -> str:
+    """What its environment is called: the id, or the class without its file."""
+    return recipe.env.rpartition(".py:")[2]
+
+
 def reference(recipe: Experiment) -> str:
     """How `find_recipe` finds this recipe's class again, in another process or another folder: the name of ours, FILE:CLASS or
     MODULE:CLASS of a user's own."""

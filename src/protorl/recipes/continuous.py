@@ -152,6 +152,11 @@ class SAC(Continuous, OffPolicy):
     presets: ClassVar[Presets] = presets.SAC
     agent_class: ClassVar[type[Agent]] = agents.SAC
 
+    lr: float = hp(3e-4, "learning rate", paper="3e-4", low=0.0)
+    tau: float = hp(0.005, "how far the targets follow per update", paper="0.005", low=0.0, high=1.0)
+    critics: int = hp(2, "critics in the ensemble", paper="2", low=1)
+    batch_size: int = hp(256, "examples per update", paper="256", low=1)
+    widths: tuple[int, ...] = hp((256, 256), "hidden layers", paper="256, 256", low=1)
     alpha: float = hp(1.0, "temperature at first", paper="1", low=1e-8)
     alpha_lr: float | None = hp(3e-4, "learning rate of the temperature; none: it stays", paper="3e-4", low=0.0)
     target_entropy: float | None = hp(None, "nats; none: minus the number of actions", paper="-dim(A)")

@@ -20,6 +20,8 @@ from protorl.recipes.recipe import Recipe
 class QLearning(Recipe):
     """Learns the values of discrete actions with a target network: what DQN and all that came of it share."""
 
+    numbers: ClassVar[str] = "dqn"
+    paper_preset: ClassVar[str] = "ALE/*"
     actions: ClassVar[tuple[str, ...]] = ("discrete",)
 
     lr: float = hp(6.3e-4, "learning rate", paper="2.5e-4", low=0.0)
@@ -79,6 +81,8 @@ class Annealing(Recipe):
 class Huber(Recipe):
     """Errors count squared up to `kappa` and linearly beyond."""
 
+    numbers: ClassVar[str] = "dqn"
+
     kappa: float = hp(1.0, "Huber loss: linear beyond this error; inf: squared error", paper="1", low=0.0)
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
@@ -111,6 +115,7 @@ class D3QN(Huber, Annealing, QLearning, OffPolicy):
     presets: ClassVar[Presets] = presets.D3QN
     agent_class: ClassVar[type[Agent]] = agents.DoubleDQN
 
+    lr: float = hp(6.3e-4, "learning rate", paper="slightly below 2.5e-4; with prioritized replay 6.25e-5", low=0.0)
     head: str = hp("dueling", "head of the network", paper="dueling", choices=("q", "dueling"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -12,8 +11,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from protorl.data import ProtoRLError
+from protorl.words import meant, whole
 
 Fields: TypeAlias = dict[str, dataclasses.Field[Any]]
+NOT_OF_PAPERS = {"steps", "protocol", "threads", "eval_every", "eval_epsilon", "checkpoint_every"}
+"""Fields in which a preset is our own choice."""
 
 
 class Dataclass(Protocol):
@@ -100,10 +102,11 @@ def coerce(name: str, value: object, kind: object) -> Any:
 
 
 def parse_settings(recipe: type[Dataclass], settings: list[str]) -> dict[str, object]:
-    """`["lr=1e-3", "widths=256,256"]` as keyword arguments of a recipe. Raises: ProtoRLError for an unknown field."""
+    """`["lr=1e-3", "widths=256,256"]` as keyword arguments of a recipe; a field that holds names may come several times.
+    Raises: ProtoRLError for an unknown field."""
     kinds = hints(recipe)
     known = [field.name for field in dataclasses.fields(recipe)]
-    parsed: dict[str, object] = {}
+    parsed: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip().replace("-", "_")
@@ -111,25 +114,30 @@ def parse_settings(recipe: type[Dataclass], settings: list[str]) -> dict[str, ob
             raise ProtoRLError(f"--set {setting!r} is not key=value, such as lr=1e-3")
         if name not in known:
             raise unknown_field(name, known)
-        parsed[name] = parse_value(name, text.strip(), kinds[name])
+        value = parse_value(name, text.strip(), kinds[name])
+        repeated = name in parsed and names_several(kinds[name])
+        parsed[name] = (*parsed[name], *value) if repeated else value
     return parsed
 
 
 def unknown_field(name: str, known: list[str]) -> ProtoRLError:
     """The sentence for a field that is none: the one that was probably meant, or all there are."""
-    close = difflib.get_close_matches(name, known, 1, cutoff=0.7)
+    near = meant(name, known)
     return ProtoRLError(
-        f"{name!r} is no field of this recipe: "
-        + (f"did you mean {close[0]!r}?" if close else f"its fields are {', '.join(known)}")
+        f"{name!r} is no field of this recipe: " + (f"did you mean {near!r}?" if near else f"its fields are {', '.join(known)}")
     )
 
 
-def parse_value(name: str, text: str, kind: object) -> object:
+def parse_value(name: str, text: str, kind: object) -> Any:
     """What a person typed, as the field's type."""
     words = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf}
     value: object
+    if names_several(kind):
+        return tuple(apart(text))
     if text.lower() in words:
         value = words[text.lower()]
+    elif typing.get_origin(kind) is not tuple and int in (kind, *typing.get_args(kind)) and (number := whole(text)) is not None:
+        value = number
     else:
         try:
             value = ast.literal_eval(text)
@@ -142,6 +150,23 @@ def parse_value(name: str, text: str, kind: object) -> object:
     return coerce(name, value, kind)
 
 
+def names_several(kind: object) -> bool:
+    """Whether a field holds names: as many strings as one likes."""
+    return typing.get_origin(kind) is tuple and typing.get_args(kind)[0] is str
+
+
+def apart(text: str) -> list[str]:
+    """The parts between commas, but for those inside brackets: "a:A,b:B(x=1, y=2)" has two."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
 def table(recipe: Dataclass) -> list[tuple[str, str, str]]:
     """Rows (name, value, description with unit, choices and the paper's value) of a recipe, for a help page."""
     rows = []
@@ -149,6 +174,35 @@ def table(recipe: Dataclass) -> list[tuple[str, str, str]]:
         about = field.metadata
         unit = f" [{about['unit']}]" if about.get("unit") else ""
         choices = f" ({'|'.join(about['choices'])})" if about.get("choices") else ""
-        paper = f"; paper: {about['paper']}" if about.get("paper") else ""
-        rows.append((field.name, str(getattr(recipe, field.name)), f"{about.get('help', '')}{unit}{choices}{paper}"))
+        text = f"{about.get('help', '')}{unit}{choices}{cited(type(recipe), field)}"
+        rows.append((field.name, str(getattr(recipe, field.name)), text))
     return rows
+
+
+def cited(recipe: Any, field: dataclasses.Field[Any]) -> str:
+    """The value of a field in the recipe's paper, or in the one that it was inherited from, named."""
+    text, block = field.metadata.get("paper"), vars(recipe).get("presets", {}).get(recipe.paper_preset, {})
+    declared = [base for base in recipe.__mro__ if stated(base, field.name) == field.metadata]
+    whose = vars(declared[-1]).get("numbers", declared[-1].__dict__.get("name", ""))
+    if text and whose == recipe.name:
+        return f"; paper: {text}"
+    if field.name in block and field.name not in NOT_OF_PAPERS:
+        return f"; paper: {written(block[field.name])}"
+    if not text or (not whose and recipe.__module__.split(".")[0] != "protorl"):
+        return ""
+    return f"; {whose or 'paper'}: {text}"
+
+
+def stated(cls: Any, name: str) -> Mapping[str, object] | None:
+    """What a class says of a field."""
+    found = vars(cls).get("__dataclass_fields__", {}).get(name)
+    return None if found is None else found.metadata
+
+
+def written(value: object) -> str:
+    """A value as papers write it: 2 500, 2.5e-4, none."""
+    if isinstance(value, bool) or value is None:
+        return {None: "none", True: "yes", False: "no"}[value]
+    return (
+        f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    )

@@ -14,6 +14,7 @@ from protorl.data import ProtoRLError
 from protorl.recipes import RECIPES
 from protorl.recipes.config import fields_of, reference
 from protorl.recipes.recipe import Recipe
+from protorl.words import meant
 
 __all__ = ["fields_of", "find_recipe", "rebuild", "reference"]
 
@@ -24,9 +25,9 @@ def find_recipe(name: str) -> type[Recipe]:
         return RECIPES[name]
     place, colon, attribute = name.rpartition(":")
     if not colon:
-        raise ProtoRLError(
-            f"recipe {name!r} is unknown: choose one of {', '.join(RECIPES)}, or your own as my_paper.py:MyRecipe"
-        )
+        near = meant(name, RECIPES)
+        hint = f"did you mean {near}, " if near else f"choose one of {', '.join(RECIPES)}, "
+        raise ProtoRLError(f"recipe {name!r} is unknown: {hint}or your own as my_paper.py:MyRecipe")
     if place.endswith(".py"):
         module = module_of(Path(place), attribute)
     else:

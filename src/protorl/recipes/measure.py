@@ -46,7 +46,7 @@ def learning_speed(recipe: Experiment, mode: str, precision: str, window: float)
     recipe = smaller(recipe)
     with closing(recipe.make_env()) as env:
         agent, memory, actors = recipe.assemble(env)
-        accelerate(agent, mode, precision, updates=memory.rate.expected(recipe.steps))
+        accelerate(agent, mode, precision, updates=memory.expected(recipe.steps))
         observe = written(agent, "observe")
         while not memory.due():
             for chunk in actors.poll():

@@ -27,20 +27,17 @@ class OffPolicy(Recipe):
     update_every: int = hp(1, "between bursts of updates", unit="agent steps", low=1)
     updates: int = hp(1, "updates per burst", low=1)
     n_step: int = hp(1, "steps of the return", unit="agent steps", paper="1", low=1)
-    clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", paper="DQN: 1", low=0.0)
-    reward_scale: float = hp(1.0, "multiplies each reward for learning, after the clip", paper="1 (first SAC: 5)", low=0.0)
-    per_alpha: float = hp(0.0, "prioritization exponent; 0: uniform replay", paper="0 (PER: 0.6)", low=0.0)
-    per_beta: float = hp(0.4, "importance exponent at the start", paper="PER: 0.4", low=0.0, high=1.0)
-    per_beta_end: float = hp(1.0, "importance exponent in the end", paper="PER: 1", low=0.0, high=1.0)
+    clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", low=0.0)
+    reward_scale: float = hp(1.0, "multiplies each reward for learning, after the clip", low=0.0)
+    per_alpha: float = hp(0.0, "prioritization exponent; 0: uniform replay (0.6: Schaul et al. 2016)", low=0.0)
+    per_beta: float = hp(0.4, "importance exponent at the start", low=0.0, high=1.0)
+    per_beta_end: float = hp(1.0, "importance exponent in the end", low=0.0, high=1.0)
     first_priority: str = hp(
         "largest",
         "of a new example: the largest so far, or td: what the agent says of it before it is stored",
-        paper="PER: largest; Ape-X: td",
         choices=("largest", "td"),
     )
-    chunk_steps: int = hp(
-        16, "steps of each environment that workers, and td, hand over together", unit="agent steps", paper="Ape-X: 50", low=1
-    )
+    chunk_steps: int = hp(16, "steps of each environment that workers, and td, hand over together", unit="agent steps", low=1)
     workers: int = hp(0, "processes that act and step the environments, a share each; 0: this one", low=0)
     lockstep: bool = hp(False, "workers wait for each other and the learner: a training repeats bit for bit, and is slower")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from protorl.agents import Agent
 from protorl.data import EnvSpec, Linear, ProtoRLError, Schedule
 from protorl.memory import Minibatches, Rate, Replay, Rollout
@@ -11,6 +13,8 @@ from protorl.recipes.recipe import Recipe
 
 class OnPolicy(Recipe):
     """Learns from what it just did: a rollout, as the agent's `prepare` leaves it, in several passes of minibatches."""
+
+    numbers: ClassVar[str] = "ppo"
 
     rollout_steps: int = hp(2_048, "length of a rollout", unit="agent steps, in each environment", paper="2048", low=1)
     epochs: int = hp(10, "passes over each rollout", paper="10", low=1)

@@ -21,6 +21,7 @@ from protorl.agents import Agent
 from protorl.data import ArraySpec, EnvSpec, ProtoRLError
 from protorl.envs import RandomActions, VecEnv, make_vec_envs
 from protorl.memory import Replay
+from protorl.modules import absolute, call_of
 from protorl.networks import Optimizer, build_optimizer, optimizer_class
 from protorl.policies import Policy
 from protorl.recipes.fields import Fields, check, hints, hp, hp_field, unknown_field
@@ -32,7 +33,7 @@ INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or
 
 OWN_ENV_KWARGS = {
     "env", "num_envs", "seed", "name", "backend", "package_to_import", "apply_api_compatibility", "protocol", "render_mode",
-    "worker_timeout",
+    "worker_timeout", "wrappers",
 }  # fmt: skip
 """What `make_env` passes itself."""
 
@@ -84,12 +85,16 @@ class Recipe:
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     presets: ClassVar[Presets] = {}
+    numbers: ClassVar[str] = ""
+    """Whose paper its fields quote, for a class that several recipes share."""
+    paper_preset: ClassVar[str] = ""
+    """The preset that holds the paper's own numbers, if one does."""
     actions: ClassVar[tuple[str, ...]] = ("discrete", "multidiscrete", "box")
     """Kinds of actions the algorithm can choose."""
     agent_class: ClassVar[type[Agent]] = Agent
     """Of the agent, called with a network, a policy, and by name `optimizers`, `hyperparameters` and `agent_arguments`."""
 
-    env: str = hp("CartPole-v1", "environment id, probe id, or module:id")
+    env: str = hp("CartPole-v1", "environment id, module:id, or a class as module:Class or my_env.py:MyEnv")
     steps: int = hp(50_000, "length of the training", unit="agent steps, all environments together", low=0)
     seed: int = hp(0, "root of every random stream", low=0)
     num_envs: int = hp(1, "environments stepped together", low=1)
@@ -108,6 +113,7 @@ class Recipe:
     )
     package_to_import: str | None = hp(None, "package that registers the environment")
     apply_api_compatibility: bool = hp(False, "the environment has the old gym API")
+    wrappers: tuple[str, ...] = hp((), "Gymnasium's or your own, the innermost first: module:Class, file.py:Class(arguments)")
     gamma: float = hp(0.99, "discount per agent step", paper="0.99", low=0.0, high=1.0)
     lr: float = hp(3e-4, "learning rate", low=0.0)
     optimizer: str = hp(
@@ -125,7 +131,7 @@ class Recipe:
     eval_every: int = hp(5_000, "between evaluations; 0: none", unit="agent steps", low=0)
     eval_episodes: int = hp(10, "episodes of an evaluation", low=1)
     eval_max_steps: int = hp(100_000, "an evaluation's episode is cut after so many", unit="agent steps", low=1)
-    eval_epsilon: float = hp(0.0, "share of random actions in evaluations", paper="Atari: 0.05 to 0.001", low=0.0, high=1.0)
+    eval_epsilon: float = hp(0.0, "share of random actions in evaluations (Atari: 0.05 to 0.001)", low=0.0, high=1.0)
     checkpoint_every: int = hp(10_000, "between checkpoints; 0: none", unit="agent steps", low=0)
     keep: int = hp(2, "checkpoints kept, besides the best weights", low=1)
 
@@ -163,6 +169,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
+        object.__setattr__(self, "env", absolute(self.env))
+        object.__setattr__(self, "wrappers", tuple(absolute(wrapper) for wrapper in self.wrappers))
+        for wrapper in self.wrappers:
+            call_of(wrapper, "wrapper")
         if taken := sorted(set(self.env_kwargs) & OWN_ENV_KWARGS):
             raise ProtoRLError(f"env_kwargs may not have {', '.join(taken)}: a recipe passes these to its environments itself")
         optimizer_class(self.optimizer, self.optimizer_kwargs)
@@ -181,6 +191,7 @@ class Recipe:
             package_to_import=self.package_to_import,
             apply_api_compatibility=self.apply_api_compatibility,
             protocol=self.protocol,
+            wrappers=self.wrappers,
             render_mode="rgb_array" if render else None,
             worker_timeout=self.worker_timeout,
             **self.env_kwargs,

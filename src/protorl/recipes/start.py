@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import torch
 
@@ -22,8 +22,9 @@ from protorl.agents import Agent
 from protorl.checkpoint import encode
 from protorl.data import ProtoRLError
 from protorl.loops import Evaluation, evaluate, train
-from protorl.recipes.config import described, recipe_name, record
+from protorl.recipes.config import described, recipe_name, record, short_env
 from protorl.recipes.experiment import Experiment
+from protorl.recipes.foresight import foresee
 from protorl.recipes.measure import faster_device
 from protorl.runs import Run
 from protorl.runs.folder import create_folder, unused_folder
@@ -53,7 +54,7 @@ def start(recipe: Experiment, run_dir: str | Path | None = None, *, progress: bo
 
     Raises: ProtoRLError where the folder holds a run already, and whatever ends the training early.
     """
-    name = f"{recipe_name(recipe)}_{recipe.env}_seed{recipe.seed}"
+    name = f"{recipe_name(recipe)}_{short_env(recipe)}_seed{recipe.seed}"
     folder = unused_folder(name) if run_dir is None else Path(run_dir)
     create_folder(folder, described(recipe))
     try:
@@ -87,7 +88,9 @@ def execute(recipe: Experiment, folder: Path, *, progress: bool) -> Result:
             )
             if run.resume():
                 run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-            left = max(memory.rate.expected(recipe.steps) - run.updates, 0)
+            else:
+                foresee(recipe, agent, memory, env.spec)
+            left = max(memory.expected(recipe.steps) - run.updates, 0)
             accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
             with closing(actors), run.watch(progress):
                 train(agent, memory, actors, steps=recipe.steps, monitor=run)
@@ -125,11 +128,18 @@ def examine(recipe: Experiment, agent: Agent, stop: Callable[[], bool]) -> Evalu
         return evaluate(agent, env, episodes, seed=seed, limit=recipe.eval_max_steps, stop=stop)
 
 
+class Told(logging.StreamHandler[TextIO]):
+    """Sentences for the person watching, if there is still one: that nobody reads them any more is an error, as for `print`."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - as logging calls it
+        raise
+
+
 @contextmanager
 def narrated(progress: bool) -> Iterator[None]:
     """Show what the library reports (how much a memory takes, say) while a run is on."""
     logger = logging.getLogger("protorl")
-    handler = logging.StreamHandler(sys.stdout)
+    handler = Told(sys.stdout)
     level = logger.level
     if progress:
         logger.addHandler(handler)

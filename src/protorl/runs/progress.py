@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ class Progress:
 
         self.total, self.steps = total, start
         self.figures: dict[str, float | str | None] = {}
-        self.marks = deque([(time.monotonic(), start)], maxlen=20)  # (seconds, steps) of the last lines shown
+        self.marks = deque([(time.monotonic(), start)], maxlen=20)  # (seconds, steps) of the last lines shown; none in a pause
         self.console = Console(highlight=False, soft_wrap=True) if console is None else console
         self.bar: Bar | None = None
         if self.console.is_terminal:
@@ -36,6 +37,7 @@ class Progress:
             self.bar.start()
         self.every = 0.5 if self.bar is not None else every
         self.due = self.marks[0][0] + self.every
+        self.hears = Pauses(self)
 
     def update(self, steps: int, **figures: float | str | None) -> None:
         """Tell the agent steps done so far and new figures (`return_=...` shows as "return"), numbers or words; most calls show
@@ -48,13 +50,19 @@ class Progress:
             self.due = now + self.every
             self._show(now)
 
+    def pause(self) -> None:
+        """What happens now is no training (compiling, say): no word of speed and time left until two more lines were shown."""
+        self.marks.clear()
+        if self.bar is not None:
+            self.bar.update(self.task, description=self._line(), refresh=True)
+
     def print(self, text: str) -> None:
         """A line of its own, above the progress line."""
         self.console.print(text, markup=False)
 
     def close(self) -> None:
         """Show the last line, unless it stands there already, and leave the terminal as it was."""
-        if self.marks[-1][1] != self.steps or self.bar is not None:
+        if not self.marks or self.marks[-1][1] != self.steps or self.bar is not None:
             self._show(time.monotonic())
         if self.bar is not None:
             self.bar.stop()
@@ -74,8 +82,10 @@ class Progress:
 
     def _line(self) -> str:
         parts = [f"{self.steps:,}/{self.total:,} steps"]
-        (began, steps_then), (now, _) = self.marks[0], self.marks[-1]
-        rate = (self.steps - steps_then) / (now - began) if now > began else 0.0  # over the last lines only
+        rate = 0.0
+        if len(self.marks) > 1:  # over the last lines only
+            (began, steps_then), (now, _) = self.marks[0], self.marks[-1]
+            rate = (self.steps - steps_then) / (now - began) if now > began else 0.0
         if rate > 0:
             parts.append(f"{rate:,.{0 if rate >= 10 else 2}f} steps/s")
         for name, value in self.figures.items():
@@ -85,6 +95,18 @@ class Progress:
         if rate > 0:
             parts.append(f"{_clock((self.total - self.steps) / rate)} left")
         return "  ".join(parts)
+
+
+class Pauses(logging.Handler):
+    """Pauses the progress line whenever the library says that it waits for something (a record's `waits`)."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "waits", False):
+            self.progress.pause()
 
 
 def _clock(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -173,6 +174,11 @@ class Run(Monitor):
                 raise
             except NotFinite as error:
                 raise self.diverged(str(error), error.batch) from error
+            except SystemExit as error:
+                if not isinstance(error.__context__, BrokenPipeError):  # what rich makes of it
+                    raise
+                self.progress = None
+                raise Interrupted(f"nobody reads what is said: {self.saving.rescue(self.steps)}", 141) from error
             except ProtoRLError as error:
                 if first_not_finite(self.agent, "agent"):
                     raise self.diverged(str(error)) from error
@@ -183,11 +189,16 @@ class Run(Monitor):
     @contextmanager
     def showing(self, progress: bool) -> Iterator[None]:
         """The progress line, if there is to be one."""
-        if progress:
-            self.progress = Progress(self.clock.total, self.steps)
+        if not progress:
+            yield
+            return
+        logger, self.progress = logging.getLogger("protorl"), Progress(self.clock.total, self.steps)
+        hears = self.progress.hears
+        logger.addHandler(hears)
         try:
             yield
         finally:
+            logger.removeHandler(hears)
             if self.progress is not None:
                 self.show()
                 with suppress(OSError):

@@ -1,0 +1,104 @@
+"""Code of a person's own, by name: a module or a file, and a class in it, with arguments."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from protorl.data import ProtoRLError
+from protorl.place import own_place
+
+EXTRAS = {"box2d": "box2d", "Box2D": "box2d", "mujoco": "mujoco", "ale_py": "atari", "cv2": "atari", "minigrid": "minigrid"}
+"""Our extras, by what their packages are imported as."""
+
+
+class Call(NamedTuple):
+    """What "place:attribute(arguments)" says."""
+
+    place: str
+    attribute: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+def module_at(place: str) -> ModuleType:
+    """A module by its name, or a file (`my_env.py`), imported once; files of one name in two folders are two modules.
+
+    Raises: ProtoRLError where it is not there, or its own code fails, with the line at which it does.
+    """
+    path = Path(place).resolve()
+    name = f"file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}" if place.endswith(".py") else place
+    if name in sys.modules:
+        return sys.modules[name]
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ProtoRLError(f"there is no file {place}")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+    except ProtoRLError:
+        raise
+    except ModuleNotFoundError as error:
+        missing = str(error.name)
+        if place == missing or place.startswith(f"{missing}."):
+            extra = EXTRAS.get(missing.partition(".")[0])
+            way = f'pip install "protorl[{extra}]"' if extra else "install it, or run where Python finds it"
+            raise ProtoRLError(f"cannot import {place!r}: {way}") from error
+        raise ProtoRLError(f"cannot import {place!r}: it needs {missing!r}, which is not installed") from error
+    except Exception as error:
+        raise ProtoRLError(f"cannot import {place!r}: {blamed(error)}") from error
+
+
+def blamed(error: Exception) -> str:
+    """An error in code of a person's own: where, and what."""
+    what = (str(error).strip().splitlines() or ["without a word"])[0]
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    place = own_place(error)
+    return f"{'' if place is None else f'{place}: '}{type(error).__name__}: {what}"
+
+
+def call_of(text: str, what: str) -> Call:
+    """ "gymnasium.wrappers:TimeAwareObservation(flatten=True)" in its parts; arguments are plain values. what: it is, in words.
+
+    Raises: ProtoRLError where it is not written like that.
+    """
+    head, bracket, rest = text.strip().partition("(")
+    place, _, attribute = head.rpartition(":")
+    if not place or not attribute.isidentifier():
+        raise ProtoRLError(f"{text!r} names no {what}: write MODULE:CLASS or FILE.py:CLASS, with (arguments) if need be")
+    if not bracket:
+        return Call(place, attribute, (), {})
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError
+        args = tuple(ast.literal_eval(value) for value in call.args)
+        kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
+        if len(kwargs) < len(call.keywords):
+            raise ValueError
+    except (ValueError, SyntaxError, TypeError):
+        example = "(3, name=True, other='text')"
+        raise ProtoRLError(f"the arguments of {text!r} are no plain values: write them as {example}") from None
+    return Call(place, attribute, args, kwargs)
+
+
+def absolute(text: str) -> str:
+    """ "my_env.py:MyEnv" with the whole path of its file, so that it is found from elsewhere too; other names as they are."""
+    head, bracket, rest = text.partition("(")
+    place, _, attribute = head.rpartition(":")
+    return f"{Path(place).resolve()}:{attribute}{bracket}{rest}" if place.endswith(".py") else text
