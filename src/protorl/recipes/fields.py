@@ -31,9 +31,11 @@ def hp(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    tunable: bool = False,
 ) -> Any:
-    """A dataclass field that documents itself: meaning, unit, the paper's value, and the range [low, high] or choices."""
-    metadata = {"help": help, "unit": unit, "paper": paper, "low": low, "high": high, "choices": choices}
+    """A dataclass field that documents itself: meaning, unit, the paper's value, and the range [low, high] or choices.
+    tunable: a resumed training may have another value (`protorl.recipes.changes` says it of our own fields)."""
+    metadata = {"help": help, "unit": unit, "paper": paper, "low": low, "high": high, "choices": choices, "tunable": tunable}
     return hp_field(default, metadata)
 
 
@@ -82,7 +84,7 @@ def coerce(name: str, value: object, kind: object) -> Any:
             if isinstance(value, bool):
                 return value
         elif option is int:
-            if not isinstance(value, bool) and isinstance(value, int | float) and float(value).is_integer():
+            if not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
                 return int(value)
         elif option is float:
             if not isinstance(value, bool) and isinstance(value, int | float) and value == value:

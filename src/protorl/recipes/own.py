@@ -1,0 +1,112 @@
+"""A recipe of one's own: the text of its file, what has changed in it since a run began, and mistakes in it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sysconfig
+import traceback
+from pathlib import Path
+
+import protorl
+from protorl.data import ProtoRLError
+
+KEPT = "recipe.py"
+"""The text of the file of a user's recipe, in the run folder."""
+OURS = Path(protorl.__file__).resolve().parent
+LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+
+
+def file_of(recipe: type) -> Path | None:
+    """The file of a user's recipe class; None for ours, and where there is none (a notebook)."""
+    if recipe.__module__.split(".")[0] == "protorl":
+        return None
+    try:
+        return Path(inspect.getfile(recipe))
+    except (TypeError, OSError):
+        return None
+
+
+def text_of(recipe: type) -> str | None:
+    """What is in that file."""
+    file = file_of(recipe)
+    try:
+        return None if file is None else file.read_text()
+    except (OSError, ValueError):
+        return None
+
+
+def changed_since(folder: Path, recipe: type) -> str | None:
+    """A sentence, where the file of a recipe is not as it was when the run in this folder began."""
+    try:
+        before = (folder / KEPT).read_text()
+    except (OSError, ValueError):
+        return None
+    now = text_of(recipe)
+    if now is None or now == before:
+        return None
+    numbers = numbers_changed(before, now)
+    if numbers is None:
+        return f"{file_of(recipe)} is not as it was when this run began ({folder / KEPT} is): it goes on with the new code"
+    if not numbers:
+        return None
+    return (
+        f"{file_of(recipe)} has changed since this run began: {', '.join(numbers)}; "
+        "fields of the recipe stay as they were resolved then, and `--set` changes them"
+    )
+
+
+def numbers_changed(before: str, now: str) -> list[str] | None:
+    """Where nothing but numbers differs between two texts (comments and layout aside): which. None: more than that."""
+    found: list[str] = []
+
+    def alike(one: object, two: object, name: str) -> bool:
+        if type(one) is not type(two):
+            return False
+        if isinstance(one, list) and isinstance(two, list):
+            return len(one) == len(two) and all(alike(a, b, name) for a, b in zip(one, two))
+        if not isinstance(one, ast.AST):
+            return one == two
+        if isinstance(one, ast.Constant) and isinstance(two, ast.Constant) and is_number(one.value) and is_number(two.value):
+            if one.value != two.value:
+                found.append(f"{name} from {one.value!r} to {two.value!r}".lstrip())
+            return True
+        name = name_of(one) or name
+        return all(alike(getattr(one, part, None), getattr(two, part, None), name) for part in one._fields)
+
+    try:
+        return found if alike(ast.parse(before), ast.parse(now), "") else None
+    except SyntaxError:
+        return None
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def name_of(node: ast.AST) -> str | None:
+    """What a statement defines, or an argument is called."""
+    target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+    found = target.id if isinstance(target, ast.Name) else getattr(node, "name", getattr(node, "arg", None))
+    return found if isinstance(found, str) else None
+
+
+def own_place(error: BaseException) -> str | None:
+    """The last line of a user's own code that an exception came through, FILE:LINE; None where there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.is_file() and not any(file.resolve().is_relative_to(root) for root in (OURS, *LIBRARIES)):
+            return f"{file}:{frame.lineno}"
+    return None
+
+
+def mistake(error: BaseException, instead: object) -> ProtoRLError:
+    """One sentence for an exception from a user's own code, with its place. instead: what to name where it has none."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return ProtoRLError(f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}")
+    place = own_place(error)
+    what = " ".join(str(error).split())
+    what = what if isinstance(error, ProtoRLError) else f"{type(error).__name__}: {what}".rstrip(": ")
+    if isinstance(error, ModuleNotFoundError):
+        what += f" (install what has {error.name}, or mend the import)"
+    return ProtoRLError(f"{instead if place is None else place}: {what}")
