@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from protorl.data import ProtoRLError
 
+BEYOND = 10**18
+"""Whole numbers from here on would not fit into what counts them."""
 Fields: TypeAlias = dict[str, dataclasses.Field[Any]]
 
 
@@ -73,6 +75,8 @@ def hints(recipe: type) -> dict[str, object]:
 
 def coerce(name: str, value: object, kind: object) -> Any:
     """`value` as the type of a field: 1e5 is an integer where it is whole; lists become tuples."""
+    if isinstance(value, int) and abs(value) >= BEYOND:
+        raise ProtoRLError(f"{name} is out of range: a whole number may have 18 digits")
     union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     options = typing.get_args(kind) if union else (kind,)
     for option in options:

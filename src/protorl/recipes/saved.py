@@ -22,6 +22,7 @@ from protorl.recipes.recipe import Recipe
 from protorl.recipes.start import Result, execute
 from protorl.runs.folder import note_resumption, read_config
 from protorl.runs.lock import owned
+from protorl.runs.metrics import read_table
 
 
 def read_recipe(folder: Path, reference: str | None = None) -> Recipe:
@@ -58,6 +59,8 @@ def resume(
     """
     folder = Path(run_dir)
     read_config(folder)  # or it is no run folder, and nobody's
+    if (folder / "metrics.csv").exists():
+        read_table(folder / "metrics.csv")  # or what was logged would be lost
     with owned(folder):
         now = read_recipe(folder, recipe)
         now = dataclasses.replace(now, **{**settings, **({} if steps is None else {"steps": steps})})
@@ -70,9 +73,12 @@ def resume(
             )
         if sentence := changed_since(folder, type(now)):
             print(sentence, flush=True)
-        record(now, folder)
-        note_resumption(folder, done, changed)
-        return execute(now, folder, progress=progress, resumed=True, refill=refill)
+
+        def note() -> None:
+            record(now, folder)
+            note_resumption(folder, done, changed)
+
+        return execute(now, folder, progress=progress, resumed=note, refill=refill)
 
 
 class Trained(NamedTuple):

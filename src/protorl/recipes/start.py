@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ def start(recipe: Experiment, run_dir: str | Path | None = None, *, progress: bo
     make_run_folder(recipe, folder)
     try:
         with owned(folder):
-            return execute(recipe, folder, progress=progress, resumed=False)
+            return execute(recipe, folder, progress=progress)
     except ProtoRLError:
         # Where nothing was begun, leave nothing that stands in the way.
         if folder.is_dir() and set(os.listdir(folder)) <= {"config.json", KEPT, LOCK}:
@@ -72,8 +72,16 @@ def make_run_folder(recipe: Experiment, folder: Path) -> None:
     create_folder(folder, described(recipe), {} if text is None else {KEPT: text})
 
 
-def execute(recipe: Experiment, folder: Path, *, progress: bool, resumed: bool, refill: bool = False) -> Result:
-    """Build everything, bring back what was saved, train, evaluate, save. refill: the memory is not brought back."""
+def execute(
+    recipe: Experiment,
+    folder: Path,
+    *,
+    progress: bool,
+    resumed: Callable[[], None] | None = None,
+    refill: bool = False,
+) -> Result:
+    """Build everything, bring back what was saved, train, evaluate, save. resumed: called once it is back; None: the run is
+    new. refill: the memory is not brought back."""
     with narrated(progress):
         recipe = placed(recipe, folder)
         torch.manual_seed(rng.integer(recipe.seed, "torch"))
@@ -96,12 +104,14 @@ def execute(recipe: Experiment, folder: Path, *, progress: bool, resumed: bool, 
                     frame_skip=env.spec.frame_skip,
                     about=about,
                 )
-                loaded = run.resume(refill) if resumed else None
-                if loaded is not None:
-                    adopt(agent, about["rates"], loaded.about.get("rates", {}))
-                    run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-                elif resumed:
-                    run.say(f"{folder} has no checkpoint: it starts from the beginning")
+                if resumed is not None:
+                    loaded = run.resume(refill)
+                    if loaded is None:
+                        run.say(f"{folder} has no checkpoint: it starts from the beginning")
+                    else:
+                        adopt(agent, about["rates"], loaded.about.get("rates", {}))
+                        run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
+                    resumed()
                 left = max(memory.rate.expected(recipe.steps) - run.updates, 0)
                 accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
                 with run.watch(progress):

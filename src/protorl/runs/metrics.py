@@ -114,13 +114,15 @@ def table_in(data: bytes, path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """The same of a file's bytes."""
     what = f"{path} is damaged"
     way_out = "mend it, or move it away (a resumed run then begins a new one)"
+    if not data.startswith(b"step"[: len(data)]):
+        raise ProtoRLError(f"{what}: it does not begin with the column step; {way_out}")
     try:
         lines = list(csv.reader(data[: data.rfind(b"\n") + 1].decode().splitlines()))
     except (ValueError, csv.Error) as error:
         raise ProtoRLError(f"{what}: it is no table of text ({error}); {way_out}") from error
     columns = lines[0] if lines else []
     if lines and (columns[:1] != ["step"] or len(set(columns)) < len(columns)):
-        raise ProtoRLError(f"{what}: its first line does not name its columns, beginning with step; {way_out}")
+        raise ProtoRLError(f"{what}: its first line does not name its columns; {way_out}")
     for number, row in enumerate(lines[1:], 2):
         if len(row) != len(columns) or not row[0].isdecimal() or not all(map(_is_cell, row)):
             raise ProtoRLError(f"{what}: line {number} is not a row of {len(columns)} numbers; {way_out}")
