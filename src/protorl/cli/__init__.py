@@ -8,10 +8,34 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, and turn every expected failure into one sentence and an exit status."""
+    """Parse, run, and turn every expected failure into one sentence and an exit status; so, too, what a user's own code raises,
+    or comes of a limit of the system."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return carried_out(arguments)
+    except Exception as error:
+        sentence = explained(error)
+        if sentence is None:  # a mistake of ours
+            raise
+        return _report(sentence)
+
+
+def explained(error: Exception) -> Exception | str | None:
+    """The sentence for an exception that nobody expected, if there is one."""
+    from protorl.cli.limits import limit
+
+    sentence = limit(error)
+    if sentence is not None:
+        return sentence
+    from protorl.recipes.own import mistake, own_place
+
+    return None if own_place(error) is None else mistake(error, "")
+
+
+def carried_out(arguments: list[str]) -> int:
+    """The exit status of a command."""
     from protorl.cli.parse import parse
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
     if os.getcwd() not in sys.path:  # so that a person's own modules are found, as with `python -m`
         sys.path.insert(0, os.getcwd())
     try:
@@ -41,6 +65,6 @@ def _errors() -> type[Exception]:
     return ProtoRLError
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception | str) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 1

@@ -61,16 +61,17 @@ def numbers_changed(before: str, now: str) -> list[str] | None:
     found: list[str] = []
 
     def alike(one: object, two: object, name: str) -> bool:
+        numbers = number(one), number(two)
+        if None not in numbers:
+            if numbers[0] != numbers[1]:
+                found.append(f"{name} from {numbers[0]!r} to {numbers[1]!r}".lstrip())
+            return True
         if type(one) is not type(two):
             return False
         if isinstance(one, list) and isinstance(two, list):
             return len(one) == len(two) and all(alike(a, b, name) for a, b in zip(one, two))
         if not isinstance(one, ast.AST):
             return one == two
-        if isinstance(one, ast.Constant) and isinstance(two, ast.Constant) and is_number(one.value) and is_number(two.value):
-            if one.value != two.value:
-                found.append(f"{name} from {one.value!r} to {two.value!r}".lstrip())
-            return True
         name = name_of(one) or name
         return all(alike(getattr(one, part, None), getattr(two, part, None), name) for part in one._fields)
 
@@ -80,8 +81,13 @@ def numbers_changed(before: str, now: str) -> list[str] | None:
         return None
 
 
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def number(node: object) -> float | None:
+    """The number that is written there, if it is one."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        positive = number(node.operand)
+        return None if positive is None else -positive
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def name_of(node: ast.AST) -> str | None:

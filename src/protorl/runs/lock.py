@@ -48,6 +48,7 @@ def owned(folder: Path) -> Iterator[None]:
             yield
         finally:
             HELD.discard(file)
+            give_back(file)
 
 
 def take(file: BinaryIO) -> None:
@@ -62,6 +63,13 @@ def take(file: BinaryIO) -> None:
     with suppress(OSError):  # a full disk
         file.truncate(0)
         file.write(f"{os.getpid()}\n".encode())
+
+
+def give_back(file: BinaryIO) -> None:
+    """Nobody's from now on."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def let_go() -> None:
