@@ -15,8 +15,9 @@ import pytest
 
 import protorl as prl
 from protorl.cli import main
+from protorl.recipes.find import find_recipe
 from protorl.recipes.own import numbers_changed
-from protorl.recipes.saved import read_recipe
+from protorl.recipes.saved import read_recipe, resume
 from protorl.recipes.start import make_run_folder, start
 from protorl.runs import Run
 from protorl.runs.lock import owned
@@ -212,13 +213,13 @@ def own(folder: Path, text: str = PAPER) -> Path:
 
 def test_a_changed_file_is_told_on_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paper, run = own(tmp_path), tmp_path / "run"
-    assert main(["train", f"{paper}:Mine", "--run-dir", str(run), *SET]) == 0
+    start(find_recipe(f"{paper}:Mine")(**FIELDS, warmup_steps=50, batch_size=16), run, progress=False)
     assert (run / "recipe.py").read_text() == PAPER
 
-    def resumed(text: str, *more: str) -> str:
+    def resumed(text: str, **settings: float) -> str:
         own(tmp_path, text)
         capsys.readouterr()
-        assert main(["resume", str(run), *more]) == 0
+        resume(run, settings=settings, progress=False)
         return capsys.readouterr().out
 
     assert "paper.py" not in resumed(PAPER)
@@ -228,10 +229,9 @@ def test_a_changed_file_is_told_on_resume(tmp_path: Path, capsys: pytest.Capture
     assert read_recipe(run).lr == 1e-3
     said = resumed(PAPER + "\n    def agent_arguments(self):\n        return {}\n")
     assert f"{paper} is not as it was when this run began ({run / 'recipe.py'} is): it goes on with the new code" in said
-    resumed(PAPER, "--set", "other=6")
-    assert "omega was 5.0 in the training so far and is 6.0 now, but nothing says that it may" in failed(
-        capsys, "resume", run, "--set", "omega=6"
-    )
+    resumed(PAPER, other=6)
+    with pytest.raises(prl.ProtoRLError, match=r"^omega was 5\.0 in the training so far and is 6\.0 now, but nothing says"):
+        resumed(PAPER, omega=6)
 
 
 def test_a_moved_file_can_be_given_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,6 +253,24 @@ def test_rows_of_a_failed_save_are_written_by_the_next_and_no_others(run):
     run.save(24, state(24), rows)
     assert asked == [[19]]  # the mark left at 20
     check(run.folder, {24})
+
+
+def test_the_free_space_told_is_that_at_the_failure(tmp_path, run, monkeypatch):
+    """Not that after what was written by half has been deleted."""
+    found = []
+
+    def usage(path):
+        found.append([path for path in (tmp_path / "run").rglob("*") if "30" in path.name or path.name.endswith("best.pt")])
+        return SimpleNamespace(free=0)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    for k, write in enumerate([lambda: save(run, 30), lambda: save(run, 30), lambda: run.save_weights("best", state(1))]):
+        with pytest.MonkeyPatch.context() as patch:
+            Disk(patch, 1 + k % 2 * 3, full, writes_only=True)
+            with pytest.raises(ProtoRLError, match=r"No space left on device \(0 bytes free\)"):
+                write()
+        assert found.pop()
+        assert leftovers(tmp_path / "run") == []
 
 
 def test_the_first_save_fails_in_one_sentence(tmp_path):

@@ -62,6 +62,14 @@ def test_a_folder_appears_whole_and_is_nobody_elses(tmp_path: Path, monkeypatch:
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "recipe.py"]
 
 
+def test_what_json_cannot_hold_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    with pytest.raises(
+        ProtoRLError, match=r"config\.json cannot hold this recipe \(.*\): use numbers, strings, lists and dicts"
+    ):
+        create_folder(tmp_path / "run", {"recipe": "mine", "recipe_config": {"env_kwargs": {"made_by": object()}}})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_config_of_the_future_is_refused(tmp_path: Path) -> None:
     write_config(tmp_path, {"format": 99})
     with pytest.raises(ProtoRLError, match="written by a newer ProtoRL"):

@@ -53,7 +53,7 @@ class Resume:
     recipe: str | None = None
     """Where a recipe of your own is now, if its file has moved: my_paper.py:MyRecipe."""
     refill: bool = False
-    """Go on without the checkpoint's memory, some of which is damaged, and fill it anew."""
+    """Where rows of the memory are damaged in every checkpoint: go on without them, and fill it anew."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from protorl.agents import Agent
 from protorl.data import ProtoRLError, State
 from protorl.networks import Optimizer
 from protorl.parts import parts
-from protorl.recipes.config import fields_of
+from protorl.recipes.config import fields_of, reference
 from protorl.recipes.experiment import Experiment
 
 TUNABLE = frozenset({
@@ -20,28 +20,31 @@ TUNABLE = frozenset({
     "kappa", "epsilon_start", "epsilon_end", "epsilon_steps", "munchausen_alpha", "munchausen_tau", "munchausen_low",
     "samples", "target_samples", "act_samples", "gae_lambda", "clip", "anneal_clip", "clip_value", "value_coef",
     "entropy_coef", "target_kl", "normalise_advantage", "tau", "delay", "target_noise", "noise_clip", "noise_std",
-    "noise_theta", "target_entropy",
+    "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
 
 WHY_NOT = {
-    "it makes other environments": "env num_envs backend protocol env_kwargs package_to_import apply_api_compatibility overlap",
+    "it is another algorithm": "recipe",
+    "it makes other environments": (
+        "env num_envs backend protocol env_kwargs wrappers package_to_import apply_api_compatibility overlap"
+    ),
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
         "distribution normalise_obs normalise_reward"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
-    "it shapes the memory": "capacity batch_size n_step per_alpha rollout_steps epochs",
+    "it shapes the memory": "capacity batch_size n_step per_alpha priority rollout_steps epochs",
     "it matters at the beginning alone": "init final_bound log_std alpha warmup_steps",
 }
 
 
 def reason(recipe: Experiment, name: str) -> str | None:
     """Why this field may not be another when a training is resumed; None: it may."""
-    field = recipe.__dataclass_fields__[name]
-    if name in TUNABLE or field.metadata.get("tunable", False):
+    field = recipe.__dataclass_fields__.get(name)
+    if name in TUNABLE or (field is not None and field.metadata.get("tunable", False)):
         return None
     for why, names in WHY_NOT.items():
         if name in names.split():
@@ -55,9 +58,10 @@ def plain_fields(recipe: Experiment) -> State:
     return fields
 
 
-def changes(before: Mapping[str, object], recipe: Experiment) -> dict[str, tuple[object, object]]:
-    """Fields that are not as a checkpoint was trained with, by name: (then, now)."""
-    now = plain_fields(recipe)
+def changes(about: State, recipe: Experiment) -> dict[str, tuple[object, object]]:
+    """What is not as a checkpoint was trained with, of which this was `told`: by name, (then, now)."""
+    before, now = {"recipe": about.get("recipe"), **about.get("fields", {})}, told(recipe)
+    now = {"recipe": now["recipe"], **now["fields"]} if about else {}
     return {name: (before[name], value) for name, value in now.items() if name in before and before[name] != value}
 
 
@@ -85,6 +89,7 @@ def adopt(agent: Agent, built: Mapping[str, float], before: Mapping[str, float])
             part.lr.fill_(built[name])
 
 
-def told(recipe: Experiment, agent: Agent) -> State:
+def told(recipe: Experiment, agent: Agent | None = None) -> State:
     """What goes with each checkpoint, to see what has changed."""
-    return {"fields": plain_fields(recipe), "rates": learning_rates(agent)}
+    name = reference(recipe).rpartition(":")[2]  # its file may move
+    return {"recipe": name, "fields": plain_fields(recipe), "rates": {} if agent is None else learning_rates(agent)}

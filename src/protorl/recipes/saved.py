@@ -52,7 +52,7 @@ def resume(
     stopped.
 
     steps: a new total, to train longer. settings: fields that change from here on. recipe: where the class of a user's own
-    is now, if it has moved. refill: leave the memory of the checkpoint, some rows of which are damaged, and fill it anew.
+    is now, if it has moved. refill: where rows of the memory are damaged in every checkpoint, go on without and fill it anew.
 
     Raises: ProtoRLError where another process trains in the folder, or a field is changed that cannot be
     (`protorl.recipes.changes`), and whatever ends the training early.
@@ -65,7 +65,7 @@ def resume(
         now = read_recipe(folder, recipe)
         now = dataclasses.replace(now, **{**settings, **({} if steps is None else {"steps": steps})})
         checkpoints = Checkpoints(folder / "checkpoints")
-        done, changed = checkpoints.latest(), changes(checkpoints.about().get("fields", {}), now)
+        done, changed = checkpoints.latest(), changes(checkpoints.about(), now)
         refuse(changed, now, folder)
         if done is not None and now.steps + now.num_envs <= done:
             raise ProtoRLError(
@@ -103,7 +103,7 @@ def load(
     if recipe.device == "cuda" and not torch.cuda.is_available():  # it can be evaluated elsewhere than where it was trained
         recipe = dataclasses.replace(recipe, device="cpu")
     checkpoints = Checkpoints(folder / "checkpoints")
-    refuse(changes(checkpoints.about().get("fields", {}), recipe), recipe, folder)
+    refuse(changes(checkpoints.about(), recipe), recipe, folder)
     if which == "best" and not (folder / "checkpoints" / "best.pt").exists():
         which = "last"
     if which == "best":

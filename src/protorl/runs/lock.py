@@ -17,6 +17,7 @@ except ImportError:  # not on this system
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "lock"
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 HELD: set[BinaryIO] = set()
 """Locks of this process; a process that it forks lets go of them, or would hold them when this one is killed."""
 
@@ -28,7 +29,7 @@ def owned(folder: Path) -> Iterator[None]:
     Raises: ProtoRLError where another process trains in this folder.
     """
     try:
-        file = open(folder / LOCK, "ab+", buffering=0)  # noqa: SIM115 - kept open: that is what holds it
+        file = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o666), "r+b", buffering=0)
     except OSError as error:
         raise ProtoRLError(f"{folder} cannot be written to: {error.strerror}") from error
     with file:

@@ -108,8 +108,8 @@ class Run(Monitor):
         self.saving.save(self.steps)
 
     def resume(self, refill: bool = False) -> Loaded | None:
-        """Load the newest whole checkpoint (`refill`: but for its memory); None where the run has none yet and starts from the
-        beginning."""
+        """Load the newest whole checkpoint (`refill`: or one with a damaged memory, which begins anew); None where the run has
+        none yet and starts from the beginning."""
         return self.saving.resume(refill)
 
     def state_dict(self) -> State:

@@ -66,20 +66,25 @@ class Saving:
         self.checkpoints.save_weights("best", {"step": steps, "agent": self.agent.state_dict()})
 
     def resume(self, refill: bool = False) -> Loaded | None:
-        """Load the newest whole checkpoint; None where there is none yet. refill: all of it but the memory, which begins
-        as that of a new run. Raises: ProtoRLError where none can be used, or it is of another recipe."""
+        """Load the newest whole checkpoint; None where there is none yet. refill: where none is whole, the newest of which only
+        rows of the memory are damaged; the memory begins as that of a new run. Raises: ProtoRLError where none can be used, or
+        it is of another recipe."""
         if self.checkpoints.latest() is None:
             return None
+        without: tuple[str, ...] = ()
         try:
-            loaded = self.checkpoints.load(rows=None if refill else self.memory)
-            self.load_state_dict(loaded.state, without=("memory",) if refill else ())
-        except Unusable as error:
-            if error.but_rows is None:
-                raise
-            raise ProtoRLError(
-                f"{error}, but at step {error.but_rows} nothing is missing except rows of the memory: "
-                f"`protorl resume {self.folder} --refill` goes on from there and fills the memory anew"
-            ) from error
+            try:
+                loaded = self.checkpoints.load(rows=self.memory)
+            except Unusable as error:
+                if error.but_rows is None:
+                    raise
+                if not refill:
+                    raise ProtoRLError(
+                        f"{error}, but at step {error.but_rows} nothing is missing except rows of the memory: "
+                        f"`protorl resume {self.folder} --refill` goes on from there and fills the memory anew"
+                    ) from error
+                loaded, without = self.checkpoints.load(error.but_rows), ("memory",)
+            self.load_state_dict(loaded.state, without)
         except ProtoRLError:
             raise
         except Exception as error:
