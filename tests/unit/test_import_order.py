@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": {"functional", "data", "rng", "jit"},
     "parts": set(),
     "agents": {"functional", "networks", "policies", "data", "rng", "parts"},
+    "place": set(),
     "envs": {"data", "rng", "moments", "jit"},
     "actors": {"data", "rng", "memory"},
     "checkpoint": {"data", "rng"},

@@ -27,7 +27,8 @@ def explained(error: Exception) -> Exception | str | None:
     sentence = limit(error)
     if sentence is not None:
         return sentence
-    from protorl.recipes.own import mistake, own_place
+    from protorl.place import own_place
+    from protorl.recipes.own import mistake
 
     return None if own_place(error) is None else mistake(error, "")
 

@@ -12,9 +12,10 @@ from types import ModuleType
 from typing import Any
 
 from protorl.data import ProtoRLError
+from protorl.place import own_place
 from protorl.recipes import RECIPES
 from protorl.recipes.config import fields_of, reference
-from protorl.recipes.own import mistake, own_place
+from protorl.recipes.own import mistake
 from protorl.recipes.recipe import Recipe
 
 __all__ = ["fields_of", "find_recipe", "rebuild", "reference"]

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
-import sysconfig
-import traceback
 from pathlib import Path
 
-import protorl
 from protorl.data import ProtoRLError
+from protorl.place import own_place
 
 KEPT = "recipe.py"
 """The text of the file of a user's recipe, in the run folder."""
-OURS = Path(protorl.__file__).resolve().parent
-LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 
 
 def file_of(recipe: type) -> Path | None:
@@ -95,15 +91,6 @@ def name_of(node: ast.AST) -> str | None:
     target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
     found = target.id if isinstance(target, ast.Name) else getattr(node, "name", getattr(node, "arg", None))
     return found if isinstance(found, str) else None
-
-
-def own_place(error: BaseException) -> str | None:
-    """The last line of a user's own code that an exception came through, FILE:LINE; None where there is none."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = Path(frame.filename)
-        if file.is_file() and not any(file.resolve().is_relative_to(root) for root in (OURS, *LIBRARIES)):
-            return f"{file}:{frame.lineno}"
-    return None
 
 
 def mistake(error: BaseException, instead: object) -> ProtoRLError:

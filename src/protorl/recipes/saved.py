@@ -116,9 +116,9 @@ def load(
         agent = recipe.build_agent(dataclasses.replace(env.spec, num_envs=recipe.num_envs))
         step = int(saved["step"])
         agent.load_state_dict(saved["agent"])
-    except BaseException as error:
+    except Exception as error:
         env.close()
-        if not isinstance(error, Exception) or isinstance(error, ProtoRLError):
+        if isinstance(error, ProtoRLError):
             raise
         raise ProtoRLError(
             f"the {which} weights in {folder} do not fit what its config.json describes ({type(error).__name__}: {error})"
