@@ -68,6 +68,14 @@ def test_a_run_that_trains_is_nobody_elses(run: Path, tmp_path: Path, capsys: py
     assert main(["resume", str(run)]) == 0
 
 
+def test_a_lock_that_is_a_link_is_not_followed(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (run / "lock").unlink()
+    (run / "lock").symlink_to(tmp_path / "precious")
+    assert f"{run} cannot be written to: " in failed(capsys, "resume", run)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from protorl.checkpoint import Checkpoints, atomic_write
+from protorl.checkpoint import Checkpoints, atomic_write, temporary
 from protorl.data import ProtoRLError
 
 CALLS = ["open", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir"]
@@ -337,6 +337,24 @@ def test_single_files_are_replaced_in_one_instant(tmp_path, monkeypatch):
         k += 1
     assert k > 10
     assert set(seen) == {1, 2}
+
+
+def test_no_link_is_followed(tmp_path, monkeypatch):
+    """Not even if somebody guessed the name."""
+    monkeypatch.setattr("protorl.checkpoint.secrets.token_hex", lambda n: "guessed")
+    precious, config = tmp_path / "precious", tmp_path / "config.json"
+    precious.write_text("precious")
+    (tmp_path / ".tmp-guessed-config.json").symlink_to(precious)
+    with pytest.raises(ProtoRLError, match=r"cannot write .*config\.json: File exists"):
+        atomic_write(config, b"new")
+    assert precious.read_text() == "precious"
+    assert not config.exists()
+
+
+def test_names_that_are_not_there_yet_cannot_be_guessed(tmp_path):
+    names = {temporary(tmp_path / "best.pt") for _ in range(100)}
+    assert len(names) == 100
+    assert all(path.parent == tmp_path and path.name.startswith(".tmp-") for path in names)
 
 
 def test_a_full_disk_keeps_the_single_file(tmp_path):

@@ -26,6 +26,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
         (MemoryError(), "there is not enough memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "there is not enough memory"),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "there is not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "there is not enough memory"),
         (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "there is not enough memory"),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "too many files are open"),
         (RuntimeError("unable to open shared memory object: Too many open files (24)"), "too many files are open"),
@@ -34,6 +35,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "no further thread or process may be started"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full"),
         (ValueError("a mistake"), None),
+        (ValueError("cannot allocate a port"), None),
         (FileNotFoundError(errno.ENOENT, "No such file"), None),
         (ProtoRLError("a sentence"), None),
     ],
@@ -47,8 +49,8 @@ def test_each_limit_has_its_sentence(error: BaseException, sentence: str | None)
 @pytest.mark.parametrize(
     ("limit", "sentence"),
     [
-        ("-v 400000", "error: there is not enough memory (`ulimit -v` is 400000)"),
-        ("-v 900000", "error: there is not enough memory (`ulimit -v` is 900000)"),
+        ("-v 400000", "or raise `ulimit -v`, which is 400000 ("),
+        ("-v 900000", "or raise `ulimit -v`, which is 900000 ("),
         ("-n 5", "Too many open files"),
     ],
 )
