@@ -59,8 +59,8 @@ def plain_fields(recipe: Experiment) -> State:
 
 
 def changes(about: State, recipe: Experiment) -> dict[str, tuple[object, object]]:
-    """What is not as a checkpoint was trained with, of which this was `told`: by name, (then, now)."""
-    before, now = {"recipe": about.get("recipe"), **about.get("fields", {})}, told(recipe)
+    """What is not as a checkpoint was trained with, of which this is the `summary`: by name, (then, now)."""
+    before, now = {"recipe": about.get("recipe"), **about.get("fields", {})}, summary(recipe)
     now = {"recipe": now["recipe"], **now["fields"]} if about else {}
     return {name: (before[name], value) for name, value in now.items() if name in before and before[name] != value}
 
@@ -89,7 +89,7 @@ def adopt(agent: Agent, built: Mapping[str, float], before: Mapping[str, float])
             part.lr.fill_(built[name])
 
 
-def told(recipe: Experiment, agent: Agent | None = None) -> State:
-    """What goes with each checkpoint, to see what has changed."""
+def summary(recipe: Experiment, agent: Agent | None = None) -> State:
+    """What goes with each checkpoint, to see later what has changed."""
     name = reference(recipe).rpartition(":")[2]  # its file may move
     return {"recipe": name, "fields": plain_fields(recipe), "rates": {} if agent is None else learning_rates(agent)}

@@ -22,7 +22,7 @@ from protorl.checkpoint import encode
 from protorl.data import ProtoRLError
 from protorl.envs.vector import VecEnv
 from protorl.loops import Evaluation, evaluate, train
-from protorl.recipes.changes import adopt, told
+from protorl.recipes.changes import adopt, summary
 from protorl.recipes.config import described, recipe_name, record
 from protorl.recipes.experiment import Experiment
 from protorl.recipes.measure import faster_device
@@ -88,7 +88,7 @@ def execute(
         with closing(recipe.make_env()) as env:
             agent, memory, actors = recipe.assemble(env)
             encode(agent.state_dict(), "agent")  # what cannot be saved is refused before anything is begun
-            about = told(recipe, agent)
+            about = summary(recipe, agent)
             with closing(Examiner(recipe, agent)) as examiner:
                 run = Run(
                     folder,
