@@ -341,13 +341,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Linear:
-    """A schedule: from `start` to `end` in a straight line over `steps`, constant before and after."""
+    """A schedule: from `start` to `end` in a straight line over `steps`, from step `begin` on; constant before and after."""
 
     start: float
     end: float
     steps: int
+    begin: int = 0
 
     def __call__(self, step: int) -> float:
+        step -= self.begin
         if step >= self.steps:
             return self.end
         return self.start + (self.end - self.start) * max(step, 0) / self.steps

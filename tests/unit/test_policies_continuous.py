@@ -137,11 +137,9 @@ def test_squashed_log_prob_is_that_of_the_noise_that_was_drawn():
 
 
 def test_squashed_log_prob_and_its_gradients_have_the_digits_of_float32_everywhere():
-    """Values and gradients in closed form, in float64: with ε drawn, log π = -ε²/2 - log σ - log sqrt(2π) - log(1 - tanh² u)."""
-    mean, log_std, noise = (
-        x.reshape(-1, 1)
-        for x in torch.meshgrid(torch.linspace(-20, 20, 41), torch.linspace(-20, 2, 23), torch.linspace(-6, 6, 13), indexing="ij")
-    )
+    """Values and gradients against their closed forms in float64."""
+    ranges = torch.linspace(-20, 20, 41), torch.linspace(-20, 2, 23), torch.linspace(-6, 6, 13)
+    mean, log_std, noise = (x.reshape(-1, 1) for x in torch.meshgrid(*ranges, indexing="ij"))
     parameters = mean.requires_grad_(), log_std.requires_grad_()
     action, log_prob = SquashedGaussian.rsample_with_log_prob(GaussianOut(*parameters), noise)
     m, s, z = (x.detach().double() for x in (mean, log_std, noise))

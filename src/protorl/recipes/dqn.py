@@ -38,7 +38,8 @@ class QLearning(Recipe):
     target_every: int = hp(250, "between target copies", unit="updates", paper="2 500 (10 000 steps)", low=1)
     epsilon_start: float = hp(1.0, "exploration at first", paper="1", low=0.0, high=1.0)
     epsilon_end: float = hp(0.05, "exploration in the end", paper="0.1", low=0.0, high=1.0)
-    epsilon_steps: int = hp(10_000, "until exploration has ended", unit="agent steps", paper="1 000 000", low=1)
+    epsilon_steps: int = hp(10_000, "in which exploration falls", unit="agent steps", paper="1 000 000", low=1)
+    epsilon_after: int = hp(0, "before exploration begins to fall", unit="agent steps", low=0)
     head: str = hp("q", "head of the network", paper="q", choices=("q", "dueling"))
     init: str = hp("default", "initial weights of the whole network", choices=INITS)
     noisy: bool = hp(False, "noisy layers in the head (Fortunato et al. 2018)")
@@ -60,7 +61,7 @@ class QLearning(Recipe):
 
     def policy(self, spec: EnvSpec) -> EpsilonGreedy:
         """Epsilon-greedy, epsilon falling in a straight line over agent steps."""
-        epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps)
+        epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps, self.epsilon_after)
         return EpsilonGreedy(spec.action, epsilon, seed=self.seed, rows=spec.lanes)
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:

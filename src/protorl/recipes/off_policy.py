@@ -21,12 +21,11 @@ class OffPolicy(Recipe):
     clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", paper="DQN: 1", low=0.0)
     reward_scale: float = hp(1.0, "multiplies each reward for learning, after the clip", paper="1 (first SAC: 5)", low=0.0)
     per_alpha: float = hp(0.0, "prioritization exponent; 0: uniform replay", paper="0 (PER: 0.6)", low=0.0)
-    per_beta: float = hp(
-        0.4, "importance exponent at the start; it ends at 1 with the training", paper="PER: 0.4", low=0.0, high=1.0
-    )
+    per_beta: float = hp(0.4, "importance exponent at first", paper="PER: 0.4", low=0.0, high=1.0)
+    per_beta_end: float = hp(1.0, "importance exponent at the end of the training", paper="PER: 1", low=0.0, high=1.0)
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
-        beta = Linear(self.per_beta, 1.0, max(self.steps, 1))
+        beta = Linear(self.per_beta, self.per_beta_end, max(self.steps, 1))
         sampler: Sampler = Prioritized(self.per_alpha, beta) if self.per_alpha > 0 else Uniform()
         columns = agent.columns(spec)
         return Replay(
