@@ -247,6 +247,16 @@ def test_the_command_line_names_the_protocol(capsys: pytest.CaptureFixture[str])
     assert "--protocol" in capsys.readouterr().out
 
 
+def test_a_recipe_without_a_name_is_called_as_its_class_is() -> None:
+    class MyQRPaper2(prl.recipes.DQN):
+        pass
+
+    class Named(MyQRPaper2):
+        name = "mellowmax"
+
+    assert (MyQRPaper2.name, Named.name, prl.recipes.DQN.name) == ("my-qr-paper2", "mellowmax", "dqn")
+
+
 def test_what_is_given_beats_the_preset() -> None:
     recipe = prl.recipes.DQN(env="CartPole-v1", lr=0.5, target_every=3)
     assert (recipe.lr, recipe.target_every, recipe.batch_size) == (0.5, 3, 64)

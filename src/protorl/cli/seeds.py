@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 def train_seeds(arguments: Train, recipe: Recipe) -> int:
     """Every seed in a process of its own, so many at a time."""
-    from protorl.recipes.config import described, recipe_name
+    from protorl.recipes.config import described
     from protorl.runs.folder import create_folder, refuse_used, unused_folder
 
     folder = arguments.run_dir
     if folder is None:
-        folder = unused_folder(f"{recipe_name(recipe)}_{recipe.env}")
+        folder = unused_folder(f"{type(recipe).name}_{recipe.env}")
     refuse_used(folder)
     runs = [folder / f"seed-{seed}" for seed in range(arguments.seed, arguments.seed + arguments.seeds)]
     for seed, run_dir in enumerate(runs, arguments.seed):  # all of them now, so that `resume` finds those that never began

@@ -11,11 +11,6 @@ from protorl.recipes.experiment import Experiment
 from protorl.runs.folder import write_config
 
 
-def recipe_name(recipe: Experiment) -> str:
-    """What a recipe is called: its name, or its class's."""
-    return type(recipe).name or type(recipe).__name__
-
-
 def reference(recipe: Experiment) -> str:
     """How `find_recipe` finds this recipe's class again, in another process or another folder: the name of ours, FILE:CLASS or
     MODULE:CLASS of a user's own."""

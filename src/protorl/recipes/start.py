@@ -22,7 +22,7 @@ from protorl.checkpoint import encode
 from protorl.data import ProtoRLError
 from protorl.envs.vector import VecEnv
 from protorl.loops import Evaluation, evaluate, train
-from protorl.recipes.config import described, recipe_name, record
+from protorl.recipes.config import described, record
 from protorl.recipes.experiment import Experiment
 from protorl.recipes.measure import faster_device
 from protorl.runs import Run
@@ -50,7 +50,7 @@ def start(recipe: Experiment, run_dir: str | Path | None = None, *, progress: bo
 
     Raises: ProtoRLError where the folder holds a run already, and whatever ends the training early.
     """
-    name = f"{recipe_name(recipe)}_{recipe.env}_seed{recipe.seed}"
+    name = f"{type(recipe).name}_{recipe.env}_seed{recipe.seed}"
     folder = unused_folder(name) if run_dir is None else Path(run_dir)
     create_folder(folder, described(recipe))
     try:
