@@ -5,7 +5,7 @@
     python benchmarks/learning/value_bias.py --report
 
 Each trains with its own preset on LunarLander-v3 (which differ in the target alone), for half of its 100,000 steps. After every
-5,000 agent steps the greedy agent plays 20 episodes: the bias is max_a Q(s0, a) minus the discounted return that followed, in
+5,000 agent steps the greedy agent plays 10 episodes: the bias is max_a Q(s0, a) minus the discounted return that followed, in
 the mean. The number of a seed is its mean over the second half of the training. Every started seed gets a row in
 results/value-bias.json.
 """
@@ -31,7 +31,7 @@ from protorl.recipes.find import find_recipe
 
 RESULTS = Path(__file__).parent / "results"
 ALGORITHMS = ("dqn", "double-dqn")
-STEPS, EVERY, EPISODES = 50_000, 5_000, 20
+STEPS, EVERY, EPISODES = 50_000, 5_000, 10
 
 
 def believed_and_received(agent: Agent, env: VecEnv, gamma: float, seed: int) -> tuple[Array, Array]:
@@ -49,7 +49,7 @@ def believed_and_received(agent: Agent, env: VecEnv, gamma: float, seed: int) ->
 
 def train(algorithm: str, seed: int, every: int = EVERY, **fields: Any) -> list[dict[str, float]]:
     """The curve of one training: step, and the means of what was believed and received."""
-    recipe = find_recipe(algorithm)(**{"env": "LunarLander-v3", "steps": STEPS, "seed": seed, **fields})
+    recipe = find_recipe(algorithm)(**{"env": "LunarLander-v3", "steps": STEPS, "seed": seed, "accelerate": "aot", **fields})
     torch.manual_seed(rng.integer(seed, "torch"))
     curve = []
     with closing(recipe.make_env()) as env, closing(recipe.make_env(EPISODES, name="eval")) as judge:
@@ -105,7 +105,7 @@ def report() -> str:
         "# Value bias of DQN and Double DQN",
         "",
         "LunarLander-v3, 50,000 agent steps, each recipe's preset (which differ in the target alone). max_a Q(s0, a) minus the",
-        "discounted return of the greedy episode from s0, means of 20 episodes after every 5,000 steps, then over seeds.",
+        "discounted return of the greedy episode from s0, means of 10 episodes after every 5,000 steps, then over seeds.",
         "",
         "| up to agent step | " + " | ".join(f"{name}: Q(s0) | received | bias" for name in ALGORITHMS) + " |",
         "|--:|" + "--:|" * 3 * len(ALGORITHMS),
