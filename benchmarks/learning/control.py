@@ -47,6 +47,16 @@ CONTROLS = {
         "target_update_interval": 600, "train_freq": 16, "gradient_steps": 8,
         "exploration_fraction": 0.2, "exploration_final_eps": 0.07,
     }),
+    "dqn-cartpole-zoo": Control("DQN", "CartPole-v1", 50_000, "500 ± 0", {
+        "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99,
+        "target_update_interval": 10, "train_freq": 256, "gradient_steps": 128,
+        "exploration_fraction": 0.16, "exploration_final_eps": 0.04,
+    }),
+    "dqn-lunarlander": Control("DQN", "LunarLander-v3", 100_000, "195 ± 28", {
+        "learning_rate": 6.3e-4, "batch_size": 128, "buffer_size": 50_000, "learning_starts": 0, "gamma": 0.99,
+        "target_update_interval": 250, "train_freq": 4, "gradient_steps": -1,
+        "exploration_fraction": 0.12, "exploration_final_eps": 0.1,
+    }),
 }  # fmt: skip
 
 
@@ -128,8 +138,10 @@ def run_control(name: str, first: int, seeds: int) -> None:
         # Read again: another process may have added its seeds meanwhile.
         kept = sorted([*(r for r in rows() if r["seed"] != seed), row], key=lambda r: r["seed"])
         RESULTS.mkdir(exist_ok=True)
-        command = f"python benchmarks/learning/control.py {name} --seeds {len(kept)}"
-        path.write_text(json.dumps({"command": command, "published": CONTROLS[name].published, "rows": kept}, indent=1))
+        result = json.loads(path.read_text()) if path.exists() else {}
+        result |= {"command": f"python benchmarks/learning/control.py {name} --seeds {len(kept)}"}
+        result |= {"published": CONTROLS[name].published, "rows": kept}
+        path.write_text(json.dumps(result, indent=1))
         print(name, row, flush=True)
 
 

@@ -307,12 +307,16 @@ class Field:
     starts: bool = False
 
 
+EVERY_BATCH_HAS = ("obs", "action", "next_obs", "reward", "discount", "weight", "index", "first", "ended")
+
+
 @dataclass(frozen=True)
 class Columns:
     """The rows an agent wants remembered: observation and action as specified, plus generic `extras`, per environment.
 
     An extra named `gamma` is the row's own discount, used instead of the view's. `reward_shape`: trailing axes of the reward,
     such as one number per member of a team.
+    Raises: ProtoRLError for an extra with the name of something that every batch has.
     """
 
     obs: ObsSpec
@@ -320,6 +324,10 @@ class Columns:
     num_envs: int
     extras: Mapping[str, Field] = field(default_factory=dict)
     reward_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if taken := sorted(set(self.extras) & {*EVERY_BATCH_HAS, *dir(Batch)}):
+            raise ProtoRLError(f"a column cannot be called {taken[0]!r}, as every batch has one: give the extra another name")
 
 
 class Batch:
@@ -358,13 +366,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Linear:
-    """A schedule: from `start` to `end` in a straight line over `steps`, constant before and after."""
+    """A schedule: from `start` to `end` in a straight line over `steps`, from step `begin` on; constant before and after."""
 
     start: float
     end: float
     steps: int
+    begin: int = 0
 
     def __call__(self, step: int) -> float:
+        step -= self.begin
         if step >= self.steps:
             return self.end
         return self.start + (self.end - self.start) * max(step, 0) / self.steps

@@ -11,7 +11,7 @@ from torch import Tensor, tensor
 from torch.testing import assert_close
 
 import protorl as prl
-from protorl.data import Batch
+from protorl.data import Batch, ProtoRLError
 from protorl.networks import FlatParameters, Network, chosen
 from tests.unit.test_agents import Descent, spec
 
@@ -207,6 +207,10 @@ def test_qr_dqn_against_loops(kappa: float) -> None:
         assert losses[b].item() == pytest.approx(quantile_loss_by_hand(theta, target, tau, kappa), rel=1e-4, abs=1e-6)
         assert priority[b].item() == pytest.approx(abs(target.mean() - theta.mean()), rel=1e-4, abs=1e-6)
     assert_close(priority, agent.td_error(batch).abs())  # the one of DQN, by another way
+    by_loss = make("qr-dqn", kappa=kappa, priority="loss")
+    assert_close(by_loss.learn(batch).priority, losses.detach(), rtol=0, atol=0)
+    with pytest.raises(ProtoRLError, match="priority 'root' is unknown: use one of error, loss"):
+        make("qr-dqn", priority="root")
 
 
 # IQN

@@ -1,6 +1,7 @@
 """Each equation against numbers worked out by hand and against a slow, obvious reference."""
 
 import math
+from decimal import Decimal, localcontext
 
 import pytest
 import torch
@@ -138,12 +139,34 @@ def test_rescale_by_hand():
     assert_close(F.rescale_inverse(tensor(5.0)), tensor(34.586162))
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-6), (torch.float64, 1e-9)])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
 def test_rescale_inverse_undoes_rescale(dtype, rtol):
-    x = tensor([0.0, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e5], dtype=dtype)
+    x = torch.cat([tensor([0.0], dtype=dtype), torch.logspace(-30, 8, 77, dtype=dtype)])
     x = torch.cat([x, -x])
-    assert_close(F.rescale_inverse(F.rescale(x)), x, atol=0 if dtype == torch.float64 else 1e-6, rtol=rtol)
-    assert_close(F.rescale(F.rescale_inverse(x / 100)), x / 100, atol=1e-6, rtol=rtol)
+    for eps in (1e-3, 1e-2):
+        assert_close(F.rescale_inverse(F.rescale(x, eps), eps), x, atol=0, rtol=rtol)
+        assert_close(F.rescale(F.rescale_inverse(x, eps), eps), x, atol=0, rtol=rtol)
+
+
+def inverse_in_fifty_digits(z, eps):
+    """The published formula, whose digits cancel, with enough of them."""
+    with localcontext() as context:
+        context.prec = 50
+        z, eps = Decimal(z), Decimal(eps)
+        root = (1 + 4 * eps * (abs(z) + 1 + eps)).sqrt()
+        return float((((root - 1) / (2 * eps)) ** 2 - 1).copy_sign(z))
+
+
+@pytest.mark.parametrize("eps", [2**-10, 2**-7])
+def test_rescale_inverse_and_its_gradient_have_all_digits_of_float32(eps):
+    z = torch.cat([torch.logspace(-20, 5, 101), -torch.logspace(-20, 5, 101)]).requires_grad_()
+    x = F.rescale_inverse(z, eps)
+    expected = tensor([inverse_in_fifty_digits(value, eps) for value in z.tolist()], dtype=torch.float64)
+    assert_close(x.double(), expected, rtol=4e-7, atol=0)
+    (gradient,) = torch.autograd.grad(x.sum(), z)
+    size = expected.abs()
+    slope = 1 / (0.5 / (size + 1).sqrt() + eps)  # one over the derivative of `rescale` there
+    assert_close(gradient.double(), slope, rtol=1e-6, atol=0)
 
 
 def test_transformed_n_step_target_of_r2d2_by_hand():
@@ -291,3 +314,35 @@ def test_tanh_log_slope_where_the_plain_form_fails():
     assert_close(slope.detach(), 2 * (math.log(2) - far.detach().abs()))
     (gradient,) = torch.autograd.grad(slope.sum(), far)
     assert_close(gradient, tensor([2.0, -2.0, 2.0, -2.0]))
+
+
+def near_the_bounds():
+    """The float32 numbers next to -1 and 1, and some between."""
+    steps = torch.arange(1, 400) * 2.0**-24
+    return torch.cat([1 - steps, steps - 1, torch.linspace(-0.99, 0.99, 51)])
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (1.001, 3.0), (2.0, 3.0), (30.0, 1.5), (300.0, 100.0), (1e4, 3e4)])
+def test_beta_density_has_the_digits_of_float32_at_the_bounds_and_for_large_parameters(alpha, beta):
+    from scipy import stats
+
+    a, b = tensor([alpha]), tensor([beta])
+    law = stats.beta(a.double().numpy(), b.double().numpy())
+    action = near_the_bounds() if alpha < 100 else 2 * torch.from_numpy(law.ppf([0.001, 0.1, 0.5, 0.9, 0.999])).float() - 1
+    x = ((action.double() + 1) / 2).clamp(1e-6, 1 - 1e-6)
+    expected = torch.from_numpy(law.logpdf(x.numpy())) - math.log(2)
+    assert_close(F.beta_log_prob(action[:, None], a, b).double(), expected, rtol=1e-6, atol=1e-6)
+    assert F.beta_entropy(a, b).item() == pytest.approx(law.entropy().item() + math.log(2), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("function", ["log_prob", "entropy"])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.001, 3.0), (30.0, 1.5), (300.0, 100.0), (1e4, 3e4)])
+def test_beta_density_has_the_gradients_of_float64(alpha, beta, function):
+    mean = 2 * alpha / (alpha + beta) - 1
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        a, b = (tensor([value], requires_grad=True) for value in (alpha, beta))
+        wide = a.to(dtype), b.to(dtype)
+        y = F.beta_entropy(*wide) if function == "entropy" else F.beta_log_prob(tensor([mean]).to(dtype), *wide)
+        found.append(torch.autograd.grad(y.sum(), (a, b)))
+    assert_close(*found, rtol=1e-6, atol=0)

@@ -85,12 +85,18 @@ def test_orthogonal_init_has_gain_sqrt_two_and_no_bias():
     assert NatureCNN(PIXELS, init="orthogonal").convolutions[0].bias.abs().max() == 0
 
 
-def test_xavier_init_is_uniform_within_its_bound_and_has_no_bias():
-    base = NatureCNN(PIXELS, init="xavier")
+@pytest.mark.parametrize(
+    ("init", "variance"),
+    [("xavier", lambda inputs, outputs: 2 / (inputs + outputs)), ("dopamine", lambda inputs, outputs: 3**-0.5 / inputs)],
+)
+def test_uniform_init_stays_within_its_bound_and_has_no_bias(init, variance):
+    base = NatureCNN(PIXELS, init=init)
     dense = next(layer for layer in base.layers if isinstance(layer, nn.Linear))
-    bound = (6 / (dense.in_features + dense.out_features)) ** 0.5
-    assert 0.99 * bound < dense.weight.abs().max() <= bound
-    assert dense.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
+    convolution = base.convolutions[2]  # 32 -> 64 channels, 4 x 4
+    for weight, size in ((dense.weight, variance(3136, 512)), (convolution.weight, variance(32 * 16, 64 * 16))):
+        bound = (3 * size) ** 0.5
+        assert 0.99 * bound < weight.abs().max() <= bound
+        assert weight.var().item() == pytest.approx(size, rel=0.02)
     assert not any(layer.bias.any() for layer in base.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
 
 

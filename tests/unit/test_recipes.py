@@ -177,6 +177,10 @@ def test_the_variants_of_dqn_differ_as_their_papers_do() -> None:
     agents: list[Any] = [
         prl.recipes.DQN(env="ALE/Pong-v5", protocol=p, threads=1).build_agent(IMAGE) for p in ("nature", "machado")
     ]
+    for agent, after, steps in zip(agents, (0, 20_000), (1_000_000, 250_000)):  # in Dopamine exploration waits
+        epsilon = agent.policy.schedule
+        assert epsilon(after) == 1.0 > epsilon(after + 1)
+        assert epsilon(after + steps) == epsilon.end < epsilon(after + steps - 1)
     biased = [bool(agent.network.head.layers[0].bias.any()) for agent in agents]
     assert biased == [True, False]  # Dopamine's networks begin with zero biases
 
@@ -191,6 +195,27 @@ def test_on_images_dueling_streams_begin_after_the_convolutions(base: str) -> No
         assert head.base_gradient == pytest.approx(1 / 2**0.5)
     else:
         assert (streams, head.base_gradient) == ([[(1, 256)], [(6, 256)]], 1.0)
+
+
+def test_dopamines_distributional_agents_differ_from_its_dqn_as_its_files_say() -> None:
+    """Its quantile.gin, implicit_quantile.gin and networks.py; importance weights do not reach the gradient there."""
+    dqn, qr, iqn = (preset(table, "ALE/Pong-v5", "machado") for table in (presets.DQN, presets.QR_DQN, presets.IQN))
+    own: dict[str, object] = {"lr": 5e-5, "optimizer_eps": 0.0003125, "init": "dopamine", "n_step": 3}
+    by_loss = {"quantiles": 200, "per_alpha": 0.5, "per_beta": 0.0, "per_beta_end": 0.0, "priority": "loss"}
+    assert {k: v for k, v in iqn.items() if dqn.get(k) != v} == own
+    assert {k: v for k, v in qr.items() if dqn.get(k) != v} == own | by_loss
+    recipe = prl.recipes.QRDQN(env="ALE/Pong-v5", protocol="machado", capacity=100, threads=1)
+    agent: Any = recipe.build_agent(IMAGE)
+    assert agent.priority == "loss"
+    sampler: Any = recipe.memory(agent, IMAGE).sampler
+    assert (sampler.alpha, sampler.beta(0), sampler.beta(recipe.steps)) == (0.5, 0.0, 0.0)
+
+
+def test_the_importance_exponent_goes_from_its_start_to_its_end() -> None:
+    for ends, expected in (({}, (0.4, 0.7, 1.0)), ({"per_beta": 0.5, "per_beta_end": 0.5}, (0.5, 0.5, 0.5))):
+        recipe = prl.recipes.SAC(steps=1_000, capacity=300, per_alpha=0.6, **ends)
+        sampler: Any = recipe.memory(recipe.build_agent(VECTOR), VECTOR).sampler
+        assert tuple(sampler.beta(step) for step in (0, 500, 1_000)) == pytest.approx(expected)
 
 
 def test_a_protocol_without_numbers_of_its_own_takes_the_plain_ones() -> None:
@@ -222,6 +247,16 @@ def test_the_command_line_names_the_protocol(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         parse(["train", "--help"])
     assert "--protocol" in capsys.readouterr().out
+
+
+def test_a_recipe_without_a_name_is_called_as_its_class_is() -> None:
+    class MyQRPaper2(prl.recipes.DQN):
+        pass
+
+    class Named(MyQRPaper2):
+        name = "mellowmax"
+
+    assert (MyQRPaper2.name, Named.name, prl.recipes.DQN.name) == ("my-qr-paper2", "mellowmax", "dqn")
 
 
 def test_what_is_given_beats_the_preset() -> None:

@@ -530,6 +530,19 @@ def test_impossible_settings_get_one_sentence(make, message: str) -> None:
         make()
 
 
+@pytest.mark.parametrize("view", [NStep(2, 0.9), Rollout(lambda batch: batch)])
+def test_no_extra_hides_what_every_batch_has(view) -> None:
+    memory = Replay(columns(extras=TAG), 8, batch_size=1, view=view, sampler=All(), rate=Rate(0, 8, 1))
+    stream = Stream(1, 0)
+    for _ in range(8):
+        memory.add(Chunk.of(stream.step()))
+    batch = memory.sample()
+    assert {"obs", "reward", "weight"} <= set(batch) - {"tag"}
+    for name in {*batch} - {"tag"} | {"replace"}:
+        with pytest.raises(ProtoRLError, match=f"a column cannot be called '{name}'"):
+            columns(extras={name: TAG["tag"]})
+
+
 def test_steps_that_do_not_match_are_refused() -> None:
     memory = Replay(columns(2), 10, batch_size=1)
     with pytest.raises(ProtoRLError, match="a step of lane 2 does not fit a memory of lanes 0 to 1"):

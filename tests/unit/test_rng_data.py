@@ -146,6 +146,8 @@ def test_linear_is_a_straight_line_between_two_plateaus() -> None:
     assert line(1_000) == 0.1  # exactly
     assert Linear(0.4, 1.0, 10)(5) == pytest.approx(0.7)
     assert Linear(1.0, 0.5, 0)(0) == 0.5
+    later = Linear(1.0, 0.0, 100, begin=50)
+    assert [later(step) for step in (0, 50, 100, 150, 200)] == [1.0, 1.0, 0.5, 0.0, 0.0]
 
 
 def test_a_number_is_a_schedule() -> None:

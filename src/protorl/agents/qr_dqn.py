@@ -19,6 +19,8 @@ from protorl.data import Batch, ProtoRLError
 from protorl.functional import quantile_huber, quantile_levels, td_target
 from protorl.networks import chosen
 
+PRIORITIES = ("error", "loss")
+
 
 class QRDQN(DQN):
     """DQN that predicts N quantiles of the return of each action; their mean is its value.
@@ -26,15 +28,18 @@ class QRDQN(DQN):
     network: gives `.q` [B, A] and `.quantiles` [B, A, N] at the midpoints, as a `QuantileHead` does. kappa: where the
     quantile Huber loss turns linear, finite. The rest as DQN.
 
-    The priority is DQN's: |y - Q(s, a)| of the means, in units of reward, so that it goes to 0 where the value is right even
-    if returns are random. (Dopamine's quantile agent takes the root of the loss, which does not.)
+    priority: "error" is DQN's, |y - Q(s, a)| of the means, in units of reward, which goes to 0 where the value is right even if
+    returns are random. "loss" does not: it is what Dopamine's quantile agent takes (its root, so with an exponent of 1/2).
 
     Differs from the paper: as DQN.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, priority: str = "error", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         refuse_infinite(self.kappa)
+        if priority not in PRIORITIES:
+            raise ProtoRLError(f"priority {priority!r} is unknown: use one of {', '.join(PRIORITIES)}")
+        self.priority = priority
 
     @torch.no_grad()
     def target_quantiles(self, batch: Batch) -> torch.Tensor:
@@ -44,11 +49,12 @@ class QRDQN(DQN):
         return td_target(batch.reward.unsqueeze(-1), batch.discount.unsqueeze(-1), theta)
 
     def loss_and_priority(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """sum_i mean_j rho^kappa_tau_i(T theta_j - theta_i), and |mean_j T theta_j - mean_i theta_i|, both [B]."""
+        """sum_i mean_j rho^kappa_tau_i(T theta_j - theta_i), and |mean_j T theta_j - mean_i theta_i| (or the former), [B]."""
         theta = chosen(self.network(batch.obs).quantiles, batch.action)
         target = self.target_quantiles(batch)
         tau = quantile_levels(theta.shape[-1], theta.device)
-        return quantile_huber(theta, target, tau, self.kappa), (target.mean(-1) - theta.mean(-1)).abs()
+        losses = quantile_huber(theta, target, tau, self.kappa)
+        return losses, losses if self.priority == "loss" else (target.mean(-1) - theta.mean(-1)).abs()
 
 
 def refuse_infinite(kappa: float) -> None:

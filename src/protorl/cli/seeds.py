@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 def train_seeds(arguments: Train, recipe: Recipe) -> int:
     """Every seed in a process of its own, so many at a time."""
-    from protorl.recipes.config import recipe_name, short_env
+    from protorl.recipes.config import short_env
     from protorl.recipes.start import make_run_folder
     from protorl.runs.folder import refuse_used, unused_folder
 
     folder = arguments.run_dir
     if folder is None:
-        folder = unused_folder(f"{recipe_name(recipe)}_{short_env(recipe)}")
+        folder = unused_folder(f"{type(recipe).name}_{short_env(recipe)}")
     refuse_used(folder)
     rehearse(recipe)
     runs = [folder / f"seed-{seed}" for seed in range(arguments.seed, arguments.seed + arguments.seeds)]

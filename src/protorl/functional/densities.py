@@ -36,17 +36,19 @@ def beta_log_prob(action: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     Source: Chou, Maturana and Scherer 2017, "Improving stochastic policy gradients in continuous control with deep
     reinforcement learning using the Beta distribution", ICML.
     """
-    x = ((action + 1) / 2).clamp(1e-6, 1 - 1e-6)
-    log_p = torch.xlogy(alpha - 1, x) + torch.xlogy(beta - 1, 1 - x) - _log_beta_function(alpha, beta)
-    return (log_p - math.log(2)).sum(-1)
+    # In float64: of x = (a + 1) / 2 float32 keeps no digits of 1 - x where it is small, and where α and β are large the
+    # logarithms, though in the hundreds, add up to something near 0. The same below.
+    a, b, x = alpha.double(), beta.double(), ((action.double() + 1) / 2).clamp(1e-6, 1 - 1e-6)
+    log_p = torch.xlogy(a - 1, x) + torch.xlogy(b - 1, 1 - x) - _log_beta_function(a, b) - math.log(2)
+    return log_p.sum(-1).to(action.dtype)
 
 
 def beta_entropy(alpha: Tensor, beta: Tensor) -> Tensor:
     """Entropy of `a = 2x - 1`, `x ~ Beta(α, β)`; it can be negative: [..., A], [..., A] -> [...]."""
-    total = alpha + beta
-    entropy = _log_beta_function(alpha, beta) + (total - 2) * torch.digamma(total)
-    entropy = entropy - (alpha - 1) * torch.digamma(alpha) - (beta - 1) * torch.digamma(beta)
-    return (entropy + math.log(2)).sum(-1)
+    a, b = alpha.double(), beta.double()
+    entropy = _log_beta_function(a, b) + (a + b - 2) * torch.digamma(a + b)
+    entropy = entropy - (a - 1) * torch.digamma(a) - (b - 1) * torch.digamma(b) + math.log(2)
+    return entropy.sum(-1).to(alpha.dtype)
 
 
 def _log_beta_function(alpha: Tensor, beta: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ def rescale_inverse(z: Tensor, eps: float = 1e-3) -> Tensor:
 
     Source: Kapturowski et al. 2019 (R2D2), section 2.3 (Badia et al. 2020, appendix E prints it without the square).
     """
-    a = z.abs() + 1 + eps
-    root = 2 * a / ((1 + 4 * eps * a).sqrt() + 1)  # (sqrt(1 + 4 eps a) - 1) / (2 eps) without its cancellation
-    return z.sign() * (root - 1) * (root + 1)
+    # With f the fraction above, b = sign(z) (f - 1) as a quotient: again no difference of near-equal numbers.
+    b = 2 * z / ((1 + 4 * eps * (z.abs() + 1 + eps)).sqrt() + 1 + 2 * eps)
+    return b * (b.abs() + 2)
 
 
 def discounted_sum(x: Tensor, decay: Tensor) -> Tensor:

@@ -41,7 +41,8 @@ class MLP(ArrayBase):
     """Dense layers over a flattened observation of any shape: [..., *O] -> [..., widths[-1]].
 
     `activation` names one of relu, tanh, elu, gelu, silu, ...; `layer_norm` normalises before it; `init` is "default"
-    (torch's), "orthogonal" (gain sqrt(2), zero biases) or "xavier" (zero biases). No widths: the flattened observation itself.
+    (torch's), "orthogonal" (gain sqrt(2), zero biases), "xavier" or "dopamine" (zero biases). No widths: the flattened
+    observation itself.
     Raises ProtoRLError for a dict observation, an unknown activation or init, a width below 1.
     """
 

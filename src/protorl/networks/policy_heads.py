@@ -31,7 +31,7 @@ class CategoricalOut(NamedTuple):
 
 
 class GaussianOut(NamedTuple):
-    """A diagonal Gaussian."""
+    """A diagonal Gaussian. A `log_std` that does not depend on the state is the parameter itself: do not write to it."""
 
     mean: Tensor  # [..., A]
     log_std: Tensor  # [..., A], or [A] where it does not depend on the state

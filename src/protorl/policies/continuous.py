@@ -109,7 +109,7 @@ class SquashedGaussian(Gaussian):
     Source: Haarnoja et al. 2018 (SAC), arXiv 1812.05905, appendix C.
     """
 
-    NODES = 64  # of the quadrature in `entropy`
+    NODES, WIDTH = 161, 7.0  # of the quadrature in `entropy`: standard deviations on either side
 
     def __init__(self, action: ActionSpec, seed: int = 0, rows: Sequence[int] | None = None) -> None:
         bounded(action, type(self).__name__)
@@ -135,8 +135,13 @@ class SquashedGaussian(Gaussian):
         return gaussian_log_prob(u, out.mean, out.log_std) - tanh_log_slope(u).sum(-1)
 
     def entropy(self, out: Normal) -> Tensor:
-        """`H[N] + E[Σ log(1 - tanh² u)]`, the expectation by Gauss-Hermite quadrature: [...], differentiable."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(self.NODES)
+        """`H[N] + E[Σ log(1 - tanh² u)]`, the expectation by the trapezoidal rule: [...], differentiable.
+
+        Evenly spaced nodes find the bend of a wide Gaussian at u = 0, which those of Gauss and Hermite step over: 1e-7 is the
+        error of the rule at log σ = 2, 1e-5 at 2.5.
+        """
+        nodes = np.linspace(-self.WIDTH, self.WIDTH, self.NODES)
+        weights = np.exp(-0.5 * nodes * nodes)
         z, w = (out.mean.new_tensor(values) for values in (nodes, weights / weights.sum()))
         u = out.mean.unsqueeze(-1) + out.log_std.exp().unsqueeze(-1) * z
         return super().entropy(out) + (tanh_log_slope(u) * w).sum(-1).sum(-1)
@@ -144,9 +149,10 @@ class SquashedGaussian(Gaussian):
     @staticmethod
     def rsample_with_log_prob(out: Normal, noise: Tensor) -> tuple[Tensor, Tensor]:
         """`tanh(μ + σ ε)` for given `noise` [..., A], and its log-probability [...]; both differentiable, and exact also
-        where the action rounds to ±1."""
+        where the action rounds to ±1, and where σ is so small that `μ + σ ε` rounds to μ."""
         u = out.mean + out.log_std.exp() * noise
-        return torch.tanh(u), gaussian_log_prob(u, out.mean, out.log_std) - tanh_log_slope(u).sum(-1)
+        log_prob = (-0.5 * noise * noise - out.log_std - HALF_LOG_TAU - tanh_log_slope(u)).sum(-1)
+        return torch.tanh(u), log_prob
 
     def rsample(self, out: Normal, noise: Tensor) -> Tensor:
         return self.rsample_with_log_prob(out, noise)[0]

@@ -11,11 +11,6 @@ from protorl.recipes.experiment import Experiment
 from protorl.runs.folder import update_config
 
 
-def recipe_name(recipe: Experiment) -> str:
-    """What a recipe is called: its name, or its class's."""
-    return type(recipe).name or type(recipe).__name__
-
-
 def short_env(recipe: Experiment) -> str:
     """What its environment is called: the id, or the class without its file."""
     return recipe.env.rpartition(".py:")[2]

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
+from protorl.agents.qr_dqn import PRIORITIES
 from protorl.data import EnvSpec
 from protorl.recipes import presets
 from protorl.recipes.dqn import Annealing, Huber, QLearning
@@ -73,10 +74,14 @@ class QRDQN(Huber, Annealing, QLearning, OffPolicy):
     kappa: float = hp(1.0, "quantile Huber loss: linear beyond this error", paper="1", low=1e-6)
     epsilon_end: float = hp(0.05, "exploration in the end", paper="0.01", low=0.0, high=1.0)
     quantiles: int = hp(50, "quantiles of each action's return", paper="200", low=1)
+    priority: str = hp("error", "by what prioritized replay goes: the error of the mean, or the loss", choices=PRIORITIES)
 
     def layout(self, spec: EnvSpec) -> tuple[dict[str, object], dict[str, object]]:
         """DQN's base, with a linear head."""
         return self.base_config(spec), distribution_head(self, type="quantile", quantiles=self.quantiles)
+
+    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
+        return {**super().hyperparameters(spec), "priority": self.priority}
 
 
 class IQN(Huber, Annealing, QLearning, OffPolicy):

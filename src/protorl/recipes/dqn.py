@@ -70,11 +70,12 @@ class Annealing(Recipe):
 
     epsilon_start: float = hp(1.0, "exploration at first", paper="1", low=0.0, high=1.0)
     epsilon_end: float = hp(0.05, "exploration in the end", paper="0.1", low=0.0, high=1.0)
-    epsilon_steps: int = hp(10_000, "until exploration has ended", unit="agent steps", paper="1 000 000", low=1)
+    epsilon_steps: int = hp(10_000, "in which exploration falls", unit="agent steps", paper="1 000 000", low=1)
+    epsilon_after: int = hp(0, "before exploration begins to fall", unit="agent steps", low=0)
 
     def policy(self, spec: EnvSpec) -> EpsilonGreedy:
         """Epsilon-greedy, epsilon falling in a straight line over agent steps."""
-        epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps)
+        epsilon = Linear(self.epsilon_start, self.epsilon_end, self.epsilon_steps, self.epsilon_after)
         return EpsilonGreedy(spec.action, epsilon, seed=self.seed, rows=spec.lanes)
 
 

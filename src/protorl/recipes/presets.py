@@ -73,19 +73,23 @@ NATURE_D3QN: Block = {**NATURE_DOUBLE_DQN, "max_grad_norm": 10.0}
 
 # Dopamine, jax/agents/dqn/configs/dqn.gin, of whose iterations of 250 000 steps 200 are published; in agent steps and updates.
 # Its squared error is not halved as ours is, so its Adam sees gradients twice as large: our epsilon is half of its 1.5e-4. Its
-# exploration stays at 1 during the warm-up and falls afterwards; its convolutions are padded (7,744 features where the Nature
-# network has 3,136). Initial weights as in its jax/networks.py. It has no Double or dueling DQN: they share these numbers.
+# exploration stays at 1 during the warm-up and falls afterwards. Its convolutions are padded (7,744 features where the Nature
+# network has 3,136), which is not offered. Initial weights as in its jax/networks.py. It has no Double or dueling DQN: they
+# share these numbers.
 DOPAMINE_DQN: Block = {
     "steps": 50_000_000, "optimizer": "adam", "lr": 6.25e-5, "optimizer_eps": 1.5e-4 / 2, "kappa": math.inf, "batch_size": 32,
     "init": "xavier", "capacity": 1_000_000, "warmup_steps": 20_000, "gamma": 0.99, "target_every": 2_000, "update_every": 4,
-    "updates": 1, "epsilon_steps": 250_000, "epsilon_end": 0.01, "clip_reward": 1.0, "max_grad_norm": None,
-    "eval_every": 250_000, "checkpoint_every": 250_000, "protocol": "machado", "eval_epsilon": 0.001,
+    "updates": 1, "epsilon_steps": 250_000, "epsilon_after": 20_000, "epsilon_end": 0.01, "clip_reward": 1.0,
+    "max_grad_norm": None, "eval_every": 250_000, "checkpoint_every": 250_000, "protocol": "machado", "eval_epsilon": 0.001,
 }  # fmt: skip
 
-# The authors' code, munchausen_rl/configs/atari.gin; beside DQN's own numbers it changes these.
+# The authors' code, munchausen_rl/configs/atari.gin; beside DQN's own numbers it changes these. Of Dopamine's (TensorFlow) DQN
+# it has the initial weights (Keras's own, Xavier's) and the exploration that waits for the warm-up, and the padding, which is
+# not offered.
 MUNCHAUSEN_ATARI: Block = {
-    **NATURE_DQN, "optimizer": "adam", "lr": 5e-5, "optimizer_eps": 3.125e-4, "target_every": 2_000, "warmup_steps": 20_000,
-    "epsilon_steps": 250_000, "epsilon_end": 0.01, "protocol": "machado", "eval_epsilon": 0.001,
+    **NATURE_DQN, "optimizer": "adam", "lr": 5e-5, "optimizer_eps": 3.125e-4, "init": "xavier", "target_every": 2_000,
+    "warmup_steps": 20_000, "epsilon_steps": 250_000, "epsilon_after": 20_000, "epsilon_end": 0.01, "protocol": "machado",
+    "eval_epsilon": 0.001,
 }  # fmt: skip
 
 # PPO on classic control: CleanRL's ppo.py (documentation, "Proximal Policy Gradient"), whose published scores are at 500 000
@@ -253,15 +257,16 @@ QRDQN_ATARI: Block = {
 # Dabney et al. 2018 (arXiv 1806.06923): as QR-DQN, with 64 + 64 levels to learn and 32 to act (the recipe's own).
 IQN_ATARI: Block = {name: value for name, value in QRDQN_ATARI.items() if name != "quantiles"}
 
-# Dopamine, jax/agents/quantile/configs/quantile.gin and implicit_quantile.gin: beside its DQN's numbers, three-step returns for
-# both; for quantiles also prioritized replay (there the priority is the root of the loss, and beta stays 0.5).
-DOPAMINE_QRDQN: Block = {
-    **{name: value for name, value in DOPAMINE_DQN.items() if name not in ("kappa", "init")},
-    "lr": 5e-5, "optimizer_eps": 3.125e-4, "quantiles": 200, "n_step": 3, "per_alpha": 0.5, "per_beta": 0.5,
-}  # fmt: skip
+# Dopamine, jax/agents/quantile/configs/quantile.gin and implicit_quantile.gin: beside its DQN's numbers, three-step returns and
+# other initial weights for both; for quantiles also prioritized replay, by the root of the loss. Its importance weights (of
+# exponent 0.5) enter the loss that quantile_agent.py writes down, but not the gradient, which is taken before: hence 0 here.
 DOPAMINE_IQN: Block = {
-    name: value for name, value in DOPAMINE_QRDQN.items() if name not in ("quantiles", "per_alpha", "per_beta")
-}
+    **{name: value for name, value in DOPAMINE_DQN.items() if name != "kappa"},
+    "lr": 5e-5, "optimizer_eps": 3.125e-4, "init": "dopamine", "n_step": 3,
+}  # fmt: skip
+DOPAMINE_QRDQN: Block = {
+    **DOPAMINE_IQN, "quantiles": 200, "per_alpha": 0.5, "per_beta": 0.0, "per_beta_end": 0.0, "priority": "loss",
+}  # fmt: skip
 
 # Our own: ZOO_QRDQN's numbers without its quantiles, and fewer levels than on Atari: with small networks an update costs in
 # proportion to them.

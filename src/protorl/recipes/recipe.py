@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,8 +138,10 @@ class Recipe:
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Makes the subclass a dataclass. Where it gives a field a new default (`lr = 1e-4`), with or without a type, the field
-        keeps its type, help and range."""
+        keeps its type, help and range. Where it has no `name` of its own, it is called as the class is: MyPaper, "my-paper"."""
         super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = re.sub("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
         own, kinds = dict(inspect.get_annotations(cls)), hints(cls)
         for name in own:
             if inspect.isfunction(getattr(Recipe, name, None)):
@@ -270,7 +273,7 @@ class Recipe:
         """The agent, its initial weights from the recipe's named stream."""
         if spec.action.kind not in self.actions:
             raise ProtoRLError(
-                f"{self.name or type(self).__name__} chooses {' or '.join(self.actions)} actions, but those of {spec.id} are "
+                f"{self.name} chooses {' or '.join(self.actions)} actions, but those of {spec.id} are "
                 f"{spec.action.kind}: use {INSTEAD[spec.action.kind]}, or another environment"
             )
         THREADS.set(self.resolve_threads(spec))

@@ -23,7 +23,7 @@ from protorl.checkpoint import encode
 from protorl.data import ProtoRLError
 from protorl.loops import Evaluation, evaluate, train
 from protorl.recipes.changes import adopt, summary
-from protorl.recipes.config import described, recipe_name, record, short_env
+from protorl.recipes.config import described, record, short_env
 from protorl.recipes.experiment import Experiment
 from protorl.recipes.foresight import foresee
 from protorl.recipes.measure import faster_device
@@ -57,7 +57,7 @@ def start(recipe: Experiment, run_dir: str | Path | None = None, *, progress: bo
 
     Raises: ProtoRLError where the folder holds a run already, and whatever ends the training early.
     """
-    name = f"{recipe_name(recipe)}_{short_env(recipe)}_seed{recipe.seed}"
+    name = f"{type(recipe).name}_{short_env(recipe)}_seed{recipe.seed}"
     folder = unused_folder(name) if run_dir is None else Path(run_dir)
     make_run_folder(recipe, folder)
     try:
