@@ -18,8 +18,11 @@ from protorl.envs.answers import FLAGS, NUMBERS, Refused, brief, checked_info, f
 from protorl.envs.api import AnyEnv
 from protorl.envs.spec import obs_spec
 from protorl.place import own_place
-from protorl.processes import CLOSE_SECONDS, FAILURES
 
+FAILURES = (Exception, SystemExit)
+"""What an environment may raise: `sys.exit()` in its code is a failure of its own, not a wish to end the training."""
+CLOSE_SECONDS = 5.0
+"""What environments are given to close."""
 OLD = "; an environment of the old Gym interface needs apply_api_compatibility=true"
 INTERFACE = "; step() returns observation, reward, terminated, truncated, info, reset(seed=..., options=...) observation, info"
 
@@ -35,7 +38,7 @@ class Gate:
     """
 
     def __init__(self, env: AnyEnv, id: str, row: int) -> None:
-        self.env, self.id, self.row, self.closed = env, id, row, False
+        self.env, self.id, self.row = env, id, row
         self.spec = obs_spec(env.observation_space)
         # Of an observation that needs no second look; none does where it is a dict.
         one = self.spec if isinstance(self.spec, ArraySpec) else None
@@ -103,10 +106,8 @@ class Gate:
             raise failed(self.id, "render", f"row {self.row}", error) from error
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Release what the environment holds; once."""
-        if not self.closed:
-            self.closed = True
-            close(self.env.close, self.id, f"row {self.row}", seconds)
+        """Release what the environment holds."""
+        close(self.env.close, self.id, f"row {self.row}", seconds)
 
 
 def failed(id: str, doing: str, where: str, error: BaseException) -> ProtoRLError:

@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike
 from protorl import rng
 from protorl.data import Array, EnvSpec, Obs, ProtoRLError, Seen, State, Step
 from protorl.envs import snapshot
-from protorl.envs.gate import failed
-from protorl.processes import FAILURES
+from protorl.envs.gate import FAILURES, failed
 
 
 class Episode(NamedTuple):

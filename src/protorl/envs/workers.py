@@ -16,10 +16,7 @@ from protorl.envs.api import AnyEnv
 from protorl.envs.gate import close, warn_once
 from protorl.envs.spec import ActionEdge, single_spec
 from protorl.envs.vector import Episode, HostedEnvs
-from protorl.envs.worker import Hosted, Shared
-from protorl.processes import Failed, Lost, Worker, end, stops_held
-
-HOSTED = cloudpickle.dumps(Hosted)
+from protorl.envs.worker import Failed, Lost, Shared, Worker, end, stops_held
 
 
 class WorkerEnvs(HostedEnvs):
@@ -100,7 +97,7 @@ class WorkerEnvs(HostedEnvs):
         failure: Exception | None = None
         try:
             for i, worker in enumerate(self._workers):
-                worker.ask(verb, *(() if given is None else (given[i],)))
+                worker.ask(verb, () if given is None else (given[i],))
             for worker in self._workers:
                 try:
                     answers.append(worker.answer(self._timeout))
@@ -127,8 +124,7 @@ class WorkerEnvs(HostedEnvs):
         try:
             with stops_held():
                 for i, row in enumerate(rows):
-                    given = self._maker, id, row, self._memory, i
-                    self._workers.append(Worker(f"the worker of row {row}", id, HOSTED, given))
+                    self._workers.append(Worker(self._maker, self._memory, i, id, row))
             for worker in self._workers:
                 worker.answer(None)  # importing takes as long as it takes
         except (OSError, Lost) as error:
