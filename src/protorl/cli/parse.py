@@ -19,6 +19,10 @@ EXAMPLES = {"set": "lr=1e-3", "env": "CartPole-v1", "run_dir": "runs/mine", "out
 OPERANDS = {"recipe": "a recipe, such as `protorl {} dqn`", "run_dir": "a run folder, such as `protorl {} runs/mine`"}
 
 
+ALSO = {"actors": "workers"}
+"""Options that have another name than their field."""
+
+
 class Misuse(Exception):  # noqa: N818 - it is no failure of anything
     """A command line that says nothing that can be done, and what would."""
 
@@ -61,6 +65,7 @@ def spelled(argv: Sequence[str]) -> list[str]:
             continue
         flag, equals, typed = word.partition("=")
         key = flag.lstrip("-").replace("-", "_")
+        key = ALSO.get(key, key)
         value = typed if equals else None
         alone = kinds.get(key.removeprefix("no_")) is bool  # an option that is a word by itself
         if value is None and not alone and words and not words[0].startswith("--"):

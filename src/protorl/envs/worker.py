@@ -173,9 +173,10 @@ def serve(line: Connection, maker: bytes, memory: Shared, i: int, id: str, row: 
             verb, given = pickle.loads(request) if request else ("step", ())
             try:
                 value = None
+                if verb in ("make", "retire") and hosted is not None:
+                    hosted.close()
+                    hosted = None
                 if verb == "make":
-                    if hosted is not None:
-                        hosted.close()
                     hosted = Hosted(pickle.loads(maker)(), id, row, memory, i)
                 elif hosted is not None:
                     value = getattr(hosted, f"tell_{verb}")(*given)

@@ -14,12 +14,11 @@ from protorl.actors import Actors
 from protorl.agents import Agent
 from protorl.data import Array, Obs, tree_map
 from protorl.parts import Aside, parts
+from protorl.recipes.find import rebuild
 
 
 def apart(reference: str, fields: Mapping[str, object], lanes: range) -> tuple[Agent, Actors]:
     """Build what acts in these lanes, in a process of its own."""
-    from protorl.recipes.find import rebuild  # which knows every recipe, and these know this
-
     recipe = rebuild(reference, {**fields, "workers": 0, "device": "cpu", "threads": 1})
     torch.manual_seed(rng.integer(recipe.seed, "torch", lanes.start))
     env = recipe.make_env(len(lanes), first_row=lanes.start)

@@ -38,8 +38,13 @@ class OffPolicy(Recipe):
         choices=("largest", "td"),
     )
     chunk_steps: int = hp(16, "steps of each environment that workers, and td, hand over together", unit="agent steps", low=1)
-    workers: int = hp(0, "processes that act and step the environments, a share each; 0: this one", low=0)
+    workers: int = hp(0, "processes that act and step the environments, a share each (--actors N); 0: this one", low=0)
     lockstep: bool = hp(False, "workers wait for each other and the learner: a training repeats bit for bit, and is slower")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers > self.num_envs:
+            object.__setattr__(self, "num_envs", self.workers)  # at least one each
 
     def view(self, agent: Agent) -> NStep:
         """What an example is."""
