@@ -57,7 +57,7 @@ CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
 
 def named(case):
-    return re.sub(r"\W+", "-", repr(case))[:40]
+    return re.sub(r"\W+", "-", "object" if type(case) is object else repr(case))[:40]
 
 
 @pytest.mark.parametrize(("field", "value"), CASES, ids=named)
