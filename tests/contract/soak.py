@@ -1,14 +1,17 @@
-"""Trainings killed and resumed at random, for as long as you like: `python -m tests.contract.soak --minutes 60`.
+"""What breaks a training, over and over: `python -m tests.contract.soak --minutes 60`.
 
-Each round takes one case of `test_resume`, trains it whole in a process of its own, then again with deaths: SIGKILL at a turn
-of the loop, inside a write, or from outside at any time; now and then the newest checkpoint is cut short, too. Both must end
-bit for bit alike. The tally goes to benchmarks/results/soak.json, with the command and the machine; exit status 1 where any
-training differs.
+First every damaged file, every wrong command line, and every failure of an environment, here and in worker processes: the tests
+of each, slow ones too. Then trainings killed and resumed at random, for as long as you like. Each round takes one case of
+`test_resume`, trains it whole in a process of its own, then again with deaths: SIGKILL at a turn of the loop, inside a write, or
+from outside at any time; now and then the newest checkpoint is cut short, too. Both must end bit for bit alike, with the same
+evaluations. The tally goes to benchmarks/results/soak.json, with the command and the machine, and to the table of
+docs/reproducibility.md; exit status 1 where anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import json
 import os
@@ -21,6 +24,7 @@ from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -29,6 +33,15 @@ from tests.contract.test_resume import CASES, assert_equal, final_state, make
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "benchmarks" / "results" / "soak.json"
+PAGE = ROOT / "docs" / "reproducibility.md"
+BEGIN, END = "<!-- soak -->", "<!-- end of soak -->"
+KINDS = {
+    "damaged files": ["tests/contract/test_damage.py"],
+    "wrong command lines": ["tests/smoke/test_cli.py", "-k", "mistake or wrong or mistyped"],
+    "failing environments": ["tests/contract/test_faults_of_envs.py"],
+    "failing actors": ["tests/contract/test_workers.py"],
+}
+"""Tests of each kind."""
 MOST_DEATHS = 12
 
 
@@ -77,6 +90,39 @@ def one_round(folder: Path, case: str, rng: np.random.Generator, tally: Counter[
             tally["checkpoints cut short"] += 1
     assert live(folder / "killed", recipe, "never:0") == 0, "the last resumption failed"
     assert_equal(final_state(folder / "whole"), final_state(folder / "killed"))
+    whole, killed = evaluations(folder / "whole"), evaluations(folder / "killed")
+    assert whole == killed, f"evaluations {whole} became {killed}"
+    tally["evaluations compared"] += len(whole)
+
+
+def evaluations(folder: Path) -> list[tuple[str, str, str]]:
+    """Step, mean return and deviation of every evaluation of a run, as they were written down."""
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(row["step"], row["eval_return"], row["eval_std"]) for row in rows if row.get("eval_return")]
+
+
+def tests(kind: str) -> dict[str, int]:
+    """How many tests of a kind there are, and how many failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *KINDS[kind]]
+        subprocess.run(words, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+        suite = ElementTree.parse(report).getroot()[0]
+    return {"tests": int(suite.get("tests", 0)), "failed": int(suite.get("failures", 0)) + int(suite.get("errors", 0))}
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record in the words of the page."""
+    tally = record["tally"]
+    deaths = sum(number for what, number in tally.items() if what.startswith("killed"))
+    rows = [f"| {kind} | {found['tests']} | {found['failed']} |" for kind, found in record["tests"].items()]
+    killed = (
+        f"| trainings killed {deaths} times and resumed ({record['configurations']} configurations, "
+        f"{tally.get('evaluations compared', 0)} evaluations compared) | {tally.get('trainings compared', 0)} | "
+        f"{len(record['failures'])} |"
+    )
+    return "\n".join(["| what | tried | not as it must be |", "|---|---|---|", *rows, killed, ""])
 
 
 def main() -> int:
@@ -86,6 +132,8 @@ def main() -> int:
     parser.add_argument("--case", choices=sorted(CASES), help="only this one")
     arguments = parser.parse_args()
     rng, tally, failures = np.random.default_rng(arguments.seed), Counter[str](), list[str]()
+    found = {} if arguments.case else {kind: tests(kind) for kind in KINDS}
+    seen: set[str] = set()
     begin = time.monotonic()
     while time.monotonic() - begin < 60 * arguments.minutes:
         case = arguments.case or str(rng.choice(sorted(CASES)))
@@ -98,12 +146,15 @@ def main() -> int:
         else:
             shutil.rmtree(folder)
         tally["trainings compared"] += 1
+        seen.add(case)
         deaths = sum(number for what, number in tally.items() if what.startswith("killed"))
         print(f"{tally['trainings compared']} trainings, {deaths} deaths, {len(failures)} differences", flush=True)
     record = {
         "command": " ".join(["python", "-m", "tests.contract.soak", *sys.argv[1:]]),
         "minutes": round((time.monotonic() - begin) / 60, 1),
+        "tests": found,
         "tally": dict(sorted(tally.items())),
+        "configurations": len(seen),
         "failures": failures,
         "versions": versions(),
         "git": git_state(),
@@ -111,7 +162,10 @@ def main() -> int:
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     RECORD.write_text(json.dumps(record, indent=2) + "\n")
-    return 1 if failures else 0
+    if found:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(before + BEGIN + "\n" + table(record) + END + rest.partition(END)[2])
+    return 1 if failures or any(one["failed"] for one in found.values()) else 0
 
 
 if __name__ == "__main__":
