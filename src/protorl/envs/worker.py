@@ -221,9 +221,14 @@ class Hosted:
     def __init__(self, maker: bytes, id: str, row: int) -> None:
         self.maker, self.id, self.row = maker, id, row
 
-    def make(self) -> Made:
+    def retire(self) -> None:
+        """Close the environment, if there is one; `make` makes another."""
         if hasattr(self, "gate"):
             self.gate.close()
+            del self.gate
+
+    def make(self) -> Made:
+        self.retire()
         env = pickle.loads(self.maker)()
         self.gate = Gate(env, self.id, self.row)
         return Made(*single_spec(env), env.action_space, snapshot.exact(env), env.render_mode is not None)

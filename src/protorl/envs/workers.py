@@ -50,6 +50,7 @@ class WorkerEnvs(HostedEnvs):
         util.Finalize(self, end, (self._workers,), exitpriority=1)
         self._start(id, range(first_row, first_row + num_envs))
         made: Made = self._ask("make")[0]
+        self._made = True
         self._edge = ActionEdge(made.action_space, num_envs)
         _, action = self._edge(np.zeros(self._edge.shape, self._edge.spec.dtype))
         self._memory, self._renders = Shared(made.obs, np.asarray(action)), made.renders
@@ -85,6 +86,16 @@ class WorkerEnvs(HostedEnvs):
         for failure in end(self._workers)[:1]:
             warn_once(f"{failure}; what was learned is not touched", failure)
 
+    def retire(self) -> bool:
+        """Close the environments; their processes, which take long to start, stay for those that the next reset makes."""
+        try:
+            if self._workers:
+                self._ask("retire", in_episode=False)
+        except ProtoRLError:
+            self.close()
+        self._obs, self._made = None, False
+        return bool(self._workers)
+
     def _ask(self, verb: str, given: Sequence[object] | None = None, *, in_episode: bool = True) -> list[Any]:
         """Every worker's answer; given: what each is told. in_episode: a failure leaves the rows out of step with each other,
         so that all workers are ended."""
@@ -116,6 +127,7 @@ class WorkerEnvs(HostedEnvs):
         if begin:
             self._start(self.spec.id, self.spec.lanes)
         self._ask("make")
+        self._made = True
         if begin:
             self._share()
 
@@ -138,7 +150,7 @@ class WorkerEnvs(HostedEnvs):
             ) from error
 
     def _reset(self, seeds: list[int] | None) -> Obs:
-        if not self._workers:
+        if not self._workers or not self._made:
             self._construct()
         self._ask("reset", [None] * self.num_envs if seeds is None else seeds)
         return tree_map(np.copy, self._memory.first_obs)
