@@ -1,10 +1,10 @@
 """What breaks a training, over and over: `python -m tests.contract.soak --minutes 60`.
 
-First every damaged file, every wrong command line, and every failure of an environment, here and in worker processes: the tests
-of each, slow ones too. Then trainings killed and resumed at random, for as long as you like. Each round takes one case of
-`test_resume`, trains it whole in a process of its own, then again with deaths: SIGKILL at a turn of the loop, inside a write, or
-from outside at any time; now and then the newest checkpoint is cut short, too. Both must end bit for bit alike, with the same
-evaluations. The tally goes to benchmarks/results/soak.json, with the command and the machine, and to the table of
+First every damaged file, every wrong command line, and every failure of an environment, here and in worker processes: the
+tests of each, slow ones too. Then trainings killed and resumed at random, for as long as you like. Each round takes one case
+of `test_resume`, trains it whole in a process of its own, then again with deaths: SIGKILL at a turn of the loop, inside a
+write, or from outside at any time; now and then the newest checkpoint is cut short, too. Both must end bit for bit alike, with
+the same evaluations. The tally goes to benchmarks/results/soak.json, with the command and the machine, and to the table of
 docs/reproducibility.md; exit status 1 where anything differs.
 """
 
