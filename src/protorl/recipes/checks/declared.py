@@ -23,7 +23,7 @@ RUNNER = frozenset(
         "eval_max_steps",
         "checkpoint_every",
         "keep",
-    }  # fmt: skip
+    }
 )
 """Fields that what runs a recipe reads, not what builds it."""
 
