@@ -12,7 +12,18 @@ from typing import Any
 from protorl.recipes.checks.finding import Verdict, listed
 
 RUNNER = frozenset(
-    {"steps", "accelerate", "precision", "log_every", "eval_every", "eval_episodes", "eval_epsilon", "checkpoint_every", "keep"}
+    {
+        "steps",
+        "accelerate",
+        "precision",
+        "log_every",
+        "eval_every",
+        "eval_episodes",
+        "eval_epsilon",
+        "eval_max_steps",
+        "checkpoint_every",
+        "keep",
+    }
 )
 """Fields that what runs a recipe reads, not what builds it."""
 
