@@ -8,12 +8,14 @@ killed at any instant leaves a folder that loads.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import io
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -51,10 +53,19 @@ class RowLog(Protocol):
 
 
 class Loaded(NamedTuple):
-    """A checkpoint: the agent steps it was taken at, and its state."""
+    """A checkpoint: the agent steps it was taken at, its state, and what was told `about` it."""
 
     step: int
     state: State
+    about: State
+
+
+class Unusable(ProtoRLError):  # noqa: N818 - it says what the checkpoints are
+    """Every checkpoint is damaged. `but_rows`: the step of the newest of which only rows of a memory are, or None."""
+
+    def __init__(self, sentence: str, but_rows: int | None) -> None:
+        super().__init__(sentence)
+        self.but_rows = but_rows
 
 
 class _DamagedError(Exception):
@@ -66,10 +77,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
     Raises ProtoRLError when the disk refuses; the old file is then intact.
     """
-    try:
-        _replace(path, lambda sink: sink.write(data))
-    except OSError as error:
-        raise ProtoRLError(f"cannot write {path}: {_reason(error, path)}") from error
+    _replace(path, lambda sink: sink.write(data))
 
 
 class Checkpoints:
@@ -97,8 +105,16 @@ class Checkpoints:
         steps = self.steps()
         return steps[-1] if steps else None
 
-    def save(self, step: int, state: State, rows: RowLog | None = None) -> Path:
-        """Write a checkpoint, then delete what no kept one needs; of `rows`, only those since the last checkpoint.
+    def about(self) -> State:
+        """What was told about the newest checkpoint that says anything: the settings it was trained with, say."""
+        for name in reversed(self._names()):
+            with suppress(_DamagedError):
+                return _told(self._manifest(name))
+        return {}
+
+    def save(self, step: int, state: State, rows: RowLog | None = None, about: State | None = None) -> Path:
+        """Write a checkpoint, then delete what no kept one needs; of `rows`, only those since the last checkpoint. `about`:
+        plain data that is read without the rest.
 
         Checkpoints of later steps than `step` (a future left behind by loading an earlier one) are deleted too.
 
@@ -118,16 +134,15 @@ class Checkpoints:
             self._sweep(before)
             _make_folder(self.folder)
             segments, marks = ([], None) if rows is None else self._save_rows(step, rows)
-            name = self._save_state(step, tree, segments, marks)
+            name = self._save_state(step, tree, segments, marks, about)
         except OSError as error:
+            reason = _reason(error, self.folder)  # now: what was written by half is deleted next
             with suppress(OSError):
                 self._sweep(self._names())
             last = "there is none before it"
             if self._lineage:
                 last = f"the previous checkpoint (step {_step(self._lineage[-1])}) is intact"
-            raise ProtoRLError(
-                f"cannot save the checkpoint of step {step} in {self.folder}: {_reason(error, self.folder)}; {last}"
-            ) from error
+            raise ProtoRLError(f"cannot save the checkpoint of step {step} in {self.folder}: {reason}; {last}") from error
         self._segments, self._marks = segments, marks
         self._lineage = [*(old for old in self._lineage if _step(old) < step), name][-self.keep :]
         try:
@@ -142,7 +157,8 @@ class Checkpoints:
         Everything is verified (sizes, SHA-256) and read before anything is applied; a damaged checkpoint is skipped
         with a notice. Nothing in a checkpoint is ever executed.
 
-        Raises ProtoRLError when there is no usable checkpoint, and when one has another format version.
+        Raises ProtoRLError when there is no usable checkpoint (Unusable, where there are damaged ones), and when one has
+        another format version.
         """
         everything = self._names()
         names = [name for name in everything if step is None or _step(name) == step]
@@ -162,9 +178,9 @@ class Checkpoints:
             self._segments = [] if rows is None else manifest["segments"]
             self._marks = None if rows is None else manifest["marks"]
             self._lineage = everything[: everything.index(name) + 1]
-            return Loaded(manifest["step"], state)
+            return Loaded(manifest["step"], state, _told(manifest))
         which = "every checkpoint" if step is None else f"the checkpoint of step {step}"
-        raise ProtoRLError(f"{which} in {self.folder} is damaged")
+        raise Unusable(f"{which} in {self.folder} is damaged", None if rows is None else self._whole_but_rows(names))
 
     def save_weights(self, name: str, state: State) -> Path:
         """Write or replace `name`.pt in one instant: a file `torch.load` opens, its SHA-256 appended."""
@@ -177,9 +193,9 @@ class Checkpoints:
 
         try:
             _make_folder(self.folder)
-            _replace(path, fill)
         except OSError as error:
             raise ProtoRLError(f"cannot write {path}: {_reason(error, path)}") from error
+        _replace(path, fill)
         return path
 
     def load_weights(self, name: str) -> State:
@@ -194,13 +210,20 @@ class Checkpoints:
             raise ProtoRLError(f"cannot read the weights {path}: {error.strerror}") from error
         if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
             raise ProtoRLError(f"the weights {path} are damaged: their SHA-256 does not match")
-        tree = torch.load(io.BytesIO(data[:-DIGEST_BYTES]), map_location="cpu", weights_only=True)
-        _check_format(path, tree)
-        return decode(tree["state"])
+        try:
+            tree = torch.load(io.BytesIO(data[:-DIGEST_BYTES]), map_location="cpu", weights_only=True)
+            _check_format(path, tree)
+            return dict(decode(tree["state"]))
+        except ProtoRLError:
+            raise
+        except Exception as error:
+            raise ProtoRLError(f"the weights {path} are not of a ProtoRL run: {type(error).__name__}: {error}") from error
 
     def _names(self) -> list[str]:
-        """Folder names of the checkpoints, oldest first."""
+        """Folder names of the checkpoints, oldest first. Raises ProtoRLError where a file stands in the folder's place."""
         if not self.folder.is_dir():
+            if self.folder.exists():
+                raise ProtoRLError(f"{self.folder} is a file where the folder of checkpoints should be: move it away")
             return []
         return sorted((path.name for path in self.folder.iterdir() if _PATTERN.fullmatch(path.name)), key=_order)
 
@@ -217,37 +240,41 @@ class Checkpoints:
             path = _unused(self.folder / "rows", f"seg-{step:09d}", ".pt")
             tree = encode(rows.rows(start))
             entry = _write(path, lambda sink: torch.save(tree, sink))
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             segments.append({"file": path.name, "ends": list(ends), **entry})
         return segments, list(rows.marks())
 
-    def _save_state(self, step: int, tree: State, segments: list[State], marks: list[int] | None) -> str:
+    def _save_state(self, step: int, tree: State, segments: list[State], marks: list[int] | None, about: State | None) -> str:
         final = _unused(self.folder, f"step-{step:09d}", "")
-        folder = self.folder / f"{TEMPORARY}{final.name}"
+        folder = temporary(final)
         folder.mkdir()
         manifest = {
             "format": FORMAT,
             "protorl": _version(),
             "step": step,
+            "about": about,
             "files": {"state.pt": _write(folder / "state.pt", lambda sink: torch.save(tree, sink))},
             "segments": segments,
             "marks": marks,
         }
         text = json.dumps({**manifest, "sha256": _digest(manifest)}, indent=1)
         _write(folder / "manifest.json", lambda sink: sink.write(text.encode()))
-        _sync_folder(folder)
+        sync_folder(folder)
         os.rename(folder, final)  # from here on the checkpoint exists
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         return final.name
 
     def _read(self, name: str, with_rows: bool) -> tuple[State, State, list[Path]]:
         """A checkpoint's manifest, its state and the files of its row segments, verified. Raises _DamagedError."""
         manifest = self._manifest(name)
-        segments = manifest["segments"] if with_rows else []
-        files = [(self.folder / name / "state.pt", manifest["files"]["state.pt"])]
-        files += [(self.folder / "rows" / segment["file"], segment) for segment in segments]
-        for path, entry in files:
-            _verify(path, entry)
+        try:
+            segments = manifest["segments"] if with_rows else []
+            files = [(self.folder / name / "state.pt", manifest["files"]["state.pt"])]
+            files += [(self.folder / "rows" / segment["file"], segment) for segment in segments]
+            for path, entry in files:
+                _verify(path, entry)
+        except (KeyError, TypeError) as error:
+            raise _DamagedError("manifest.json is of something else") from error
         (state_file, _), *pieces = files
         try:
             state = _open(state_file, mapped=False)
@@ -257,6 +284,13 @@ class Checkpoints:
             raise _DamagedError(f"PyTorch cannot read it ({type(error).__name__}: {error})") from error
         return manifest, state, [path for path, _ in pieces]
 
+    def _whole_but_rows(self, names: list[str]) -> int | None:
+        """The step of the newest of these checkpoints that is whole, the rows of its memory aside."""
+        for name in reversed(names):
+            with suppress(_DamagedError):
+                return int(self._read(name, with_rows=False)[0]["step"])
+        return None
+
     def _manifest(self, name: str) -> State:
         path = self.folder / name / "manifest.json"
         try:
@@ -264,7 +298,7 @@ class Checkpoints:
             expected = manifest.pop("sha256")
         except OSError as error:
             raise _DamagedError(f"manifest.json: {error.strerror}") from error
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise _DamagedError("manifest.json is torn") from error
         if _digest(manifest) != expected:
             raise _DamagedError("manifest.json does not match its SHA-256")
@@ -277,19 +311,16 @@ class Checkpoints:
             return
         for name in set(self._names()) - set(keep):
             # Renamed first: a half deleted folder must not look like a checkpoint.
-            doomed = self.folder / f"{TEMPORARY}old-{name}"
-            if doomed.exists():
-                shutil.rmtree(doomed)
-            os.rename(self.folder / name, doomed)
+            os.rename(self.folder / name, temporary(self.folder / f"old-{name}"))
         for path in self.folder.glob(f"{TEMPORARY}*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _delete(path)
         needed = set()
         for name in keep:
             with suppress(_DamagedError):
                 needed |= {segment["file"] for segment in self._manifest(name)["segments"]}
         for path in (self.folder / "rows").glob("*"):
             if path.name not in needed:
-                path.unlink()
+                _delete(path)
 
 
 def encode(node: Any, where: str = "state") -> Any:
@@ -366,7 +397,7 @@ class _Sink:
 
 def _write(path: Path, fill: Callable[[Any], object]) -> State:
     """Write a file through to the disk; returns its size in bytes and SHA-256."""
-    with open(path, "wb") as file:
+    with open(path, "xb") as file:  # new, and no link of somebody else's
         sink = _Sink(file)
         try:
             fill(sink)
@@ -378,24 +409,41 @@ def _write(path: Path, fill: Callable[[Any], object]) -> State:
 
 
 def _replace(path: Path, fill: Callable[[Any], object]) -> None:
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    new = temporary(path)
     try:
-        _write(temporary, fill)
-        os.replace(temporary, path)
-    except OSError:
+        _write(new, fill)
+        os.replace(new, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        reason = _reason(error, path)  # now: what was written by half is deleted next
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+            new.unlink(missing_ok=True)
+        raise ProtoRLError(f"cannot write {path}: {reason}") from error
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` that nobody can guess, for what takes its place when it is whole."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and those above it, with names that survive a power failure. Raises OSError."""
+    if not path.is_dir():
+        make_folders(path.parent)
+        _make_folder(path)
 
 
 def _make_folder(path: Path) -> None:
     if not path.is_dir():
-        path.mkdir(parents=True)
-        _sync_folder(path.parent)
+        path.mkdir()
+        sync_folder(path.parent)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make the names in a folder (a file created, a rename) survive a power failure."""
     if os.name != "posix":  # elsewhere a folder cannot be opened, and need not be
         return
@@ -420,10 +468,16 @@ def _verify(path: Path, entry: State) -> None:
         raise _DamagedError(f"{path.name} does not match its SHA-256")
 
 
+def _told(manifest: State) -> State:
+    """What `save` was told about a checkpoint; those of before were told nothing."""
+    about = manifest.get("about")
+    return about if isinstance(about, dict) else {}
+
+
 def _check_format(path: Path, found: State) -> None:
-    if found["format"] != FORMAT:
+    if found.get("format") != FORMAT:
         raise ProtoRLError(
-            f"{path} has checkpoint format {found['format']} (ProtoRL {found['protorl']}) and this ProtoRL "
+            f"{path} has checkpoint format {found.get('format')} (ProtoRL {found.get('protorl')}) and this ProtoRL "
             f"({_version()}) reads format {FORMAT}: use the version that wrote it"
         )
 
@@ -456,6 +510,8 @@ def _digest(manifest: State) -> str:
 
 
 def _reason(error: OSError, path: Path) -> str:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return str(error.strerror)
     while not path.exists():
         path = path.parent
     return f"{error.strerror} ({shutil.disk_usage(path).free:,} bytes free)"

@@ -106,7 +106,7 @@ def test_a_failure_is_the_exit_status(capsys: pytest.CaptureFixture[str]) -> Non
         (["dqm"], "recipe 'dqm' is unknown"),
         (["dqn", "--set", "lrr=1"], "did you mean 'lr'"),
         (["dqn", "--env", "Cartpole-v9"], "Cartpole-v9"),
-        (["BROKEN:Mine", "--quick"], "cannot be made: NameError"),
+        (["BROKEN:Mine", "--quick"], "broken.py:1: NameError: name 'recipes' is not defined"),
     ],
 )
 def test_a_mistake_gets_one_sentence(

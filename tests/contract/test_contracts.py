@@ -189,7 +189,7 @@ def test_a_run_folder_holds_what_it_should(name: str, tmp_path: Path) -> None:
     assert result.steps == 300
     assert result.best is not None
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith("events.")) == [
-        "checkpoints", "config.json", "metrics.csv",
+        "checkpoints", "config.json", "lock", "metrics.csv",
     ]  # fmt: skip
     config = json.loads((folder / "config.json").read_text())
     assert {"recipe", "paper", "env", "seed", "recipe_config", "versions", "git", "hardware", "command", "created"} <= set(

@@ -4,15 +4,17 @@ import builtins
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from protorl.checkpoint import Checkpoints, atomic_write
+from protorl.checkpoint import Checkpoints, atomic_write, temporary
 from protorl.data import ProtoRLError
 
 CALLS = ["open", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir"]
@@ -33,7 +35,7 @@ class Disk:
                 return super().write(data)
 
         def opens(path, mode="r", *args, **kwargs):
-            if mode != "wb":
+            if mode != "xb":
                 return real_open(path, mode, *args, **kwargs)
             disk.touch()
             return io.BufferedWriter(File(path, mode))
@@ -253,6 +255,24 @@ def test_rows_of_a_failed_save_are_written_by_the_next_and_no_others(run):
     check(run.folder, {24})
 
 
+def test_the_free_space_told_is_that_at_the_failure(tmp_path, run, monkeypatch):
+    """Not that after what was written by half has been deleted."""
+    found = []
+
+    def usage(path):
+        found.append([path for path in (tmp_path / "run").rglob("*") if "30" in path.name or path.name.endswith("best.pt")])
+        return SimpleNamespace(free=0)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    for k, write in enumerate([lambda: save(run, 30), lambda: save(run, 30), lambda: run.save_weights("best", state(1))]):
+        with pytest.MonkeyPatch.context() as patch:
+            Disk(patch, 1 + k % 2 * 3, full, writes_only=True)
+            with pytest.raises(ProtoRLError, match=r"No space left on device \(0 bytes free\)"):
+                write()
+        assert found.pop()
+        assert leftovers(tmp_path / "run") == []
+
+
 def test_the_first_save_fails_in_one_sentence(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         Disk(patch, 3, full, writes_only=True)
@@ -270,12 +290,15 @@ def test_a_folder_one_may_not_write_is_one_sentence(tmp_path):
 def test_everything_is_on_the_disk_before_the_name_that_promises_it(run, monkeypatch):
     events, fsync, rename = [], os.fsync, os.rename
 
+    def plain(path):
+        return re.sub("[0-9a-f]{16}-", "", os.path.basename(path))  # what nobody can guess
+
     def synced(fd):
-        events.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        events.append(plain(os.readlink(f"/proc/self/fd/{fd}")))
         fsync(fd)
 
     def renamed(source, target):
-        events.append(f"{os.path.basename(source)} -> {os.path.basename(target)}")
+        events.append(f"{plain(source)} -> {plain(target)}")
         rename(source, target)
 
     monkeypatch.setattr(os, "fsync", synced)
@@ -314,6 +337,24 @@ def test_single_files_are_replaced_in_one_instant(tmp_path, monkeypatch):
         k += 1
     assert k > 10
     assert set(seen) == {1, 2}
+
+
+def test_no_link_is_followed(tmp_path, monkeypatch):
+    """Not even if somebody guessed the name."""
+    monkeypatch.setattr("protorl.checkpoint.secrets.token_hex", lambda n: "guessed")
+    precious, config = tmp_path / "precious", tmp_path / "config.json"
+    precious.write_text("precious")
+    (tmp_path / ".tmp-guessed-config.json").symlink_to(precious)
+    with pytest.raises(ProtoRLError, match=r"cannot write .*config\.json: File exists"):
+        atomic_write(config, b"new")
+    assert precious.read_text() == "precious"
+    assert not config.exists()
+
+
+def test_names_that_are_not_there_yet_cannot_be_guessed(tmp_path):
+    names = {temporary(tmp_path / "best.pt") for _ in range(100)}
+    assert len(names) == 100
+    assert all(path.parent == tmp_path and path.name.startswith(".tmp-") for path in names)
 
 
 def test_a_full_disk_keeps_the_single_file(tmp_path):

@@ -18,13 +18,14 @@ import torch
 import protorl as prl
 from protorl.data import ActionSpec, ArraySpec, EnvSpec
 from protorl.recipes import RECIPES, measure, presets
-from protorl.recipes.config import fields_of, record, reference
+from protorl.recipes.config import described, fields_of, record, reference
 from protorl.recipes.fields import NOT_OF_PAPERS, parse_settings, table
 from protorl.recipes.find import find_recipe
 from protorl.recipes.presets import preset
 from protorl.recipes.recipe import default_of
 from protorl.recipes.saved import load, read_recipe
 from protorl.recipes.start import placed, start
+from protorl.runs.folder import create_folder
 from protorl.runs.metrics import read_metrics
 
 IMAGE = EnvSpec(
@@ -476,9 +477,9 @@ def test_a_recipe_that_is_not_there_gets_one_sentence(name: str, message: str) -
 @pytest.mark.parametrize("cls", RECIPES.values())
 def test_the_config_brings_every_field_back(cls: Any, tmp_path: Path) -> None:
     recipe = cls(env="CartPole-v1", lr=0.5, clip_reward=float("inf"), widths=(3, 4), env_kwargs={"sutton_barto_reward": True})
-    record(recipe, tmp_path)
-    assert read_recipe(tmp_path) == recipe
-    config = json.loads((tmp_path / "config.json").read_text())
+    create_folder(tmp_path / "run", described(recipe))
+    assert read_recipe(tmp_path / "run") == recipe
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["recipe"] == cls.name
 
 
@@ -643,12 +644,14 @@ def test_the_device_is_chosen_said_and_kept(
     monkeypatch.setattr(measure, "learning_speed", speed)
     monkeypatch.setattr("protorl.runs.folder.hardware", dict)
     with caplog.at_level("INFO", logger="protorl"):
-        recipe = placed(RECIPES[cls](**settings), tmp_path)
+        recipe = RECIPES[cls](**settings)
+        create_folder(tmp_path / "run", described(recipe))
+        recipe = placed(recipe, tmp_path / "run")
     assert recipe.device == device
     assert f"device: {device} (" in caplog.text
     assert why in caplog.text
-    assert read_recipe(tmp_path) == recipe
-    assert placed(recipe, tmp_path) is recipe  # once is enough
+    assert read_recipe(tmp_path / "run") == recipe
+    assert placed(recipe, tmp_path / "run") is recipe  # once is enough
 
 
 def test_what_was_trained_on_a_gpu_can_be_evaluated_without_one(tmp_path: Path) -> None:

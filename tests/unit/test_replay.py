@@ -26,6 +26,7 @@ from protorl.memory import (
     tables,
     transfer,
 )
+from protorl.parts import parts
 from tests.streams import ACTION, RICH, STREAMS, TAG, ListMemory, Stream, columns, out_of_step
 
 
@@ -450,11 +451,38 @@ def test_plan_says_the_bytes_and_refuses_what_does_not_fit() -> None:
     assert "replay of 1,000,000 steps on cpu: 7.1 GB (obs 7.1 GB" in str(plan)
     carry = replace(atari, num_envs=4, extras={"carry": Field((1_000,), np.dtype(np.float32), starts=True)})
     assert plan_memory(carry, 1_000_000, every=40).columns["carry"] == 1_000_000 / 40 * 4_000
-    assert plan_memory(replace(atari, reward_shape=(3,)), 100).columns["reward"] == 1_200
+    assert plan_memory(replace(atari, reward_shape=(3,)), 100).columns["reward"] == 12 * 104
     kept = Replay(columns(2, extras=RICH), 202, batch_size=2, view=NStep(1, every=10)).storage
     assert len(kept.starts["carry"].array) == 2 * 11
     with pytest.raises(ProtoRLError, match=r"are free: lower capacity to at most [\d,]+ steps"):
         Replay(atari, 10**9)
+
+
+def taken(memory: Replay) -> int:
+    """Bytes of everything that a memory holds."""
+    held = {}
+    for _, thing in parts(memory):
+        array = thing.numpy() if isinstance(thing, torch.Tensor) else thing
+        while isinstance(array, np.ndarray):
+            held[array.__array_interface__["data"][0]] = array.nbytes
+            array = array.base
+    return sum(held.values())
+
+
+@pytest.mark.parametrize("sampler", [Uniform, Prioritized, lambda: Prioritized(normalise="memory")])
+@pytest.mark.parametrize("shape", ["vectors", "frames", "rich"])
+def test_what_is_told_is_what_is_taken(shape: str, sampler: Any, caplog: pytest.LogCaptureFixture) -> None:
+    of = {
+        "vectors": columns(8, (17,), np.float64),
+        "frames": columns(2, (4, 12, 12), np.uint8, frame_stack=4),
+        "rich": columns(2, extras=RICH),
+    }[shape]
+    with caplog.at_level("INFO", logger="protorl"):
+        memory = Replay(of, 50_000, batch_size=2, sampler=sampler(), view=NStep(1, every=10 if shape == "rich" else 1))
+    priorities = getattr(memory.sampler, "bytes", None)
+    plan = plan_memory(of, 50_000, every=memory.view.every, priorities=priorities)
+    assert str(plan) in caplog.text
+    assert taken(memory) == pytest.approx(plan.total + plan.ends, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from protorl.data import ProtoRLError
+from protorl.loops.monitor import NEVER
 from protorl.runs.clock import Clock
 from protorl.runs.folder import create_folder, read_config, unused_folder, write_config
 from protorl.runs.signals import Signals
@@ -31,8 +31,12 @@ def test_the_clock_of_a_resumed_run_goes_on_where_it_was() -> None:
     clock = Clock(100, log=30, eval=0)
     clock.due(65)
     longer = Clock(200, log=30, eval=50)  # with evaluations, which the first had not
-    longer.load_state_dict(clock.state_dict())
+    longer.load_state_dict(clock.state_dict(), 65)
     assert longer.room(65) == 25
+    assert longer.next == {"log": 90, "eval": 100}
+    finer = Clock(200, log=20, eval=0)
+    finer.load_state_dict(longer.state_dict(), 65)
+    assert finer.next == {"log": 80, "eval": NEVER}
 
 
 @pytest.fixture
@@ -67,17 +71,24 @@ def test_a_folder_appears_whole_and_is_nobody_elses(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     folder = unused_folder("a:b/c")
     assert folder == Path("runs/a-b-c")
-    create_folder(folder, {"recipe": "mine"})
+    create_folder(folder, {"recipe": "mine", "recipe_config": {}}, {"recipe.py": "1 + 1"})
     assert read_config(folder)["recipe"] == "mine"
     assert unused_folder("a:b/c") == Path("runs/a-b-c-2")
     with pytest.raises(ProtoRLError, match="runs/a-b-c already exists: resume it"):
         create_folder(folder, {"recipe": "other"})
     assert [path.name for path in Path("runs").iterdir()] == ["a-b-c"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "recipe.py"]
+
+
+def test_what_json_cannot_hold_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    with pytest.raises(
+        ProtoRLError, match=r"config\.json cannot hold this recipe \(.*\): use numbers, strings, lists and dicts"
+    ):
+        create_folder(tmp_path / "run", {"recipe": "mine", "recipe_config": {"env_kwargs": {"made_by": object()}}})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_config_of_the_future_is_refused(tmp_path: Path) -> None:
-    write_config(tmp_path, {"recipe": "mine"})
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"format": 99}))
+    write_config(tmp_path, {"format": 99})
     with pytest.raises(ProtoRLError, match="written by a newer ProtoRL"):
         read_config(tmp_path)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, and turn every expected failure into one sentence and an exit status."""
+    """Parse, run, and turn every expected failure into one sentence and an exit status; so, too, what a user's own code raises,
+    or comes of a limit of the system."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = carried_out(arguments)
@@ -19,9 +20,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         if not isinstance(end.__context__, BrokenPipeError):  # as rich has it
             raise
+    except Exception as error:
+        sentence = explained(error)
+        if sentence is None:  # a mistake of ours
+            raise
+        return _report(sentence)
     # `protorl list | head -1`: what is still to come interests nobody.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141  # 128 + SIGPIPE, as of a program that the signal ends
+
+
+def explained(error: Exception) -> Exception | str | None:
+    """The sentence for an exception that nobody expected, if there is one."""
+    from protorl.cli.limits import limit
+
+    sentence = limit(error)
+    if sentence is not None:
+        return sentence
+    from protorl.place import own_place
+    from protorl.recipes.own import mistake
+
+    return None if own_place(error) is None else mistake(error, "")
 
 
 def carried_out(arguments: list[str]) -> int:
@@ -64,6 +83,6 @@ def _errors() -> type[Exception]:
     return ProtoRLError
 
 
-def _report(error: Exception, code: int = 1) -> int:
+def _report(error: Exception | str, code: int = 1) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code

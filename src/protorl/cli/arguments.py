@@ -48,6 +48,12 @@ class Resume:
     """The run folder, or a folder of seeds."""
     steps: int | None = None
     """A new total of agent steps, to train longer."""
+    set: Set = ()
+    """A number that changes from here on, as often as needed: --set lr=1e-4; what shaped the run cannot."""
+    recipe: str | None = None
+    """Where a recipe of your own is now, if its file has moved: my_paper.py:MyRecipe."""
+    refill: bool = False
+    """Where rows of the memory are damaged in every checkpoint: go on without them, and fill it anew."""
 
 
 @dataclass

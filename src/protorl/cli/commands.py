@@ -87,10 +87,16 @@ def resume(arguments: Resume) -> int:
     runs = seed_folders(arguments.run_dir)
     if runs != [arguments.run_dir]:
         extra = ["--steps", str(arguments.steps)] if arguments.steps is not None else []
-        return side_by_side(arguments.run_dir, runs, extra, None)
+        extra += [word for setting in arguments.set for word in ("--set", setting)]
+        extra += ["--recipe", arguments.recipe] if arguments.recipe is not None else []
+        return side_by_side(arguments.run_dir, runs, extra + ["--refill"] * arguments.refill, None)
+    from protorl.recipes.fields import parse_settings
+    from protorl.recipes.saved import read_recipe
     from protorl.recipes.saved import resume as carry_on
 
-    finish(carry_on(arguments.run_dir, steps=arguments.steps))
+    settings = parse_settings(type(read_recipe(arguments.run_dir, arguments.recipe)), list(arguments.set))
+    run_dir, steps, recipe, refill = arguments.run_dir, arguments.steps, arguments.recipe, arguments.refill
+    finish(carry_on(run_dir, steps=steps, settings=settings, recipe=recipe, refill=refill))
     return 0
 
 

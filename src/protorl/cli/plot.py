@@ -203,7 +203,7 @@ def _identity(folder: Path) -> tuple[str, str, dict[str, object]]:
     """Recipe, environment and settings from config.json; the folder's name for whatever is not there."""
     try:
         config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         config = {}
     config = config if isinstance(config, dict) else {}
     inner = config.get("recipe_config")

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 def train_seeds(arguments: Train, recipe: Recipe) -> int:
     """Every seed in a process of its own, so many at a time."""
-    from protorl.recipes.config import described, recipe_name, short_env
-    from protorl.runs.folder import create_folder, refuse_used, unused_folder
+    from protorl.recipes.config import recipe_name, short_env
+    from protorl.recipes.start import make_run_folder
+    from protorl.runs.folder import refuse_used, unused_folder
 
     folder = arguments.run_dir
     if folder is None:
@@ -35,7 +36,7 @@ def train_seeds(arguments: Train, recipe: Recipe) -> int:
     rehearse(recipe)
     runs = [folder / f"seed-{seed}" for seed in range(arguments.seed, arguments.seed + arguments.seeds)]
     for seed, run_dir in enumerate(runs, arguments.seed):  # all of them now, so that `resume` finds those that never began
-        create_folder(run_dir, described(dataclasses.replace(recipe, seed=seed)))
+        make_run_folder(dataclasses.replace(recipe, seed=seed), run_dir)
     return side_by_side(folder, runs, [], arguments.jobs)
 
 
@@ -140,7 +141,8 @@ def seed_folders(folder: Path) -> list[Path]:
     """The runs of a folder of seeds; the folder itself if it is one run."""
     if (folder / "config.json").exists():
         return [folder]
-    runs = sorted((p.parent for p in folder.glob("seed-*/config.json")), key=lambda p: int(p.name.split("-")[1]))
+    seeds = [path.parent for path in folder.glob("seed-*/config.json") if path.parent.name[5:].isdecimal()]
+    runs = sorted(seeds, key=lambda run: int(run.name[5:]))
     if not runs:
         raise ProtoRLError(f"{folder} is no run folder: it has neither config.json nor seed-*/config.json")
     return runs

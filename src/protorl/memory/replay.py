@@ -46,8 +46,9 @@ class Replay:
         self.view: View = NStep() if view is None else view
         check_streams(self.view.streams, columns)
         paid = [stream.name for stream in self.view.streams]
-        self.storage = Storage(columns, capacity, device, every=self.view.every, paid=paid)
         self.sampler: Sampler = Uniform() if sampler is None else sampler
+        priorities = getattr(self.sampler, "bytes", None)
+        self.storage = Storage(columns, capacity, device, every=self.view.every, paid=paid, priorities=priorities)
         self.rate = Rate() if rate is None else rate
         self.batch_size = batch_size
         self.deliver_to = self.storage.device if deliver_to is None else torch.device(deliver_to)

@@ -141,6 +141,10 @@ class Prioritized:
         self.largest = 1.0
         self.newcomers = np.ones(8)
 
+    def bytes(self, places: int) -> int:
+        """What the priorities of so many rows take."""
+        return SumTree.bytes(places, track_min=self.normalise == "memory")
+
     def bind(self, window: Window, batch_size: int, seed: int) -> None:
         self.window, self.batch_size = window, batch_size
         self.generator = generator(seed, "sampler")

@@ -8,7 +8,7 @@ when read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +46,14 @@ def frame(spec: ArraySpec) -> Field:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How many bytes a memory of `capacity` steps takes, by column, before anything is allocated."""
+    """How many bytes a memory of `capacity` steps takes, by column, before anything is allocated. ends: what the last
+    observations of episodes take besides, if these are short."""
 
     capacity: int
     device: str
     columns: dict[str, int]
     available: int
+    ends: int = 0
 
     @property
     def total(self) -> int:
@@ -59,12 +61,14 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {human_bytes(size)}" for name, size in self.columns.items())
-        return f"replay of {self.capacity:,} steps on {self.device}: {human_bytes(self.total)} ({parts})"
+        ends = f", with short episodes up to {human_bytes(self.ends)} more" if self.ends else ""
+        return f"replay of {self.capacity:,} steps on {self.device}: {human_bytes(self.total)} ({parts}){ends}"
 
     def check(self) -> None:
         """Raises: ProtoRLError if it does not fit into the memory that is free now."""
-        if self.total > self.available:
-            fits = int(self.capacity * self.available / self.total * 0.9)
+        most = self.total + self.ends
+        if most > self.available:
+            fits = int(self.capacity * self.available / most * 0.9)
             raise ProtoRLError(f"{self}; only {human_bytes(self.available)} are free: lower capacity to at most {fits:,} steps")
 
 
@@ -73,19 +77,42 @@ def pays_apart(columns: Columns) -> bool:
     return columns.reward_shape != () or "gamma" in columns.extras
 
 
-def plan_memory(columns: Columns, capacity: int, device: torch.device | str = "cpu", every: int = 1) -> MemoryPlan:
-    """What `Replay(columns, capacity)` would take, with a view whose examples start at every `every`-th row."""
+class Sizes:
+    """How many rows there are: of each lane (`length`), of its `ring`, in all lanes' rings (`slots`), of final observations at
+    first (`sides`), and of each lane's starts (`places`)."""
+
+    def __init__(self, columns: Columns, capacity: int, every: int) -> None:
+        self.length = capacity // columns.num_envs
+        self.stack = max(spec.frame_stack for spec in tree_leaves(columns.obs))
+        self.ring = self.length + self.stack  # stack - 1 older frames and the newest observation, which has no row yet
+        self.slots = columns.num_envs * self.ring
+        self.places = self.ring if every == 1 else -(-self.length // every)
+        self.sides = columns.num_envs + max(self.slots // 16, 16)
+
+
+def plan_memory(
+    columns: Columns,
+    capacity: int,
+    device: torch.device | str = "cpu",
+    every: int = 1,
+    priorities: Callable[[int], int] | None = None,
+) -> MemoryPlan:
+    """What `Replay(columns, capacity)` would take, with a view whose examples start at every `every`-th row, and a sampler that
+    takes so many bytes for so many places."""
     device = torch.device(device)
-    starts = columns.num_envs * -(-(capacity // columns.num_envs) // every)
+    size = Sizes(columns, capacity, every)
+    places = columns.num_envs * size.places
+    observation = sum(row_bytes(frame(spec)) for spec in tree_leaves(columns.obs))
     sizes = {
-        "obs": capacity * sum(row_bytes(frame(spec)) for spec in tree_leaves(columns.obs)),
-        "action": capacity * row_bytes(Field(columns.action.shape, columns.action.dtype)),
-        **{name: (starts if field.starts else capacity) * row_bytes(field) for name, field in columns.extras.items()},
-        **({"reward": capacity * row_bytes(reward_field(columns))} if pays_apart(columns) else {}),
-        "bookkeeping": capacity * BOOK.itemsize,
+        "obs": size.slots * observation,
+        "action": size.slots * row_bytes(Field(columns.action.shape, columns.action.dtype)),
+        **{name: (places if field.starts else size.slots) * row_bytes(field) for name, field in columns.extras.items()},
+        **({"reward": size.slots * row_bytes(reward_field(columns))} if pays_apart(columns) else {}),
+        **({"priorities": taken} if priorities is not None and (taken := priorities(places)) else {}),
+        "bookkeeping": size.slots * BOOK.itemsize + size.sides * 12,
     }
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return MemoryPlan(capacity, str(device), sizes, int(free))
+    return MemoryPlan(capacity, str(device), sizes, int(free), ends=(size.sides + 1) * observation)
 
 
 def reward_field(columns: Columns) -> Field:
@@ -98,7 +125,7 @@ def home_of(columns: Columns, capacity: int, learner: torch.device, every: int =
     if learner.type == "cpu":
         return learner
     plan = plan_memory(columns, capacity, learner, every)
-    return learner if 2 * plan.total <= plan.available else torch.device("cpu")
+    return learner if 2 * (plan.total + plan.ends) <= plan.available else torch.device("cpu")
 
 
 class Storage:
@@ -109,6 +136,7 @@ class Storage:
 
     every: examples start at every so many rows of a lane: a column that is stored for starts only has the row of start k of
     lane i at i * places + k % places. paid: columns that pay streams of reward; they stay in main memory, as rewards do.
+    priorities: bytes that a sampler takes for so many places, to be told with the rest.
 
     Raises: ProtoRLError if the memory does not fit, or a step does not match the columns.
     """
@@ -121,23 +149,20 @@ class Storage:
         *,
         every: int = 1,
         paid: Collection[str] = (),
+        priorities: Callable[[int], int] | None = None,
     ) -> None:
         if capacity < columns.num_envs:
             raise ProtoRLError(
                 f"capacity {capacity} is less than one step for each of the {columns.num_envs} environments: raise capacity"
             )
-        plan = plan_memory(columns, capacity, device, every)
+        plan = plan_memory(columns, capacity, device, every, priorities)
         logging.getLogger("protorl").info(str(plan))
         plan.check()
         self.columns, self.device = columns, torch.device(device)
         self.lanes = columns.num_envs
-        self.length = capacity // self.lanes
-        self.stack = max(spec.frame_stack for spec in tree_leaves(columns.obs))
-        self.ring = self.length + self.stack  # stack - 1 older frames and the newest observation, which has no row yet
-        self.slots = self.lanes * self.ring
-        self.every = every
-        self.places = self.ring if every == 1 else -(-self.length // every)
-        self.sides = self.lanes + max(self.slots // 16, 16)
+        size = Sizes(columns, capacity, every)
+        self.length, self.stack, self.ring, self.slots = size.length, size.stack, size.ring, size.slots
+        self.every, self.places, self.sides = every, size.places, size.sides
 
         self.counts = np.zeros(self.lanes, np.int64)
         self.live = np.zeros(self.lanes, np.bool_)

@@ -12,9 +12,19 @@ class SumTree:
     """`capacity` leaves, all zero at first. `track_min` also keeps the smallest positive leaf."""
 
     def __init__(self, capacity: int, track_min: bool = False) -> None:
-        self.leaves = 1 << max(capacity - 1, 1).bit_length()
+        self.leaves = self.leaves_for(capacity)
         self.sums = np.zeros(2 * self.leaves)
         self.minima = np.full(2 * self.leaves, np.inf) if track_min else None
+
+    @staticmethod
+    def leaves_for(capacity: int) -> int:
+        """The power of two that holds them."""
+        return 1 << max(capacity - 1, 1).bit_length()
+
+    @classmethod
+    def bytes(cls, capacity: int, track_min: bool = False) -> int:
+        """What it takes."""
+        return 8 * 2 * cls.leaves_for(capacity) * (2 if track_min else 1)
 
     @property
     def total(self) -> float:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from protorl.recipes.experiment import Experiment
-from protorl.runs.folder import write_config
+from protorl.runs.folder import update_config
 
 
 def recipe_name(recipe: Experiment) -> str:
@@ -50,5 +50,5 @@ def described(recipe: Experiment) -> dict[str, object]:
 
 
 def record(recipe: Experiment, folder: Path) -> None:
-    """Write config.json anew: a field was decided."""
-    write_config(folder, described(recipe))
+    """Write the recipe's fields to config.json anew: one was decided, or changed."""
+    update_config(folder, described(recipe))

@@ -39,7 +39,7 @@ class Continuous(Recipe):
 
     def actor(self, spec: EnvSpec) -> Network:
         """A base from the fields, and the head that the algorithm wants."""
-        raise NotImplementedError
+        raise self.lacks("a method actor(spec)")
 
     def critic(self, spec: EnvSpec, actor: Network) -> QEnsemble:
         """Critics that see the action beside the output of their first layers (or the image's features). actor: whose base they

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 from protorl.data import ProtoRLError
 from protorl.words import meant, whole
 
+BEYOND = 10**18
+"""Whole numbers from here on would not fit into what counts them."""
 Fields: TypeAlias = dict[str, dataclasses.Field[Any]]
 NOT_OF_PAPERS = {"steps", "protocol", "threads", "eval_every", "eval_epsilon", "checkpoint_every"}
 """Fields in which a preset is our own choice."""
@@ -33,9 +35,11 @@ def hp(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    tunable: bool = False,
 ) -> Any:
-    """A dataclass field that documents itself: meaning, unit, the paper's value, and the range [low, high] or choices."""
-    metadata = {"help": help, "unit": unit, "paper": paper, "low": low, "high": high, "choices": choices}
+    """A dataclass field that documents itself: meaning, unit, the paper's value, and the range [low, high] or choices.
+    tunable: a resumed training may have another value (`protorl.recipes.changes` says it of our own fields)."""
+    metadata = {"help": help, "unit": unit, "paper": paper, "low": low, "high": high, "choices": choices, "tunable": tunable}
     return hp_field(default, metadata)
 
 
@@ -73,6 +77,8 @@ def hints(recipe: type) -> dict[str, object]:
 
 def coerce(name: str, value: object, kind: object) -> Any:
     """`value` as the type of a field: 1e5 is an integer where it is whole; lists become tuples."""
+    if isinstance(value, int) and abs(value) >= BEYOND:
+        raise ProtoRLError(f"{name} is out of range: a whole number may have 18 digits")
     union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     options = typing.get_args(kind) if union else (kind,)
     for option in options:
@@ -84,7 +90,7 @@ def coerce(name: str, value: object, kind: object) -> Any:
             if isinstance(value, bool):
                 return value
         elif option is int:
-            if not isinstance(value, bool) and isinstance(value, int | float) and float(value).is_integer():
+            if not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
                 return int(value)
         elif option is float:
             if not isinstance(value, bool) and isinstance(value, int | float) and value == value:

@@ -9,10 +9,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from protorl.data import ProtoRLError
+from protorl.place import own_place
 from protorl.recipes import RECIPES
 from protorl.recipes.config import fields_of, reference
+from protorl.recipes.own import mistake
 from protorl.recipes.recipe import Recipe
 from protorl.words import meant
 
@@ -24,7 +27,7 @@ def find_recipe(name: str) -> type[Recipe]:
     if name in RECIPES:
         return RECIPES[name]
     place, colon, attribute = name.rpartition(":")
-    if not colon:
+    if not (colon and place and attribute):
         near = meant(name, RECIPES)
         hint = f"did you mean {near}, " if near else f"choose one of {', '.join(RECIPES)}, "
         raise ProtoRLError(f"recipe {name!r} is unknown: {hint}or your own as my_paper.py:MyRecipe")
@@ -33,12 +36,21 @@ def find_recipe(name: str) -> type[Recipe]:
     else:
         try:
             module = importlib.import_module(place)
-        except ImportError as error:
-            raise ProtoRLError(f"module {place!r} of recipe {name!r} cannot be imported: {error}") from error
-    found = getattr(module, attribute, None)
-    if not (isinstance(found, type) and issubclass(found, Recipe)):
-        raise ProtoRLError(f"{place} has no recipe class {attribute!r} (a subclass of prl.Recipe)")
+        except (Exception, SystemExit) as error:
+            if isinstance(error, ImportError | TypeError) and own_place(error) is None:
+                raise ProtoRLError(f"module {place!r} of recipe {name!r} cannot be imported: {error}") from error
+            raise mistake(error, place) from error
+    found: Any = getattr(module, attribute, None)
+    if not is_recipe(found):
+        there = [key for key, thing in vars(module).items() if is_recipe(thing) and thing.__module__ == module.__name__]
+        others = f"; it has {', '.join(there)}" if there else ""
+        raise ProtoRLError(f"{place} has no recipe class {attribute!r} (a subclass of prl.Recipe){others}")
     return found
+
+
+def is_recipe(thing: Any) -> bool:
+    """Whether it is a class of recipes."""
+    return isinstance(thing, type) and issubclass(thing, Recipe)
 
 
 def rebuild(reference: str, fields: Mapping[str, object]) -> Recipe:
@@ -56,5 +68,9 @@ def module_of(path: Path, attribute: str) -> ModuleType:
         raise ProtoRLError(f"{path} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
+        raise mistake(error, path) from error
     return module

@@ -203,6 +203,8 @@ class Recipe:
 
     def agent(self, spec: EnvSpec) -> Agent:
         """The agent, its networks on `resolve_device(spec)`; called with torch's generator on a stream of its own."""
+        if self.agent_class is Agent:
+            raise self.lacks("agent_class, or a method agent(spec)")
         network = self.network(spec).to(self.resolve_device(spec))
         arguments = {**self.optimizers(network), **self.hyperparameters(spec), **self.agent_arguments()}
         build: Callable[..., Agent] = self.agent_class
@@ -210,11 +212,11 @@ class Recipe:
 
     def network(self, spec: EnvSpec) -> nn.Module:
         """All that is learned: a Network, or an ActorCritic."""
-        raise NotImplementedError
+        raise self.lacks("a method network(spec)")
 
     def policy(self, spec: EnvSpec) -> Policy[Any]:
         """What chooses actions from the network's outputs, with a stream of random numbers for each environment."""
-        raise NotImplementedError
+        raise self.lacks("a method policy(spec)")
 
     def optimizers(self, network: nn.Module) -> dict[str, Optimizer]:
         """The optimizers of the network's parts, by the names under which the agent takes them."""
@@ -230,13 +232,19 @@ class Recipe:
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         """The memory for what the agent wants remembered."""
-        raise NotImplementedError
+        raise self.lacks("a method memory(agent, spec)")
 
     def actors(self, agent: Agent, env: VecEnv) -> LocalActors:
         """Who steps the environments."""
         return OverlappedActors(agent, env) if self.overlap else LocalActors(agent, env)
 
     # How it does so
+
+    def lacks(self, what: str) -> ProtoRLError:
+        """The sentence for a recipe in which something was not written."""
+        return ProtoRLError(
+            f"{type(self).__name__} lacks {what}: write it, or derive from a recipe that has it, such as prl.recipes.DQN"
+        )
 
     def build(self) -> Parts:
         """Agent, memory and actors, ready for `prl.train`."""

@@ -22,12 +22,15 @@ from protorl.agents import Agent
 from protorl.checkpoint import encode
 from protorl.data import ProtoRLError
 from protorl.loops import Evaluation, evaluate, train
+from protorl.recipes.changes import adopt, summary
 from protorl.recipes.config import described, recipe_name, record, short_env
 from protorl.recipes.experiment import Experiment
 from protorl.recipes.foresight import foresee
 from protorl.recipes.measure import faster_device
+from protorl.recipes.own import KEPT, text_of
 from protorl.runs import Run
 from protorl.runs.folder import create_folder, unused_folder
+from protorl.runs.lock import LOCK, owned
 
 E = TypeVar("E", bound=Experiment)
 
@@ -56,23 +59,40 @@ def start(recipe: Experiment, run_dir: str | Path | None = None, *, progress: bo
     """
     name = f"{recipe_name(recipe)}_{short_env(recipe)}_seed{recipe.seed}"
     folder = unused_folder(name) if run_dir is None else Path(run_dir)
-    create_folder(folder, described(recipe))
+    make_run_folder(recipe, folder)
     try:
-        return execute(recipe, folder, progress=progress)
+        with owned(folder):
+            return execute(recipe, folder, progress=progress)
     except ProtoRLError:
-        if os.listdir(folder) == ["config.json"]:  # nothing was begun: leave nothing that stands in the way
+        # Where nothing was begun, leave nothing that stands in the way.
+        if folder.is_dir() and set(os.listdir(folder)) <= {"config.json", KEPT, LOCK}:
             shutil.rmtree(folder)
         raise
 
 
-def execute(recipe: Experiment, folder: Path, *, progress: bool) -> Result:
-    """Build everything, bring back what was saved, train, evaluate, save."""
+def make_run_folder(recipe: Experiment, folder: Path) -> None:
+    """The folder of a run that begins: what is run, and the text of a user's own file."""
+    text = text_of(type(recipe))
+    create_folder(folder, described(recipe), {} if text is None else {KEPT: text})
+
+
+def execute(
+    recipe: Experiment,
+    folder: Path,
+    *,
+    progress: bool,
+    resumed: Callable[[], None] | None = None,
+    refill: bool = False,
+) -> Result:
+    """Build everything, bring back what was saved, train, evaluate, save. resumed: called once it is back; None: the run is
+    new. refill: the memory is not brought back."""
     with narrated(progress):
         recipe = placed(recipe, folder)
         torch.manual_seed(rng.integer(recipe.seed, "torch"))
         with closing(recipe.make_env()) as env:
             agent, memory, actors = recipe.assemble(env)
             encode(agent.state_dict(), "agent")  # what cannot be saved is refused before anything is begun
+            about = summary(recipe, agent)
             run = Run(
                 folder,
                 agent,
@@ -85,11 +105,18 @@ def execute(recipe: Experiment, folder: Path, *, progress: bool) -> Result:
                 keep=recipe.keep,
                 evaluation=partial(examine, recipe, agent),
                 frame_skip=env.spec.frame_skip,
+                about=about,
             )
-            if run.resume():
-                run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-            else:
+            loaded = None if resumed is None else run.resume(refill)
+            if loaded is None:
                 foresee(recipe, agent, memory, env.spec)
+            else:
+                adopt(agent, about["rates"], loaded.about.get("rates", {}))
+                run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
+            if resumed is not None:
+                if loaded is None:
+                    run.say(f"{folder} has no checkpoint: it starts from the beginning")
+                resumed()
             left = max(memory.expected(recipe.steps) - run.updates, 0)
             accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
             with run.watch(progress):

@@ -36,6 +36,10 @@ class Clock:
     def state_dict(self) -> State:
         return dict(self.next)
 
-    def load_state_dict(self, state: State) -> None:
-        self.next.update({name: at for name, at in state.items() if self.every[name]})
+    def load_state_dict(self, state: State, steps: int) -> None:
+        """Go on at this agent step; an event whose period is another one now comes at the next multiple of that."""
+        for name, period in self.every.items():
+            at = state.get(name, NEVER)
+            if period:
+                self.next[name] = at if at % period == 0 and at <= steps + period else (steps // period + 1) * period
         self.wake = self.soonest()

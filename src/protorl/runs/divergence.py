@@ -23,5 +23,5 @@ def diverged(what: str, at: str, batch: Batch | None, agent: Learner, last: int 
     where = f"the first bad tensor is {culprit}" if culprit else "parameters and inputs are finite, so the loss overflowed"
     return Diverged(
         f"training diverged at {at}: {what}; {where}; {good} in {folder}. "
-        "Try a lower lr, max_grad_norm, or look at the rewards."
+        f"Try a lower lr (`protorl resume {folder} --set lr=...`), max_grad_norm, or look at the rewards."
     )

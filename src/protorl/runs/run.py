@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from protorl.checkpoint import Loaded
 from protorl.data import Batch, ProtoRLError, State, Update
 from protorl.loops.monitor import Monitor
 from protorl.parts import first_not_finite
@@ -18,7 +19,7 @@ from protorl.runs.evaluations import Evaluations, Play
 from protorl.runs.log import Log
 from protorl.runs.parts import Learner, Plays, Remembers
 from protorl.runs.progress import Progress
-from protorl.runs.saving import Saving
+from protorl.runs.saving import Gone, Saving
 from protorl.runs.signals import Interrupted, Signals
 
 
@@ -28,7 +29,7 @@ class Run(Monitor):
     folder: holds metrics.csv, TensorBoard events and checkpoints/. log_every, eval_every, checkpoint_every: agent steps
     (0: never). evaluation: plays the evaluation episodes, unless it is told to stop, and touches nothing of training. keep:
     checkpoints kept.
-    frame_skip: an emulator's frames per agent step, to log them too.
+    frame_skip: an emulator's frames per agent step, to log them too. about: plain data that goes with each checkpoint.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Run(Monitor):
         keep: int = 2,
         evaluation: Play | None = None,
         frame_skip: int | None = None,
+        about: State | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.agent, self.actors = Path(folder), agent, actors
         self.clock = Clock(steps, log=log_every, eval=eval_every if evaluation else 0, checkpoint=checkpoint_every)
         self.log = Log(self.folder, frame_skip, notify=self.say)
-        self.saving = Saving(self.folder, keep, agent, memory, actors, self, notify=self.say)
+        about = {} if about is None else about
+        self.saving = Saving(self.folder, keep, agent, memory, actors, self, notify=self.say, about=about)
         self.signals = Signals()
         self.evaluations = Evaluations(
             evaluation,
@@ -84,6 +87,8 @@ class Run(Monitor):
 
     def events(self) -> None:
         """Everything that is due now; all but an evaluation where somebody asked to stop."""
+        if not self.folder.is_dir():
+            raise Gone(f"{self.folder} was removed while it was trained in: stopped at step {self.steps}, and nothing is saved")
         due = self.clock.due(self.steps)  # first, so that a checkpoint knows what comes next
         self.write(evaluate="eval" in due)
         stop = self.signals.received is not None
@@ -116,9 +121,10 @@ class Run(Monitor):
             raise self.diverged(f"{bad} is not finite")
         self.saving.save(self.steps)
 
-    def resume(self) -> bool:
-        """Load the newest whole checkpoint; False where the run has none yet and starts from the beginning."""
-        return self.saving.resume()
+    def resume(self, refill: bool = False) -> Loaded | None:
+        """Load the newest whole checkpoint (`refill`: or one with a damaged memory, which begins anew); None where the run has
+        none yet and starts from the beginning."""
+        return self.saving.resume(refill)
 
     def state_dict(self) -> State:
         """What the run itself remembers."""
@@ -134,7 +140,7 @@ class Run(Monitor):
         self.steps, self.updates = state["steps"], state["updates"]
         self.evaluations.load_state_dict(state)
         self.log.recent.extend(state["recent"])
-        self.clock.load_state_dict(state["next"])
+        self.clock.load_state_dict(state["next"], self.steps)
 
     # Words
 
@@ -156,7 +162,7 @@ class Run(Monitor):
 
     def diverged(self, what: str, batch: Batch | None = None) -> Diverged:
         """The end of a run in which something is not finite."""
-        at, last = f"step {self.steps}, update {self.updates}", self.saving.checkpoints.latest()
+        at, last = f"step {self.steps}, update {self.updates}", self.saving.last()
         return diverged(what, at, batch, self.agent, last, self.folder)
 
     # Beginning and end
@@ -169,7 +175,7 @@ class Run(Monitor):
             try:
                 self.catch_up()
                 yield self
-            except Diverged:
+            except (Diverged, Gone):
                 raise
             except SystemExit as error:
                 if not isinstance(error.__context__, BrokenPipeError):  # what rich makes of it
@@ -182,6 +188,8 @@ class Run(Monitor):
                 raise ProtoRLError(f"{error}; {self.saving.rescue(self.steps)}") from error
             if self.signals.received is not None:
                 raise self.interrupted(self.signals.received)
+            if self.saving.unsaved is not None:
+                raise ProtoRLError(f"the training ended at step {self.steps} and is not saved: {self.saving.unsaved}")
 
     @contextmanager
     def showing(self, progress: bool) -> Iterator[None]:
@@ -202,8 +210,10 @@ class Run(Monitor):
                     self.progress.close()
                 self.progress = None
 
-    def interrupted(self, number: int) -> Interrupted:
+    def interrupted(self, number: int) -> ProtoRLError:
         """The end of a run that was asked to stop by this signal."""
-        last = self.saving.checkpoints.latest()
+        if self.saving.unsaved is not None:
+            return ProtoRLError(f"stopped at step {self.steps} and not saved: {self.saving.unsaved}")
+        last = self.saving.last()
         saved = "and saved" if last == self.steps else f"(the last checkpoint: {'none' if last is None else last})"
         return Interrupted(f"stopped at step {self.steps} {saved}: continue with `protorl resume {self.folder}`", 128 + number)

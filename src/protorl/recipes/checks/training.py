@@ -97,7 +97,7 @@ class Training(Monitor):
 
     def load(self, folder: Path) -> None:
         """Back from the checkpoint."""
-        self.steps, state = Checkpoints(folder).load(rows=self.memory)
+        self.steps, state, _ = Checkpoints(folder).load(rows=self.memory)
         for name in ("agent", "memory", "actors"):
             getattr(self, name).load_state_dict(state[name])
         torch.set_rng_state(state["torch"])
