@@ -33,6 +33,8 @@ class Faulty(gymnasium.Env):
 
     def __init__(self, fault: str | None = None, after: int | None = None, once: str | None = None, closing: str | None = None):
         self.fault, self.after, self.once, self.closing = fault, after, once, closing
+        if fault == "raises when made":
+            raise_()
         self.t = self.steps = 0
         self.late = False
 

@@ -49,7 +49,7 @@ def test_a_failure_is_named_once_and_everything_is_ended(name: str, backend: str
 def test_what_was_learned_is_saved_and_goes_on(fault: str, env: str, tmp_path: Path) -> None:
     happens = {"fault": fault, "after": 20, "once": str(tmp_path / "once")}
     backend = "sync" if FAULTS[fault].survived else "async"
-    kept: dict[str, Any] = {"eval_every": 0, "checkpoint_every": 50, "env_kwargs": happens}
+    kept: dict[str, Any] = {"eval_every": 0, "checkpoint_every": 50, "accelerate": "eager", "env_kwargs": happens}
     recipe, folder = small("dqn", env=env, num_envs=2, steps=120, backend=backend, **kept), tmp_path / "run"
     with pytest.raises(ProtoRLError) as caught:
         start(recipe, folder, progress=False)
@@ -71,7 +71,8 @@ def test_a_rescue_needs_no_environment(tmp_path: Path, monkeypatch: pytest.Monke
         raise ValueError("no licence")
 
     monkeypatch.setattr(SyncEnv, "_construct", no_licence)
-    recipe = small("dqn", env=ID, steps=120, eval_every=0, env_kwargs={"fault": "raises", "after": 20})
+    happens = {"fault": "raises", "after": 20}
+    recipe = small("dqn", env=ID, steps=120, eval_every=0, accelerate="eager", env_kwargs=happens)
     with pytest.raises(ProtoRLError, match="saved at step 19: "):
         start(recipe, tmp_path / "run", progress=False)
 
@@ -87,6 +88,13 @@ def test_close_is_given_a_few_seconds(name: str, caplog: pytest.LogCaptureFixtur
     env.close()
     (told,) = caplog.messages  # once, for both
     assert re.match(rf"\S*{CLOSING[name].said}", told)
+    assert multiprocessing.active_children() == []
+
+
+@SLOW
+def test_what_fails_before_there_is_an_environment_is_named() -> None:
+    with pytest.raises(ProtoRLError, match=r"Faulty-v0 cannot be made: .* % of \{power\} are %s gone"):
+        prl.make_vec_envs(ID, 2, backend="async", fault="raises when made")
     assert multiprocessing.active_children() == []
 
 

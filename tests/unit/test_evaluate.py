@@ -20,7 +20,7 @@ from protorl.checkpoint import Checkpoints
 from protorl.data import Act, ProtoRLError
 from protorl.loops.evaluate import Stopped, evaluate
 from protorl.recipes.saved import load, resume
-from protorl.recipes.start import examine, start
+from protorl.recipes.start import Examiner, start
 from protorl.rng import integer
 from protorl.runs import Interrupted, Run
 from protorl.runs.metrics import read_metrics
@@ -103,7 +103,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "atari-sticky": {"env": "ALE/Breakout-v5", "backend": "sync"},
     "atari-native": {"env": "ALE/Breakout-v5"},
     "atari-random": {"env": "ALE/Breakout-v5", "eval_epsilon": 0.1},
-    "workers": {"env": "Acrobot-v1", "backend": "async"},
+    "workers": {"env": "tests.unit.test_evaluate:Weather-v0", "backend": "async"},
 }
 NEEDS = {"box2d": "Box2D", "mujoco": "mujoco", "minatar": "minatar", "atari": "ale_py"}
 SLOW = ("atari-random", "atari-sticky", "workers")
@@ -119,12 +119,44 @@ def test_an_evaluation_is_a_function_of_weights_and_seed(family: str) -> None:
     with closing(prl.recipes.DQN(**FAMILIES[family]).make_env(1)) as env:
         one, other = (Linear(env.spec, seed) for seed in (1, 2))
 
-    def examined(agent: Any, **changed: Any) -> prl.Evaluation:
-        return examine(prl.recipes.DQN(**{**FAMILIES[family], **size, **changed}), agent, lambda: False)
+    with closing(Examiner(prl.recipes.DQN(**FAMILIES[family], **size), one)) as examiner:
+        first = examiner(lambda: False)
+        examiner.agent = other
+        examiner(lambda: False)
+        examiner.agent = one
+        assert examiner(lambda: False) == first
+        assert (examiner.kept is None) == (family != "workers")
 
-    first = examined(one)
-    examined(other, seed=7)
-    assert examined(one) == first
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_the_environments_of_an_evaluation_are_closed_after_it(breaks: bool, monkeypatch) -> None:
+    made, closed = [], []
+
+    class Counted(Weather):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+        def step(self, action):
+            if breaks and self.t == 5:
+                raise OSError("the storm")
+            return super().step(action)
+
+        def close(self):
+            closed.append(self)
+
+    recipe = prl.recipes.DQN(env="Counted-v0", eval_episodes=3)
+    monkeypatch.setitem(gymnasium.registry, "Counted-v0", gymnasium.envs.registration.EnvSpec("Counted-v0", Counted))
+    with closing(recipe.make_env(1)) as env:
+        examiner = Examiner(recipe, Linear(env.spec, 1))
+    for n in (4, 7):
+        if breaks:
+            with pytest.raises(ProtoRLError, match="the storm"):
+                examiner(lambda: False)
+        else:
+            examiner(lambda: False)
+        assert len(made) == len(closed) == n
+    assert set(made) == set(closed)
 
 
 def test_what_is_checked_is_worth_checking() -> None:
@@ -195,7 +227,7 @@ def test_the_accelerated_agent_plays_the_episodes_of_the_eager_one(name: str, en
             agent = recipe.build_agent(one.spec)
         if mode != "none":
             accelerate(agent, mode)
-        results.append(examine(recipe, agent, lambda: False))
+        results.append(Examiner(recipe, agent)(lambda: False))
     for result in results[1:]:
         assert result.lengths == results[0].lengths
         np.testing.assert_allclose(result.returns, results[0].returns, rtol=1e-4)

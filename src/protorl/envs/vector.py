@@ -103,6 +103,12 @@ class VecEnv(ABC):
     def close(self) -> None:
         """Release what the environments hold."""
 
+    def retire(self) -> bool:
+        """Close the environments between two uses. True where something is left that took long to start, where the next reset
+        makes new ones; False where this was `close`."""
+        self.close()
+        return False
+
     @abstractmethod
     def state_dict(self) -> State: ...
 
@@ -298,6 +304,9 @@ class VecWrapper(VecEnv):
 
     def close(self) -> None:
         self.env.close()
+
+    def retire(self) -> bool:
+        return self.env.retire()
 
     def state_dict(self) -> State:
         return {"env": self.env.state_dict()}

@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import fcntl
 import math
+import mmap
 import multiprocessing
 import os
 import pickle
 import select
 import signal
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.sharedctypes import RawArray
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from protorl.data import Array, Obs, ObsSpec, tree_leaves, tree_map
-from protorl.envs.api import AnyEnv
+from protorl.data import Array, Obs, ObsSpec, State, tree_leaves, tree_map
+from protorl.envs import snapshot
+from protorl.envs.api import AnySpace
 from protorl.envs.gate import CLOSE_SECONDS, FAILURES, Gate, failed
-from protorl.envs.spec import empty
+from protorl.envs.spec import empty, single_spec
 from protorl.envs.sync import write
 
 LOOK_EVERY = 1.0
 """Seconds after which a process that has not answered is looked for; most deaths are seen at once, by the end of the line."""
+STEP: tuple[str, tuple[Any, ...]] = ("step", ())
+"""The request that is sent most: as an empty message."""
 STOPS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")}
 
 
@@ -44,19 +49,21 @@ class Lost(Exception):  # noqa: N818
 
 
 class Shared:
-    """Arrays of one row per environment, which this process and its workers see alike. The memory has no name, so nothing of it
-    outlives them.
+    """Arrays of one row per environment, which this process and its workers see alike. The memory is a file without a name, so
+    nothing of it outlives them.
 
-    action: as the N environments take it.
+    action: as the N environments take it. file: the descriptor, where there is one already.
     """
 
-    def __init__(self, spec: ObsSpec, action: Array, block: Any = None) -> None:
+    def __init__(self, spec: ObsSpec, action: Array, file: int | None = None) -> None:
         n = len(action)
         numbers, flags = np.zeros(n), np.zeros(n, np.bool_)
         like: list[Obs] = [action, numbers, numbers.astype(np.float32), flags, flags, empty(spec, n), empty(spec, n)]
         self.spec, self.like, self.end = spec, action, 0
-        sizes = [leaf.nbytes + 64 for tree in like for leaf in tree_leaves(tree)]
-        self.block = RawArray("b", sum(sizes)) if block is None else block
+        size = sum(leaf.nbytes + 64 for tree in like for leaf in tree_leaves(tree))
+        self.file = nameless(size) if file is None else file
+        weakref.finalize(self, os.close, self.file)
+        self.block = mmap.mmap(self.file, size)
         views: list[Any] = [tree_map(self.view, tree) for tree in like]
         self.action, self.reward, self.discount, self.terminated, self.truncated, self.next_obs, self.first_obs = views
 
@@ -65,19 +72,37 @@ class Shared:
         start, self.end = self.end, self.end + -(-like.nbytes // 64) * 64  # aligned: rows of numbers are read at once
         return np.frombuffer(self.block, like.dtype, like.size, start).reshape(like.shape)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return Shared, (self.spec, self.like, self.block)
+
+def nameless(size: int) -> int:
+    """The descriptor of a file of this size that is nowhere to be found, in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("protorl")
+    else:
+        with tempfile.TemporaryFile() as held:
+            file = os.dup(held.fileno())
+    os.ftruncate(file, size)
+    return file
+
+
+class Made(NamedTuple):
+    """What a worker tells of its environment."""
+
+    obs: ObsSpec
+    time_limit: int | None
+    action_space: AnySpace
+    exact: bool
+    renders: bool
 
 
 class Worker:
     """One row's process, as its parent sees it."""
 
-    def __init__(self, maker: bytes, memory: Shared, i: int, id: str, row: int) -> None:
+    def __init__(self, maker: bytes, id: str, row: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.id, self.row, self.doing = id, row, "start"
         self.line, theirs = context.Pipe()
         with theirs:
-            self.process = context.Process(target=serve, args=(theirs, maker, memory, i, id, row), name=f"{id} {row}")
+            self.process = context.Process(target=serve, args=(theirs, maker, id, row), name=f"{id} {row}")
             self.process.start()
         self.poller = select.poll()
         self.poller.register(self.line, select.POLLIN)
@@ -86,9 +111,14 @@ class Worker:
         """Send a request. Raises: Lost where nobody is there."""
         self.doing = verb
         try:
-            self.line.send_bytes(b"" if verb == "step" else pickle.dumps((verb, given)))
+            self.line.send_bytes(b"" if (verb, given) == STEP else pickle.dumps((verb, given)))
         except OSError as error:
             raise self.died() from error
+
+    def share(self, memory: Shared, i: int) -> None:
+        """Its row i of the arrays, to be used from now on."""
+        self.ask("share", (memory.spec, memory.like, i))
+        reduction.send_handle(self.line, memory.file, self.process.pid)
 
     def answer(self, seconds: float | None) -> Any:
         """The answer, waited for so long (None: for ever). Raises: Failed, Lost."""
@@ -159,54 +189,79 @@ def stops_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(line: Connection, maker: bytes, memory: Shared, i: int, id: str, row: int) -> None:
+def serve(line: Connection, maker: bytes, id: str, row: int) -> None:
     """In the worker: answer requests until there is nobody to ask."""
     leave_stops_to_parent()
     end_with_parent()
     torch.set_num_threads(1)
-    hosted: Hosted | None = None
+    hosted = Hosted(maker, id, row)
     verb = "start"
     with suppress(EOFError, ConnectionError):  # the parent is gone
         line.send_bytes(b"")
         while verb != "close":
             request = line.recv_bytes()
-            verb, given = pickle.loads(request) if request else ("step", ())
+            verb, given = pickle.loads(request) if request else STEP
+            if verb == "share":
+                hosted.share(given, reduction.recv_handle(line))
+                continue
             try:
-                value = None
-                if verb == "make":
-                    if hosted is not None:
-                        hosted.close()
-                    hosted = Hosted(pickle.loads(maker)(), id, row, memory, i)
-                elif hosted is not None:
-                    value = getattr(hosted, f"tell_{verb}")(*given)
+                value = getattr(hosted, verb)(*given)
                 reply = b"" if value is None else pickle.dumps((True, value))
             except FAILURES as error:
                 reply = pickle.dumps((False, str(failed(id, verb, f"row {row}", error))))
             line.send_bytes(reply)
 
 
-class Hosted(Gate):
+class Hosted:
     """The environment of one row, in its worker; what a step and a reset reveal goes to the memory that its parent sees."""
 
-    def __init__(self, env: AnyEnv, id: str, row: int, memory: Shared, i: int) -> None:
-        super().__init__(env, id, row)
-        self.memory, self.i = memory, i
-        self.tell_state_dict, self.tell_load_state_dict = self.state_dict, self.load_state_dict
-        self.tell_render, self.tell_close = self.render, env.close
+    gate: Gate
+    memory: Shared
 
-    def tell_step(self) -> None:
+    def __init__(self, maker: bytes, id: str, row: int) -> None:
+        self.maker, self.id, self.row = maker, id, row
+
+    def retire(self) -> None:
+        """Close the environment, if there is one; `make` makes another."""
+        if hasattr(self, "gate"):
+            self.gate.close()
+            del self.gate
+
+    def make(self) -> Made:
+        self.retire()
+        env = pickle.loads(self.maker)()
+        self.gate = Gate(env, self.id, self.row)
+        return Made(*single_spec(env), env.action_space, snapshot.exact(env), env.render_mode is not None)
+
+    def share(self, told: tuple[ObsSpec, Array, int], file: int) -> None:
+        spec, action, self.i = told
+        self.memory = Shared(spec, action, file)
+
+    def step(self) -> None:
         """Act as the memory says; where that ends an episode, the next one begins."""
         here, i = self.memory, self.i
         action = here.action[i]
-        seen, here.reward[i], over, cut, kept = self.step(int(action) if isinstance(action, np.integer) else action.copy())
+        seen, here.reward[i], over, cut, kept = self.gate.step(int(action) if isinstance(action, np.integer) else action.copy())
         write(seen, here.next_obs, i)
         here.terminated[i], here.truncated[i], here.discount[i] = over, cut, 0.0 if over else kept
         if over or cut:
-            self.tell_reset(None)
+            self.reset(None)
 
-    def tell_reset(self, seed: int | None) -> None:
-        """Begin an episode."""
-        write(self.reset(seed), self.memory.first_obs, self.i)
+    def reset(self, seed: int | None) -> None:
+        write(self.gate.reset(seed), self.memory.first_obs, self.i)
+
+    def render(self) -> object:
+        return self.gate.render()
+
+    def state_dict(self) -> list[State]:
+        return self.gate.state_dict()
+
+    def load_state_dict(self, state: list[State]) -> None:
+        self.gate.load_state_dict(state)
+
+    def close(self) -> None:
+        if hasattr(self, "gate"):
+            self.gate.env.close()  # what it raises, the parent tells
 
 
 def leave_stops_to_parent() -> None:

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from protorl.data import EnvSpec, Obs, ProtoRLError, State, Step, tree_leaves, tree_map
-from protorl.envs import snapshot
 from protorl.envs.api import AnyEnv
-from protorl.envs.gate import close, warn_once
-from protorl.envs.spec import ActionEdge, single_spec
+from protorl.envs.gate import warn_once
+from protorl.envs.spec import ActionEdge
 from protorl.envs.vector import Episode, HostedEnvs
-from protorl.envs.worker import Failed, Lost, Shared, Worker, end, stops_held
+from protorl.envs.worker import Failed, Lost, Made, Shared, Worker, end, stops_held
 
 
 class WorkerEnvs(HostedEnvs):
@@ -38,11 +37,6 @@ class WorkerEnvs(HostedEnvs):
         first_row: int = 0,
         timeout: float = 60.0,
     ) -> None:
-        one = make()
-        obs, time_limit = single_spec(one)
-        self._edge = ActionEdge(one.action_space, num_envs)
-        exact, self._renders = snapshot.exact(one), one.render_mode is not None
-        close(one.close, id, f"row {first_row}")
         try:
             self._maker = cloudpickle.dumps(make)
         except Exception as error:
@@ -50,15 +44,19 @@ class WorkerEnvs(HostedEnvs):
                 f'backend="async" sends {id} to other processes, and it cannot be pickled ({error}): define it in a module, '
                 'without open files or locks, or use backend="sync"'
             ) from error
-        spec = EnvSpec(id, obs, self._edge.spec, num_envs, time_limit, first_lane=first_row)
-        _, action = self._edge(np.zeros(self._edge.shape, self._edge.spec.dtype))
-        self._memory = Shared(obs, np.asarray(action))
         self._timeout, self._yes = timeout, np.ones(num_envs, np.bool_)
         self._workers: list[Worker] = []
-        super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=exact)
         # Where nobody calls `close`; with a priority, or the interpreter would wait for the workers before it comes to this.
         util.Finalize(self, end, (self._workers,), exitpriority=1)
-        self._construct()
+        self._start(id, range(first_row, first_row + num_envs))
+        made: Made = self._ask("make")[0]
+        self._made = True
+        self._edge = ActionEdge(made.action_space, num_envs)
+        _, action = self._edge(np.zeros(self._edge.shape, self._edge.spec.dtype))
+        self._memory, self._renders = Shared(made.obs, np.asarray(action)), made.renders
+        self._share()
+        spec = EnvSpec(id, made.obs, self._edge.spec, num_envs, made.time_limit, first_lane=first_row)
+        super().__init__(spec, seed=seed, name=name, first_row=first_row, exact=made.exact)
 
     def step(self, action: ArrayLike) -> Step:
         obs, here = self.obs, self._memory
@@ -88,11 +86,21 @@ class WorkerEnvs(HostedEnvs):
         for failure in end(self._workers)[:1]:
             warn_once(f"{failure}; what was learned is not touched", failure)
 
+    def retire(self) -> bool:
+        """Close the environments; their processes, which take long to start, stay for those that the next reset makes."""
+        try:
+            if self._workers:
+                self._ask("retire", in_episode=False)
+        except ProtoRLError:
+            self.close()
+        self._obs, self._made = None, False
+        return bool(self._workers)
+
     def _ask(self, verb: str, given: Sequence[object] | None = None, *, in_episode: bool = True) -> list[Any]:
         """Every worker's answer; given: what each is told. in_episode: a failure leaves the rows out of step with each other,
         so that all workers are ended."""
         if not self._workers:
-            raise ProtoRLError(f"the workers of {self.spec.id} have ended (a failure, or close()): reset() starts new ones")
+            raise ProtoRLError("the worker processes have ended (a failure, or close()): reset() starts new ones")
         answers: list[Any] = []
         failure: Exception | None = None
         try:
@@ -115,16 +123,23 @@ class WorkerEnvs(HostedEnvs):
         return answers
 
     def _construct(self) -> None:
-        if not self._workers:
-            self._start()
+        begin = not self._workers
+        if begin:
+            self._start(self.spec.id, self.spec.lanes)
         self._ask("make")
+        self._made = True
+        if begin:
+            self._share()
 
-    def _start(self) -> None:
-        id, rows = self.spec.id, self.spec.lanes
+    def _share(self) -> None:
+        for i, worker in enumerate(self._workers):
+            worker.share(self._memory, i)
+
+    def _start(self, id: str, rows: range) -> None:
         try:
             with stops_held():
-                for i, row in enumerate(rows):
-                    self._workers.append(Worker(self._maker, self._memory, i, id, row))
+                for row in rows:
+                    self._workers.append(Worker(self._maker, id, row))
             for worker in self._workers:
                 worker.answer(None)  # importing takes as long as it takes
         except (OSError, Lost) as error:
@@ -135,7 +150,7 @@ class WorkerEnvs(HostedEnvs):
             ) from error
 
     def _reset(self, seeds: list[int] | None) -> Obs:
-        if not self._workers:
+        if not self._workers or not self._made:
             self._construct()
         self._ask("reset", [None] * self.num_envs if seeds is None else seeds)
         return tree_map(np.copy, self._memory.first_obs)

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -21,6 +20,7 @@ from protorl.accelerate import accelerate
 from protorl.agents import Agent
 from protorl.checkpoint import encode
 from protorl.data import ProtoRLError
+from protorl.envs.vector import VecEnv
 from protorl.loops import Evaluation, evaluate, train
 from protorl.recipes.changes import adopt, summary
 from protorl.recipes.config import described, recipe_name, record, short_env
@@ -93,37 +93,38 @@ def execute(
             agent, memory, actors = recipe.assemble(env)
             encode(agent.state_dict(), "agent")  # what cannot be saved is refused before anything is begun
             about = summary(recipe, agent)
-            run = Run(
-                folder,
-                agent,
-                memory,
-                actors,
-                steps=recipe.steps,
-                log_every=recipe.log_every,
-                eval_every=recipe.eval_every,
-                checkpoint_every=recipe.checkpoint_every,
-                keep=recipe.keep,
-                evaluation=partial(examine, recipe, agent),
-                frame_skip=env.spec.frame_skip,
-                about=about,
-            )
-            loaded = None if resumed is None else run.resume(refill)
-            if loaded is None:
-                foresee(recipe, agent, memory, env.spec)
-            else:
-                adopt(agent, about["rates"], loaded.about.get("rates", {}))
-                run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-            if resumed is not None:
+            with closing(Examiner(recipe, agent)) as examiner:
+                run = Run(
+                    folder,
+                    agent,
+                    memory,
+                    actors,
+                    steps=recipe.steps,
+                    log_every=recipe.log_every,
+                    eval_every=recipe.eval_every,
+                    checkpoint_every=recipe.checkpoint_every,
+                    keep=recipe.keep,
+                    evaluation=examiner,
+                    frame_skip=env.spec.frame_skip,
+                    about=about,
+                )
+                loaded = None if resumed is None else run.resume(refill)
                 if loaded is None:
-                    run.say(f"{folder} has no checkpoint: it starts from the beginning")
-                resumed()
-            left = max(memory.expected(recipe.steps) - run.updates, 0)
-            accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
-            with run.watch(progress):
-                train(agent, memory, actors, steps=recipe.steps, monitor=run)
-            told = run.evaluations
-            best = None if told.last is None else told.best
-            return Result(folder, agent, run.steps, told.last, best, told.last_std, told.best_std)
+                    foresee(recipe, agent, memory, env.spec)
+                else:
+                    adopt(agent, about["rates"], loaded.about.get("rates", {}))
+                    run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
+                if resumed is not None:
+                    if loaded is None:
+                        run.say(f"{folder} has no checkpoint: it starts from the beginning")
+                    resumed()
+                left = max(memory.expected(recipe.steps) - run.updates, 0)
+                accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
+                with run.watch(progress):
+                    train(agent, memory, actors, steps=recipe.steps, monitor=run)
+                told = run.evaluations
+                best = None if told.last is None else told.best
+                return Result(folder, agent, run.steps, told.last, best, told.last_std, told.best_std)
 
 
 def placed(recipe: E, folder: Path) -> E:
@@ -147,12 +148,26 @@ def placed(recipe: E, folder: Path) -> E:
     return recipe
 
 
-def examine(recipe: Experiment, agent: Agent, stop: Callable[[], bool]) -> Evaluation:
+class Examiner:
     """The periodic evaluation, with the same seed every time, in environments that are made for it and closed after it: many a
-    simulator remembers more than a reset puts back."""
-    episodes, seed = recipe.eval_episodes, rng.integer(recipe.seed, "eval")
-    with closing(recipe.make_eval_env(min(episodes, 10))) as env:
-        return evaluate(agent, env, episodes, seed=seed, limit=recipe.eval_max_steps, stop=stop)
+    simulator remembers more than a reset puts back. Worker processes stay, until `close`."""
+
+    def __init__(self, recipe: Experiment, agent: Agent) -> None:
+        self.recipe, self.agent = recipe, agent
+        self.kept: VecEnv | None = None
+
+    def __call__(self, stop: Callable[[], bool]) -> Evaluation:
+        episodes, seed = self.recipe.eval_episodes, rng.integer(self.recipe.seed, "eval")
+        env = self.recipe.make_eval_env(min(episodes, 10)) if self.kept is None else self.kept
+        try:
+            return evaluate(self.agent, env, episodes, seed=seed, limit=self.recipe.eval_max_steps, stop=stop)
+        finally:
+            self.kept = env if env.retire() else None
+
+    def close(self) -> None:
+        """End what stayed."""
+        if self.kept is not None:
+            self.kept.close()
 
 
 class Told(logging.StreamHandler[TextIO]):
