@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from protorl.agents import Agent
 from protorl.data import EnvSpec, Linear
 from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
@@ -11,6 +13,8 @@ from protorl.recipes.recipe import Recipe
 
 class OffPolicy(Recipe):
     """Learns from a replay memory: any of them takes prioritized replay (`per_alpha`) and n-step returns (`n_step`)."""
+
+    numbers: ClassVar[str] = ""
 
     batch_size: int = hp(256, "examples per update", low=1)
     capacity: int = hp(1_000_000, "replay memory", unit="agent steps", low=1)
