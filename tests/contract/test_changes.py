@@ -36,7 +36,7 @@ OTHER: dict[str, Any] = {
     "actor_lr": 0.1, "alpha_lr": 0.1, "final_bound": 0.1, "target_entropy": 3.0, "clip": 1e-3, "clip_value": 1e-3,
     "target_kl": 1e-9, "share_base": True, "weight_decay": 0.5, "noise_std": 0.9, "noise_theta": 0.9, "target_noise": 0.9,
     "noise_clip": 0.01, "munchausen_tau": 0.5, "munchausen_low": -1e-6, "target_every": 3, "log_std": 0.5,
-    "eval_max_steps": 5, "epsilon_after": 1_000, "wrappers": ("gymnasium.wrappers:ClipReward",),
+    "eval_max_steps": 5, "action_gradient_clip": 1e-6, "epsilon_after": 1_000, "wrappers": ("gymnasium.wrappers:ClipReward",),
 }  # fmt: skip
 """Values that a field certainly did not have; of all others a little more, or the other choice."""
 
@@ -64,9 +64,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if name not in folders:
             folders[name] = tmp_path_factory.mktemp(name) / "run"
             known = {field.name for field in dataclasses.fields(RECIPES[name])}  # type: ignore[arg-type]
-            fields = {key: RUN[key] for key in RUN if key in known}
-            fields |= {"num_envs": 2} if name == "apex-dqn" else {}  # of one environment `epsilon_alpha` says nothing
-            start(small(name, **fields), folders[name], progress=False)
+            start(small(name, **{key: RUN[key] for key in RUN if key in known}), folders[name], progress=False)
         return folders[name]
 
     return run

@@ -221,7 +221,9 @@ def own(folder: Path, text: str = PAPER) -> Path:
 
 def test_a_changed_file_is_told_on_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paper, run = own(tmp_path), tmp_path / "run"
-    start(find_recipe(f"{paper}:Mine")(**FIELDS, warmup_steps=50, batch_size=16), run, progress=False)
+    start(
+        find_recipe(f"{paper}:Mine")(**FIELDS, warmup_steps=50, batch_size=16, update_every=10, updates=1), run, progress=False
+    )
     assert (run / "recipe.py").read_text() == PAPER
 
     def resumed(text: str, **settings: float) -> str:

@@ -20,8 +20,8 @@ TUNABLE = frozenset({
     "kappa", "epsilon_start", "epsilon_end", "epsilon_steps", "munchausen_alpha", "munchausen_tau", "munchausen_low",
     "samples", "target_samples", "act_samples", "gae_lambda", "clip", "anneal_clip", "clip_value", "value_coef",
     "entropy_coef", "target_kl", "normalise_advantage", "tau", "delay", "target_noise", "noise_clip", "noise_std",
-    "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end", "epsilon",
-    "epsilon_alpha", "action_gradient_clip",
+    "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end",
+    "action_gradient_clip",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
@@ -31,7 +31,7 @@ WHY_NOT = {
     "it makes other environments": (
         "env num_envs backend protocol env_kwargs wrappers package_to_import apply_api_compatibility overlap"
     ),
-    "it decides who steps the environments, and how": "workers lockstep chunk_steps first_priority",
+    "it decides who steps the environments, and how": "workers lockstep chunk_steps first_priority epsilon epsilon_alpha",
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "

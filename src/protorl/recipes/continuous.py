@@ -22,6 +22,7 @@ from protorl.recipes.recipe import Recipe
 class Continuous(Recipe):
     """An actor, an ensemble of critics, an optimizer for each, random actions at first: what DDPG, TD3 and SAC share."""
 
+    numbers: ClassVar[str] = ""
     actions: ClassVar[tuple[str, ...]] = ("box",)
 
     actor_lr: float | None = hp(None, "learning rate of the actor; none: as lr", low=0.0)

@@ -62,7 +62,7 @@ def warnings(recipe: Experiment, agent: Agent, made: Plan, spec: EnvSpec) -> lis
             said.append(f"{what}: {name} {every:,} exceeds the {made.updates:,} updates that {steps:,} steps bring: lower it")
     if {"epsilon_start", "epsilon_end", "epsilon_steps"} <= fields.keys():
         start, end, length = (fields[f"epsilon_{part}"] for part in ("start", "end", "steps"))
-        reached = Linear(start, end, length)(steps)
+        reached = Linear(start, end, length)(steps - fields.get("epsilon_after", 0))
         if reached - end > 0.1 * (start - end) > 0:
             said.append(
                 f"epsilon falls to {reached:.2g} and not to {end:g}: epsilon_steps {length:,} exceeds the {steps:,} steps: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from protorl.recipes.recipe import Recipe
 
 class OffPolicy(Recipe):
     """Learns from a replay memory: any of them takes prioritized replay (`per_alpha`) and n-step returns (`n_step`)."""
+
+    numbers: ClassVar[str] = ""
 
     batch_size: int = hp(256, "examples per update", low=1)
     capacity: int = hp(1_000_000, "replay memory", unit="agent steps", low=1)
@@ -64,18 +67,19 @@ class OffPolicy(Recipe):
         return self.make_env(1 if self.workers else None)
 
     def actors(self, agent: Agent, env: VecEnv) -> Actors:
+        steps, lockstep = self.chunk_steps, self.lockstep
         if self.workers:
             build = functools.partial(apart, reference(self), fields_of(self))
             columns = self.columns(agent, self.spec_of(env))
             return WorkerActors(
-                agent, build, columns, self.env, workers=self.workers, steps=self.chunk_steps, lockstep=self.lockstep,
+                agent, build, columns, self.env, workers=self.workers, steps=steps, lockstep=lockstep,
                 timeout=self.worker_timeout,
             )  # fmt: skip
         actors = super().actors(agent, env)
         if not self.judged:
             return actors
-        among = (env.spec.lanes.start, self.num_envs) if self.lockstep else None
-        return FirstPriorities(actors, agent, agent.columns(env.spec), self.view(agent), self.chunk_steps, among)
+        among = (env.spec.lanes.start, self.num_envs) if lockstep else None
+        return FirstPriorities(actors, agent, agent.columns(env.spec), self.view(agent), steps, among)
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         beta = Linear(self.per_beta, self.per_beta_end, max(self.steps, 1))

@@ -109,14 +109,14 @@ def execute(
                     about=about,
                 )
                 loaded = None if resumed is None else run.resume(refill)
-                if loaded is not None:
+                if loaded is None:
+                    foresee(recipe, agent, memory, env.spec)
+                else:
                     adopt(agent, about["rates"], loaded.about.get("rates", {}))
                     run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-                else:
-                    if resumed is not None:
-                        run.say(f"{folder} has no checkpoint: it starts from the beginning")
-                    foresee(recipe, agent, memory, env.spec)
                 if resumed is not None:
+                    if loaded is None:
+                        run.say(f"{folder} has no checkpoint: it starts from the beginning")
                     resumed()
                 left = max(memory.expected(recipe.steps) - run.updates, 0)
                 accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
