@@ -130,6 +130,7 @@ def test_bases_are_at_most_two_deep_and_their_fields_are_the_nearest(name: str) 
 
 RUN = {
     "accelerate", "precision", "log_every", "eval_every", "eval_episodes", "checkpoint_every", "keep", "name", "eval_epsilon",
+    "eval_max_steps",
 }  # fmt: skip
 """Fields that the run reads, which `test_cli` and `test_run` see to."""
 ELSEWHERE: dict[str, dict[str, Any]] = {"ppo": {"env": "Pendulum-v1"}, "ddpg": {"noise": "ou"}, "td3": {"noise": "ou"}}
