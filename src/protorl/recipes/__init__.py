@@ -8,9 +8,9 @@ from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.ppo import PPO
-from protorl.recipes.recipe import Parts, Recipe
+from protorl.recipes.recipe import RECIPES, Parts, Recipe
 
-RECIPES: dict[str, type[Recipe]] = {
+RECIPES |= {
     recipe.name: recipe
     for recipe in (
         DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG

@@ -15,7 +15,7 @@ from protorl.data import ProtoRLError
 from protorl.place import own_place
 from protorl.recipes.config import fields_of, reference
 from protorl.recipes.own import mistake
-from protorl.recipes.recipe import OURS, Recipe
+from protorl.recipes.recipe import RECIPES, Recipe
 from protorl.words import meant
 
 __all__ = ["fields_of", "find_recipe", "rebuild", "reference"]
@@ -23,12 +23,12 @@ __all__ = ["fields_of", "find_recipe", "rebuild", "reference"]
 
 def find_recipe(name: str) -> type[Recipe]:
     """A recipe by name, by file (`my_paper.py:MyRecipe`) or by module (`package.module:MyRecipe`)."""
-    if name in OURS:
-        return OURS[name]
+    if name in RECIPES:
+        return RECIPES[name]
     place, colon, attribute = name.rpartition(":")
     if not (colon and place and attribute):
-        near = meant(name, OURS)
-        hint = f"did you mean {near}, " if near else f"choose one of {', '.join(OURS)}, "
+        near = meant(name, RECIPES)
+        hint = f"did you mean {near}, " if near else f"choose one of {', '.join(RECIPES)}, "
         raise ProtoRLError(f"recipe {name!r} is unknown: {hint}or your own as my_paper.py:MyRecipe")
     if place.endswith(".py"):
         module = module_of(Path(place), attribute)

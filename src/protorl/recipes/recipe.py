@@ -32,8 +32,8 @@ from protorl.recipes.start import Result, start
 INSTEAD = {"discrete": "dqn or ppo", "multidiscrete": "ppo", "box": "ppo, sac or td3"}
 """Recipes for each kind of action, for whoever chose one that does not fit."""
 
-OURS: dict[str, type[Recipe]] = {}
-"""Every recipe of this package, by its name."""
+RECIPES: dict[str, type[Recipe]] = {}
+"""Every recipe of this package, by its name; the package's first module puts them here."""
 
 OWN_ENV_KWARGS = {
     "env", "num_envs", "seed", "name", "backend", "package_to_import", "apply_api_compatibility", "protocol", "render_mode",
@@ -159,8 +159,6 @@ class Recipe:
         cls.__annotations__ = own
         dataclass(frozen=True, kw_only=True, init=False)(cls)
         cls.__dataclass_fields__ = nearest_fields(cls.__mro__)  # type: ignore[attr-defined]
-        if cls.__module__.startswith(f"{__package__}.") and vars(cls).get("name"):
-            OURS[cls.name] = cls
 
     def __init__(self, **given: object) -> None:
         fields = {field.name: field for field in dataclasses.fields(self)}  # type: ignore[arg-type]
