@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import fcntl
 import math
+import mmap
 import multiprocessing
 import os
 import pickle
 import select
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,10 @@ LOOK_EVERY = 1.0
 """Seconds after which a process that has not answered is looked for; most deaths are seen at once, by the end of the line."""
 CLOSE_SECONDS = 5.0
 """What a worker is given to end."""
+STEP: tuple[str, tuple[Any, ...]] = ("step", ())
+"""The request that is sent most: as an empty message."""
+CLOSED = "closed"
+"""The last answer of a worker."""
 STOPS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")}
 FAILURES = (Exception, SystemExit)
 """What a hosted thing may raise: `sys.exit()` in its code is a failure of its own, not a wish to end the training."""
@@ -41,42 +47,54 @@ class Lost(Exception):  # noqa: N818
     """A worker died or gives no answer."""
 
 
-class SharedBytes:
-    """Memory that this process and its workers see alike, taken in pieces. It has no name, so nothing of it outlives them."""
+class Memory:
+    """Bytes that this process and its workers see alike, taken as arrays. They are a file without a name, so nothing of it
+    outlives them.
 
-    def __init__(self, size: int, block: Any = None) -> None:
-        self.size, self.end = size, 0
-        self.block = RawArray("b", size) if block is None else block
+    forms: the arrays' shapes and dtypes, in the order in which they are taken. file: the descriptor, where there is one.
+    """
+
+    def __init__(self, forms: Sequence[tuple[Sequence[int], Any]], file: int | None = None) -> None:
+        size = sum(room_for(*form) for form in forms)
+        self.file = nameless(size) if file is None else file
+        weakref.finalize(self, os.close, self.file)
+        self.block, self.end = mmap.mmap(self.file, size), 0
 
     def take(self, shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
-        """The next array, of this shape and dtype; who takes the same in the same order gets the same memory."""
-        kind, size = np.dtype(dtype), math.prod(shape)
+        """The next array."""
         start, self.end = self.end, self.end + room_for(shape, dtype)
-        return np.frombuffer(self.block, kind, size, start).reshape(shape)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return SharedBytes, (self.size, self.block)
+        return np.frombuffer(self.block, dtype, math.prod(shape), start).reshape(shape)
 
 
 def room_for(shape: Sequence[int], dtype: Any) -> int:
-    """Bytes that such an array takes: its start is aligned."""
+    """Bytes that such an array takes: the next one begins at a multiple of 64."""
     return -(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64
 
 
-class Worker:
-    """A process, as its parent sees it.
+def nameless(size: int) -> int:
+    """The descriptor of a file of this size that is nowhere to be found, in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("protorl")
+    else:
+        with tempfile.TemporaryFile() as held:
+            file = os.dup(held.fileno())
+    os.ftruncate(file, size)
+    return file
 
-    hosts: pickled; called there with `given`, at the request "make", it makes the thing whose methods `tell_VERB` answer
-    requests. name, of: what it is, and of what, for sentences ("the worker of row 1", "CartPole-v1"). Its first answer is to no
-    request: it is there.
+
+class Worker:
+    """A process, as its parent sees it. Its first answer is to no request: it is there.
+
+    who, of: what it is, and of what, for sentences ("row 1", "CartPole-v1"). hosts: pickled; called there, it makes the thing
+    whose methods answer requests, whose `share` takes memory, and whose `failed(verb, error)` says what an exception means.
     """
 
-    def __init__(self, name: str, of: str, hosts: bytes, given: tuple[object, ...] = ()) -> None:
+    def __init__(self, who: str, of: str, hosts: bytes) -> None:
         context = multiprocessing.get_context("spawn")
-        self.name, self.of, self.doing = name, of, "start"
+        self.who, self.of, self.doing = who, of, "start"
         self.line, theirs = context.Pipe()
         with theirs:
-            self.process = context.Process(target=serve, args=(theirs, hosts, given), name=name)
+            self.process = context.Process(target=serve, args=(theirs, hosts), name=f"{of} {who}")
             self.process.start()
         self.poller = select.poll()
         self.poller.register(self.line, select.POLLIN)
@@ -85,12 +103,17 @@ class Worker:
         """Send a request. Raises: Lost where nobody is there."""
         self.doing = verb
         try:
-            self.line.send_bytes(pickle.dumps((verb, given)))
+            self.line.send_bytes(b"" if (verb, given) == STEP else pickle.dumps((verb, given)))
         except OSError as error:
             raise self.died() from error
 
+    def share(self, memory: Memory, *told: object) -> None:
+        """Hand over memory, and what there is to say of it: not a request, there is no answer."""
+        self.ask("share", *told)
+        reduction.send_handle(self.line, memory.file, self.process.pid)
+
     def answer(self, seconds: float | None) -> Any:
-        """The answer to the oldest request, waited for so long (None: for ever). Raises: Failed, Lost."""
+        """The answer, waited for so long (None: for ever). Raises: Failed, Lost."""
         late = math.inf if seconds is None else time.monotonic() + seconds
         try:
             while not self.poller.poll(1000 * max(min(late - time.monotonic(), LOOK_EVERY), 0)):
@@ -117,7 +140,7 @@ class Worker:
         return self.lost(f"died ({f'signal {-code}' if code < 0 else f'exit status {code}'})")
 
     def lost(self, how: str, way_out: str = "") -> Lost:
-        return Lost(f"{self.name} {how} in {self.doing}() of {self.of}{way_out}")
+        return Lost(f"the worker of {self.who} {how} in {self.doing}() of {self.of}{way_out}")
 
 
 def end(workers: list[Worker]) -> list[str]:
@@ -128,18 +151,17 @@ def end(workers: list[Worker]) -> list[str]:
             worker.ask("close")
     late, failures = time.monotonic() + CLOSE_SECONDS, list[str]()
     for worker in workers:
-        closed = False
-        while not closed:  # answers to earlier requests come first
+        closed: object = None
+        while closed != CLOSED:  # answers to earlier requests come first
             try:
-                closed = worker.answer(max(late - time.monotonic(), 0.0)) == "closed"
+                closed = worker.answer(max(late - time.monotonic(), 0.0))
             except Failed as error:
                 failures.append(str(error))
             except Lost as error:
-                row = worker.name.removeprefix("the worker of ")
-                slow = f"{worker.of} took too long in close() of {row}: its worker was killed"
+                slow = f"{worker.of} took too long in close() of {worker.who}: its worker was killed"
                 failures.append(slow if worker.process.exitcode is None else str(error))
                 worker.process.kill()
-                closed = True
+                break
     late = time.monotonic() + CLOSE_SECONDS
     for worker in workers:
         worker.process.join(max(late - time.monotonic(), 0.0))
@@ -162,35 +184,29 @@ def stops_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(line: Connection, hosts: bytes, given: tuple[object, ...]) -> None:
+def serve(line: Connection, hosts: bytes) -> None:
     """In the worker: answer requests until there is nobody to ask."""
     leave_stops_to_parent()
     end_with_parent()
     torch.set_num_threads(1)
-    hosted: Any = None
+    hosted = pickle.loads(hosts)()
+    verb = "start"
     with suppress(EOFError, ConnectionError):  # the parent is gone
         line.send_bytes(b"")
-        while True:
-            verb, arguments = pickle.loads(line.recv_bytes())
-            value = None
+        while verb != "close":
+            request = line.recv_bytes()
+            verb, given = pickle.loads(request) if request else STEP
+            if verb == "share":
+                hosted.share(reduction.recv_handle(line), *given)
+                continue
             try:
-                if verb == "make":
-                    if hosted is not None:
-                        hosted.tell_close()
-                    make: Callable[..., Any] = pickle.loads(hosts)
-                    hosted = make(*given)
-                elif hosted is not None:
-                    value = getattr(hosted, f"tell_{verb}")(*arguments)
-                value = "closed" if verb == "close" else value
+                value = getattr(hosted, verb)(*given)
                 reply = b"" if value is None else pickle.dumps((True, value))
             except FAILURES as error:
-                reply = pickle.dumps((False, str(error) or type(error).__name__))
-                if verb == "close":  # it has failed to, and is gone all the same
-                    line.send_bytes(reply)
-                    reply = pickle.dumps((True, "closed"))
-            line.send_bytes(reply)
-            if verb == "close":
-                return
+                reply = pickle.dumps((False, hosted.failed(verb, error)))
+            if verb != "close" or reply:
+                line.send_bytes(reply)
+        line.send_bytes(pickle.dumps((True, CLOSED)))
 
 
 def leave_stops_to_parent() -> None:

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import protorl as prl
+from protorl import processes
 from protorl.checkpoint import Checkpoints
 from protorl.data import ProtoRLError
-from protorl.envs import SyncEnv, gate, sync, worker
+from protorl.envs import SyncEnv, gate, sync
 from protorl.recipes.saved import resume
 from protorl.recipes.start import start
 from tests.contract.cases import settings, small
@@ -80,7 +81,7 @@ def test_a_rescue_needs_no_environment(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", CLOSING)
 def test_close_is_given_a_few_seconds(name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = "sync" if CLOSING[name].survived else "async"
-    for home in (gate, sync, worker):
+    for home in (gate, sync, processes):
         monkeypatch.setattr(home, "CLOSE_SECONDS", 0.5)
     monkeypatch.setattr(gate, "TOLD", set())
     env = prl.make_vec_envs(ID, 2, backend=backend, closing=name)

@@ -129,9 +129,13 @@ def test_what_is_published_is_all_but_the_moments_of_optimizers() -> None:
     assert torch.equal(agent.target.actor(torch.ones(1, 3)).action, other.target.actor(torch.ones(1, 3)).action)
 
 
-def test_workers_that_cannot_share_the_environments_are_refused() -> None:
+def test_every_worker_has_an_environment() -> None:
+    assert small("dqn", workers=3).num_envs == 3
+    assert small("dqn", workers=3, num_envs=7).num_envs == 7
+    agent: Any = small("dqn").build_agent(prl.make_vec_envs("CartPole-v1", 4).spec)
+    columns = agent.columns(prl.make_vec_envs("CartPole-v1", 4).spec)
     with pytest.raises(prl.ProtoRLError, match="5 workers cannot share 4 environments: use 1 to 4, or raise num_envs"):
-        small("apex-dqn", num_envs=4, workers=5).build()
+        WorkerActors(agent, lambda lanes: (agent, agent), columns, "CartPole-v1", workers=5)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from protorl.data import ProtoRLError, tree_map
 from protorl.envs import from_vector, make_vec_envs
 from protorl.envs.probes import Counter
 from protorl.envs.sync import SyncEnv
-from protorl.envs.worker import Worker
+from protorl.processes import Worker
 from tests.contract.faults_of_envs import ID
 
 LENGTHS = (3, 5)

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "agents": {"functional", "networks", "policies", "data", "rng", "parts"},
     "place": set(),
     "processes": set(),
-    "envs": {"data", "rng", "moments", "jit", "words", "modules", "place"},
+    "envs": {"data", "rng", "moments", "jit", "words", "modules", "place", "processes"},
     "actors": {"data", "rng", "memory", "processes"},
     "checkpoint": {"data", "rng"},
     "accelerate": {"networks", "data", "rng", "jit", "parts"},

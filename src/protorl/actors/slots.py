@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from protorl.data import Array, Chunk, Columns, tree_leaves, tree_map
-from protorl.processes import SharedBytes, room_for
+from protorl.processes import Memory
 
 
 class Slots:
-    """Room for `count` chunks of up to `steps` steps of `columns.num_envs` lanes."""
+    """Room for `count` chunks of up to `steps` steps of `columns.num_envs` lanes. file: the descriptor of the memory, where
+    there is one already."""
 
-    def __init__(self, columns: Columns, steps: int, count: int, shared: SharedBytes | None = None) -> None:
+    def __init__(self, columns: Columns, steps: int, count: int, file: int | None = None) -> None:
         self.columns, self.steps, self.count = columns, steps, count
         n = columns.num_envs
         flag, number = ((), np.bool_), ((), np.float32)
@@ -22,8 +23,8 @@ class Slots:
         extras: Any = {name: (field.shape, field.dtype) for name, field in columns.extras.items()}
         one: list[Any] = [obs, action, reward, number, flag, flag, obs, flag, flag, extras]  # as in `Chunk`
         forms = [((steps, n, *shape), kind) for tree in one for shape, kind in tree_leaves(tree)]
-        self.shared = SharedBytes(count * sum(room_for(*form) for form in forms)) if shared is None else shared
-        take = self.shared.take
+        self.memory = Memory(forms * count, file)
+        take = self.memory.take
         self.slots = [[tree_map(lambda form: take((steps, n, *form[0]), form[1]), tree) for tree in one] for _ in range(count)]
 
     def write(self, slot: int, at: int, chunk: Chunk) -> None:
@@ -37,6 +38,3 @@ class Slots:
         """The chunk that lies there, as views."""
         arrays: list[Any] = [tree_map(lambda place: place[:steps], tree) for tree in self.slots[slot]]
         return Chunk(*[*arrays, lanes])
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Slots, (self.columns, self.steps, self.count, self.shared)

@@ -7,21 +7,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from protorl.processes import SharedBytes, room_for
+from protorl.processes import Memory
 
 
 class Weights:
     """Tensors of an agent, published as a whole under a number, and never read half written: there are two copies, and the one
     that was published last is not written to.
 
-    like: the agent's `published()`, the same here and there: their sizes and types.
+    like: the agent's `published()`, the same here and there: their sizes and types. file: the descriptor of the memory, where
+    there is one already.
     """
 
-    def __init__(self, like: Sequence[Tensor], shared: SharedBytes | None = None) -> None:
-        self.forms = [(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in like]
-        forms = [((2,), "int64"), ((2,), "int64"), *self.forms, *self.forms]
-        self.shared = SharedBytes(sum(room_for(*form) for form in forms)) if shared is None else shared
-        self.numbers, self.updates, *banks = (self.shared.take(*form) for form in forms)  # numbers: begun, and done
+    def __init__(self, like: Sequence[Tensor], file: int | None = None) -> None:
+        forms = [(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in like]
+        every: list[tuple[tuple[int, ...], str]] = [((2,), "int64"), ((2,), "int64"), *forms, *forms]
+        self.memory = Memory(every, file)
+        self.numbers, self.updates, *banks = (self.memory.take(*form) for form in every)  # numbers: begun, and done
         self.banks = banks[: len(like)], banks[len(like) :]
 
     def publish(self, tensors: Sequence[Tensor], updates: int) -> None:
@@ -42,11 +43,3 @@ class Weights:
             if self.numbers[0] <= number + 1:  # the next one but one would be written here
                 return number, updates
         return known, int(self.updates[known % 2])
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return attached, (self.forms, self.shared)
-
-
-def attached(forms: list[tuple[tuple[int, ...], str]], shared: SharedBytes) -> Weights:
-    """The same, in another process."""
-    return Weights([torch.empty(shape, dtype=getattr(torch, kind)) for shape, kind in forms], shared)

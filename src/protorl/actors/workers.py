@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from multiprocessing import util
 from multiprocessing.connection import wait
@@ -19,10 +20,18 @@ from protorl.actors.actors import Actors, Acts
 from protorl.actors.slots import Slots
 from protorl.actors.weights import Weights
 from protorl.data import Array, Chunk, Columns, Finished, ProtoRLError, State, tree_map
-from protorl.processes import LOOK_EVERY, Failed, Lost, SharedBytes, Worker, end, room_for, stops_held
+from protorl.processes import LOOK_EVERY, Failed, Lost, Memory, Worker, end, stops_held
+
+
+def beats_of(workers: int) -> list[tuple[tuple[int], str]]:
+    """Where workers count what they have done, so that one that hangs is seen."""
+    return [((workers,), "int64")]
+
 
 AHEAD = 2
 """Chunks that a worker may be ahead of the learner: it fills one while the other is read."""
+GRACE = 30.0
+"""Seconds more for a worker's first steps: code is compiled, libraries are loaded."""
 MOST_RESTARTS = 5
 """How often a worker that failed is started again, in one training."""
 
@@ -81,14 +90,16 @@ class WorkerActors:
         self.slots = [
             Slots(dataclasses.replace(columns, num_envs=len(lanes)), steps, 1 if lockstep else AHEAD) for lanes in self.lanes
         ]
-        self.pulse = SharedBytes(room_for((workers,), np.int64))
-        self.beats = self.pulse.take((workers,), np.int64)
+        self.pulse = Memory(beats_of(workers))
+        self.beats = self.pulse.take(*beats_of(workers)[0])
         self.hosts = cloudpickle.dumps(build)
         self.workers: list[Worker] = []
         self.asked: list[list[int]] = [[] for _ in self.lanes]  # slots that a worker fills, in order
         self.free = [list(range(slots.count)) for slots in self.slots]
         self.ready: list[tuple[int, int, Chunk]] = []  # worker, slot, what is in it and not handed over
         self.used: list[tuple[int, int]] = []  # worker, slot: handed over, and maybe still read
+        self.heard = [(0, 0.0)] * len(self.lanes)  # what each had counted when it was heard of, and when that was
+        self.new: set[int] = set()  # workers that have not answered yet
         self.finished: list[Done] = []
         self.starts = self.restarts = 0
         self.waited, self.since, self.ages = 0.0, time.monotonic(), [0, 0]
@@ -149,7 +160,7 @@ class WorkerActors:
                     self.again(i, error)
                 else:
                     self.asked[i].append(slot)
-                    self.heard[i] = int(self.beats[i]), time.monotonic()
+                    self.heard[i] = int(self.beats[i]), time.monotonic() + (GRACE if i in self.new else 0.0)
 
     def listen(self, seconds: float) -> None:
         """Take in the chunks that come within so many seconds."""
@@ -161,6 +172,7 @@ class WorkerActors:
             except (Failed, Lost) as error:
                 self.again(i, error)
                 return
+            self.new.discard(i)
             slot = self.asked[i].pop(0)
             self.ready.append((i, slot, self.slots[i].chunk(slot, steps, np.array(self.lanes[i]))))
             self.finished += [Done(*episode) for episode in finished]
@@ -170,19 +182,17 @@ class WorkerActors:
             if self.beats[i] != beat:
                 self.heard[i] = int(self.beats[i]), time.monotonic()
             elif self.asked[i] and time.monotonic() - at > self.timeout:
-                self.again(i, Lost(f"{self.workers[i].name} gave no step for {self.timeout:g} s (worker_timeout)"))
+                self.again(i, Lost(f"the worker of {self.workers[i].who} gave no step for {self.timeout:g} s (worker_timeout)"))
 
     # Beginning and end
 
     def start(self) -> None:
         """Start the workers."""
-        self.heard = [(0, 0.0)] * len(self.lanes)
         try:
             with stops_held():
                 self.workers += [self.worker(i) for i in range(len(self.lanes))]
-            for worker in self.workers:
-                worker.answer(None)  # importing takes as long as it takes
-                worker.ask("make")
+            for i, worker in enumerate(self.workers):
+                self.begin(i, worker)
             for worker in self.workers:
                 worker.answer(None)
         except (OSError, Lost, Failed) as error:
@@ -191,9 +201,17 @@ class WorkerActors:
 
     def worker(self, i: int) -> Worker:
         lanes = self.lanes[i]
-        given = (self.hosts, lanes, self.starts, self.weights, self.slots[i], self.pulse, i)
         which = f"environment {lanes[0]}" if len(lanes) == 1 else f"environments {lanes[0]} to {lanes[-1]}"
-        return Worker(f"the worker of {which}", self.id, HOSTED, given)
+        return Worker(which, self.id, cloudpickle.dumps(partial(Hosted, self.hosts, lanes, self.starts, i, len(self.lanes))))
+
+    def begin(self, i: int, worker: Worker) -> None:
+        """Ask a worker that was just started to build what acts; the answer may take as long as importing takes."""
+        self.new.add(i)
+        worker.answer(None)
+        worker.share(self.pulse, "pulse")
+        worker.share(self.slots[i].memory, "slots", self.slots[i].columns, self.slots[i].steps, self.slots[i].count)
+        worker.share(self.weights.memory, "weights")
+        worker.ask("make")
 
     def again(self, i: int, error: Exception) -> None:
         """A worker failed: another one begins new episodes in its lanes. Raises: ProtoRLError where that was too often."""
@@ -211,8 +229,7 @@ class WorkerActors:
         try:
             with stops_held():
                 self.workers[i] = self.worker(i)
-            self.workers[i].answer(None)
-            self.workers[i].ask("make")
+            self.begin(i, self.workers[i])
             self.workers[i].answer(None)
         except (OSError, Lost, Failed) as worse:
             end(self.workers)
@@ -271,33 +288,41 @@ def side_by_side(chunks: Sequence[Chunk]) -> Chunk:
 class Hosted:
     """In a worker: its agent and its actors, which fill slots as they are asked to."""
 
-    def __init__(
-        self, build: bytes, lanes: range, start: int, weights: Weights, slots: Slots, pulse: SharedBytes, i: int
-    ) -> None:
-        self.first = lanes.start
-        self.agent, self.actors = cloudpickle.loads(build)(lanes)
-        if start:
-            self.actors.restart(start)
-        self.weights, self.slots, self.i = weights, slots, i
-        self.beats = pulse.take((pulse.size // 8,), np.int64)
-        self.tensors = self.agent.published()
+    def __init__(self, build: bytes, lanes: range, start: int, i: int, workers: int) -> None:
+        self.build, self.lanes, self.starts, self.i, self.workers = build, lanes, start, i, workers
+        self.files: dict[str, tuple[int, tuple[Any, ...]]] = {}
         self.known = -1
 
-    def tell_act(self, slot: int) -> tuple[int, list[Done], int]:
+    def share(self, file: int, what: str, *told: Any) -> None:
+        self.files[what] = file, told
+
+    def make(self) -> None:
+        """Build agent and actors, and find the memory that they share with the learner."""
+        self.agent, self.actors = cloudpickle.loads(self.build)(self.lanes)
+        if self.starts:
+            self.actors.restart(self.starts)
+        self.tensors = self.agent.published()
+        self.weights = Weights(self.tensors, self.files["weights"][0])
+        file, (columns, steps, count) = self.files["slots"]
+        self.slots = Slots(columns, steps, count, file)
+        self.beats = Memory(beats_of(self.workers), self.files["pulse"][0]).take(*beats_of(self.workers)[0])
+
+    def act(self, slot: int) -> tuple[int, list[Done], int]:
         """Fill a slot; how many steps are in it, the episodes that ended, after how many updates the weights were."""
         self.known, updates = self.weights.fetch(self.tensors, self.known)
         self.agent.updates = updates
-        n, steps = self.slots.columns.num_envs, 0
+        n, steps = len(self.lanes), 0
         while steps < self.slots.steps:
             for chunk in self.actors.poll((self.slots.steps - steps) * n):
                 self.slots.write(slot, steps, chunk)
                 steps += len(chunk.valid)
             self.beats[self.i] += 1
-        finished = [Done(one.ret, one.length, self.first + one.env) for one in self.actors.episodes()]
+        finished = [Done(one.ret, one.length, self.lanes[one.env]) for one in self.actors.episodes()]
         return steps, finished, updates
 
-    def tell_close(self) -> None:
-        self.actors.close()
+    def failed(self, verb: str, error: BaseException) -> str:
+        return str(error) if isinstance(error, ProtoRLError) else f"a worker failed in {verb}(): {error!r}"
 
-
-HOSTED = cloudpickle.dumps(Hosted)
+    def close(self) -> None:
+        if hasattr(self, "actors"):
+            self.actors.close()

@@ -13,10 +13,11 @@ from protorl.data import Array, EnvSpec, Obs, ObsSpec, ProtoRLError, State, Step
 from protorl.envs import snapshot
 from protorl.envs.answers import flags, numbers, observation
 from protorl.envs.api import AnyVectorEnv, Info
-from protorl.envs.gate import FAILURES, close, failed
+from protorl.envs.gate import close, failed
 from protorl.envs.kernels import settle
 from protorl.envs.spec import ActionEdge, canonical, obs_spec
 from protorl.envs.vector import Episode, HostedEnvs
+from protorl.processes import FAILURES
 
 
 class AdaptedEnv(HostedEnvs):

@@ -18,11 +18,8 @@ from protorl.envs.answers import FLAGS, NUMBERS, Refused, brief, checked_info, f
 from protorl.envs.api import AnyEnv
 from protorl.envs.spec import obs_spec
 from protorl.place import own_place
+from protorl.processes import CLOSE_SECONDS, FAILURES
 
-FAILURES = (Exception, SystemExit)
-"""What an environment may raise: `sys.exit()` in its code is a failure of its own, not a wish to end the training."""
-CLOSE_SECONDS = 5.0
-"""What environments are given to close."""
 OLD = "; an environment of the old Gym interface needs apply_api_compatibility=true"
 INTERFACE = "; step() returns observation, reward, terminated, truncated, info, reset(seed=..., options=...) observation, info"
 

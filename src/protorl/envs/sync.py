@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 from protorl.data import EnvSpec, Obs, State, Step, tree_map
 from protorl.envs import snapshot
 from protorl.envs.api import AnyEnv
-from protorl.envs.gate import CLOSE_SECONDS, Gate
+from protorl.envs.gate import Gate
 from protorl.envs.spec import ActionEdge, empty, single_spec
 from protorl.envs.vector import Episode, HostedEnvs
+from protorl.processes import CLOSE_SECONDS
 
 
 class SyncEnv(HostedEnvs):

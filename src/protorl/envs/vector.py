@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from protorl import rng
 from protorl.data import Array, EnvSpec, Obs, ProtoRLError, Seen, State, Step
 from protorl.envs import snapshot
-from protorl.envs.gate import FAILURES, failed
+from protorl.envs.gate import failed
+from protorl.processes import FAILURES
 
 
 class Episode(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import util
 from typing import Any
 
@@ -15,7 +16,8 @@ from protorl.envs.api import AnyEnv
 from protorl.envs.gate import warn_once
 from protorl.envs.spec import ActionEdge
 from protorl.envs.vector import Episode, HostedEnvs
-from protorl.envs.worker import Failed, Lost, Made, Shared, Worker, end, stops_held
+from protorl.envs.worker import Hosted, Made, Shared
+from protorl.processes import Failed, Lost, Worker, end, stops_held
 
 
 class WorkerEnvs(HostedEnvs):
@@ -105,7 +107,7 @@ class WorkerEnvs(HostedEnvs):
         failure: Exception | None = None
         try:
             for i, worker in enumerate(self._workers):
-                worker.ask(verb, () if given is None else (given[i],))
+                worker.ask(verb, *(() if given is None else (given[i],)))
             for worker in self._workers:
                 try:
                     answers.append(worker.answer(self._timeout))
@@ -133,13 +135,14 @@ class WorkerEnvs(HostedEnvs):
 
     def _share(self) -> None:
         for i, worker in enumerate(self._workers):
-            worker.share(self._memory, i)
+            worker.share(self._memory.memory, self._memory.spec, self._memory.like, i)
 
     def _start(self, id: str, rows: range) -> None:
         try:
             with stops_held():
                 for row in rows:
-                    self._workers.append(Worker(self._maker, id, row))
+                    hosts = cloudpickle.dumps(partial(Hosted, self._maker, id, row))
+                    self._workers.append(Worker(f"row {row}", id, hosts))
             for worker in self._workers:
                 worker.answer(None)  # importing takes as long as it takes
         except (OSError, Lost) as error:
