@@ -125,7 +125,7 @@ def report() -> str:
     lines += [
         "",
         f"Double DQN's bias minus DQN's: 95 % bootstrap interval over seeds [{low:.1f}, {high:.1f}]; below 0 in {below:.1%} of",
-        f"resamples: Double DQN overestimates less {'(certain at 95 %)' if high < 0 else 'is not shown'}.",
+        f"resamples. That Double DQN overestimates less is {'certain at 95 %' if high < 0 else 'not shown'}.",
         "",
         "`python benchmarks/learning/value_bias.py`",
         "",
