@@ -127,7 +127,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOW if case == "dqn-frames-async" else ()) for case in CASES])
+@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOW if "async" in case else ()) for case in CASES])
 def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, fields = CASES[case]
     recipe = make(name, **fields)
@@ -142,7 +142,7 @@ def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monk
 @pytest.mark.parametrize(
     "case",
     [
-        "d3qn-per-nstep-vector",
+        pytest.param("d3qn-per-nstep-vector", marks=SLOW),
         pytest.param("ppo-gaussian-scaled-vector", marks=SLOW),
         pytest.param("d3qn-per-frames", marks=SLOW),
     ],

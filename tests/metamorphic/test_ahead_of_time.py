@@ -35,6 +35,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager_is_cached_and_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make("double-dqn", per_alpha=0.6, eval_every=0, accelerate="aot")
     parts = recipe.build()

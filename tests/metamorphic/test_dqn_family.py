@@ -162,6 +162,7 @@ def test_training_repeats_whatever_the_global_generators_do() -> None:
     assert torch.equal(one, weights(trained(prl.recipes.D3QN, per_alpha=0.6, n_step=3)))
 
 
+@pytest.mark.slow
 def test_workers_train_what_the_loop_trains() -> None:
     kind = {"num_envs": 2, "per_alpha": 0.6, "n_step": 3}
     results = [trained(prl.recipes.D3QN, backend=backend, **kind) for backend in ("sync", "async")]

@@ -23,7 +23,8 @@ def counters(backend: str, num_envs: int = 2) -> Any:
     return prl.from_vector(SyncVectorEnv(makers, autoreset_mode=AutoresetMode[backend]))
 
 
-BACKENDS = ["sync", "async", "NEXT_STEP", "SAME_STEP", "DISABLED"]
+ASYNC = pytest.param("async", marks=pytest.mark.slow)  # processes take long to start
+BACKENDS = ["sync", ASYNC, "NEXT_STEP", "SAME_STEP", "DISABLED"]
 
 
 class Expected:
@@ -99,7 +100,7 @@ def test_fast_backends_show_it_too(env: str, backend: str) -> None:
     made.close()
 
 
-@pytest.mark.parametrize("backend", ["sync", "native", "async"])
+@pytest.mark.parametrize("backend", ["sync", "native", ASYNC])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_snapshot_holds_what_is_seen(backend: str, wrapped: bool) -> None:
     def make() -> Any:

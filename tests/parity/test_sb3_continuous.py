@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import protorl as prl
-from protorl import agents
 from protorl.data import Batch
 
 pytest.importorskip("stable_baselines3", reason="parity needs stable-baselines3")
@@ -63,6 +62,7 @@ class Pair:
                 for p, q in zip(mine.parameters(), their, strict=True):
                     p.copy_(q)
         self.logged: dict[str, float] = {}
+        monkeypatch.setattr(agent, "drawn", lambda batch: batch)  # the noise is given
         monkeypatch.setattr(model.logger, "record", lambda name, value, **_: self.logged.update({name: value}))
         self.batches: list[Batch] = []
         monkeypatch.setattr(model.replay_buffer, "sample", self.sample(model.replay_buffer.sample))
@@ -128,8 +128,8 @@ class Pair:
         self.theirs, self.ours, self.logged = {}, {}, {}
         self.model.train(gradient_steps=1, batch_size=SIZE)
         batch = self.batches[-1].replace(**noise)
-        base = agents.DDPG if isinstance(self.agent, agents.DDPG) else agents.Agent
-        return base.update(self.agent, batch)  # beneath the method that draws noise of its own
+        update: prl.Update = self.agent.update(batch)
+        return update
 
     def check(self, update: prl.Update) -> None:
         assert_close(float(update.metrics["loss"]), float(self.logged["train/critic_loss"]), rtol=1e-5, atol=0)

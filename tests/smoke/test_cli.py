@@ -328,6 +328,7 @@ def protorl(*words: Any) -> list[str]:
     return [sys.executable, "-m", "protorl", *(str(word) for word in words)]
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     words = protorl("train", "dqn", "--seeds", 2, "--seed", 5, "--run-dir", folder, *settings("steps=120"))

@@ -32,7 +32,7 @@ def said_of(recipe: Any, obs: ArraySpec | None = None) -> str:
     """Everything that is said of a training, before it begins; nothing large is built for it."""
     spec, sizes = spec_of(recipe, obs), {"base": "mlp", "widths": (2, 2)}
     if hasattr(recipe, "capacity"):
-        sizes["capacity"] = max(recipe.batch_size, 200)
+        sizes["capacity"] = recipe.batch_size + 200
     small = dataclasses.replace(recipe, **sizes)
     agent = small.build_agent(spec)
     return "\n".join(warnings(recipe, agent, plan(recipe, small.memory(agent, spec)), spec))
