@@ -127,7 +127,13 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOW if "async" in case else ()) for case in CASES])
+QUICK = {
+    *RECIPES, "ppo-gaussian-scaled-vector", "d3qn-per-nstep-vector", "d3qn-per-frames", "dqn-native", "dqn-overlap", "dqn-radam",
+}  # fmt: skip
+"""One of each kind; the slow layer has all."""
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOW if case not in QUICK else ()) for case in CASES])
 def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, fields = CASES[case]
     recipe = make(name, **fields)

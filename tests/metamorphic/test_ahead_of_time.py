@@ -282,6 +282,7 @@ def test_learning_from_images_in_bf16_compiles_to_what_eager_gives() -> None:
     )
 
 
+@pytest.mark.slow
 def test_compiled_in_this_process_equals_eager() -> None:
     parts = make("dqn", widths=(8,), eval_every=0).build()
     for _ in range(60):

@@ -179,7 +179,9 @@ TIME_LIMITED = {"wrappers": (partial(gymnasium.wrappers.TimeLimit, max_episode_s
 SLOW_BOX = pytest.param("Pendulum-v1", TIME_LIMITED, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("id", "options"), [("CartPole-v1", TIME_LIMITED), (ID, {}), SLOW_BOX])
+@pytest.mark.parametrize(
+    ("id", "options"), [pytest.param("CartPole-v1", TIME_LIMITED, marks=pytest.mark.slow), (ID, {}), SLOW_BOX]
+)
 def test_worker_processes_give_the_stream_of_the_loop(id, options, tmp_path, monkeypatch):
     """Bit for bit, and either goes on where the other was, from a checkpoint too."""
     loop, workers = (make_vec_envs(id, 2, seed=3, backend=backend, **options) for backend in ("sync", "async"))

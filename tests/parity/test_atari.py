@@ -35,7 +35,9 @@ def pair(game, protocol, options, num_envs=2):
     ]
 
 
-@pytest.mark.parametrize(("game", "protocol", "options"), CASES)
+@pytest.mark.parametrize(
+    ("game", "protocol", "options"), [*CASES[:2], *[pytest.param(*case, marks=pytest.mark.slow) for case in CASES[2:]]]
+)
 def test_single_game_equals_ale_vector(game, protocol, options):
     one, many = pair(game, protocol, options)
     assert one.spec == many.spec
@@ -179,7 +181,9 @@ def assert_same_lives(one, two, final_frame=True):
                     np.testing.assert_array_equal(a[name], b[name], err_msg=f"{name} of step {t}, row {i}")
 
 
-@pytest.mark.parametrize("game", ["Breakout", "Pong", "SpaceInvaders", "Qbert"])
+@pytest.mark.parametrize(
+    "game", ["Breakout", *[pytest.param(game, marks=pytest.mark.slow) for game in ("Pong", "SpaceInvaders", "Qbert")]]
+)
 def test_gymnasiums_wrappers_give_the_same(game):
     cap = {"max_frames": 402} if game == "Qbert" else {}
     arguments = {"seed": 3, "protocol": "nature", "noop_max": 0, **cap}
@@ -197,7 +201,9 @@ def test_gymnasiums_wrappers_give_the_same(game):
 
 
 @needs_envpool
-@pytest.mark.parametrize("game", ["Breakout", "Pong", "SpaceInvaders"])
+@pytest.mark.parametrize(
+    "game", ["Breakout", *[pytest.param(game, marks=pytest.mark.slow) for game in ("Pong", "SpaceInvaders")]]
+)
 def test_envpool_gives_the_same_from_the_same_start(game):
     """EnvPool makes at least one no-op and repeats the first frame: so do Gymnasium's wrappers when asked."""
     pool = lives(make_vec_envs(f"ALE/{game}-v5", 2, seed=3, backend="envpool", protocol="nature", noop_max=1))
