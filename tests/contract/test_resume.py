@@ -128,7 +128,8 @@ CASES = {
 
 
 QUICK = {
-    *RECIPES, "ppo-gaussian-scaled-vector", "d3qn-per-nstep-vector", "d3qn-per-frames", "dqn-native", "dqn-overlap", "dqn-radam",
+    *RECIPES, "ppo-gaussian-scaled-vector", "d3qn-per-nstep-vector", "d3qn-per-frames", "dqn-native", "dqn-overlap",
+    "dqn-radam",
 }  # fmt: skip
 """One of each kind; the slow layer has all."""
 
