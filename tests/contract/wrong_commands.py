@@ -96,6 +96,7 @@ OPTIONS = [
     *said("did you mean --update-every?", "train dqn --train-freq 4", "train dqn --update_evry 4"),
     *said("did you mean --batch-size?", "train dqn --bach-size 3", "train ppo --minibatch-size 3"),
     *said("did you mean --gamma?", "train dqn --discount 0.9"),
+    *said("ppo learns from what it just did itself: --actors is for recipes with a replay memory", "train ppo --actors 4"),
     *said("did you mean --rollout-steps?", "train ppo --n-steps 128"),
     *said("did you mean --n-step?", "train dqn --n-steps 3"),
     *said("did you mean --entropy-coef?", "train ppo --ent-coef 0.1"),

@@ -139,6 +139,8 @@ def unknown(name: str, operands: list[str], flag: str, key: str, options: list[s
     names = [*options, *(field for field in fields if field not in options)]
     near = meant(key, names)
     command = " ".join(["protorl", name, *(operands[:1] if fields else [])])
+    if fields and key in ALSO.values():
+        return f"{operands[0]} learns from what it just did itself: {flag} is for recipes with a replay memory (dqn, sac, ...)"
     if near is not None:
         return f"`{command}` has no option {flag}: did you mean --{near.replace('_', '-')}?"
     if not names:

@@ -24,6 +24,8 @@ PAPER = "Horgan et al. 2018, arXiv 1803.00933"
 class ApeX(Recipe):
     """Many lanes, whose steps bring the priorities that the agent gives them: what both share."""
 
+    numbers: ClassVar[str] = ""
+
     num_envs: int = hp(8, "environments, of which each explores in its own way", paper="360 (DPG: 64)", low=1)
     per_alpha: float = hp(0.6, "prioritization exponent; 0: uniform replay", paper="0.6", low=0.0)
     per_beta: float = hp(0.4, "importance exponent at the start", paper="0.4", low=0.0, high=1.0)
@@ -47,6 +49,10 @@ class ApexDQN(ApeX, Huber, QLearning, OffPolicy):
     presets: ClassVar[Presets] = presets.APEX_DQN
     agent_class: ClassVar[type[Agent]] = agents.DoubleDQN
 
+    capacity: int = hp(50_000, "replay memory", unit="agent steps", paper="2 000 000", low=1)
+    update_every: int = hp(
+        4, "between bursts of updates", unit="agent steps", paper="19 updates a second, whatever the actors do", low=1
+    )
     head: str = hp("dueling", "head of the network", paper="dueling", choices=("q", "dueling"))
     n_step: int = hp(3, "steps of the return", unit="agent steps", paper="3", low=1)
     epsilon: float = hp(0.4, "exploration of the environment that explores most", paper="0.4", low=0.0, high=1.0)
