@@ -49,7 +49,7 @@ class ApexDQN(ApeX, Huber, QLearning, OffPolicy):
     presets: ClassVar[Presets] = presets.APEX_DQN
     agent_class: ClassVar[type[Agent]] = agents.DoubleDQN
 
-    capacity: int = hp(50_000, "replay memory", unit="agent steps", paper="2 000 000", low=1)
+    capacity: int = hp(50_000, "replay memory", unit="agent steps", paper="2 million", low=1)
     update_every: int = hp(
         4, "between bursts of updates", unit="agent steps", paper="19 updates a second, whatever the actors do", low=1
     )
