@@ -87,6 +87,8 @@ EXPERIMENTS = {
     "rainbow-cartpole": Experiment("rainbow", "CartPole-v1", "none", None, "own control: DQN above", 5),
     "iqn-cartpole": Experiment("iqn", "CartPole-v1", "none", None, "own control: DQN above", 5, AOT),
     "apex-dqn-cartpole": Experiment("apex-dqn", "CartPole-v1", "none", None, "own control: DQN above", 3),
+    "apex-dqn-cartpole-workers": Experiment(
+        "apex-dqn", "CartPole-v1", "none", None, "own control: one process above", 3, {"workers": 2}),
     "apex-ddpg-pendulum": Experiment("apex-ddpg", "Pendulum-v1", "none", None, "own control: DDPG below", 3),
     "ppo-cartpole": Experiment("ppo", "CartPole-v1", "490 ± 6", 490, CLEANRL, 3, AOT),
     "ppo-acrobot": Experiment("ppo", "Acrobot-v1", "−86.4 ± 1.3", -86.4, CLEANRL, 3, AOT),
