@@ -34,22 +34,15 @@ def module_at(place: str) -> ModuleType:
     Raises: ProtoRLError where it is not there, or its own code fails, with the line at which it does.
     """
     path = Path(place).resolve()
-    name = f"file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}" if place.endswith(".py") else place
+    name = name_of(path, "file") if place.endswith(".py") else place
     if name in sys.modules:
         return sys.modules[name]
     try:
         if not place.endswith(".py"):
             return importlib.import_module(place)
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None or not path.is_file():
+        if not path.is_file():
             raise ProtoRLError(f"there is no file {place}")
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        return module
+        return run_file(path, name)
     except ProtoRLError:
         raise
     except ModuleNotFoundError as error:
@@ -61,6 +54,25 @@ def module_at(place: str) -> ModuleType:
         raise ProtoRLError(f"cannot import {place!r}: it needs {missing!r}, which is not installed") from error
     except Exception as error:
         raise ProtoRLError(f"cannot import {place!r}: {blamed(error)}") from error
+
+
+def name_of(path: Path, kind: str) -> str:
+    """What the module of a file is called: files of one name in two folders are two modules."""
+    return f"{kind}_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+
+
+def run_file(path: Path, name: str) -> ModuleType:
+    """A file as the module of this name, run now; where it raises, nothing of it stays. Raises: what its code does."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ProtoRLError(f"{path} cannot be imported as Python")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # there already: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def blamed(error: Exception) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from protorl.data import ProtoRLError
+from protorl.modules import name_of, run_file
 from protorl.place import own_place
 from protorl.recipes.config import fields_of, reference
 from protorl.recipes.own import mistake
@@ -61,15 +59,7 @@ def module_of(path: Path, attribute: str) -> ModuleType:
     """A file as a module, run anew; files of one name in two folders are two modules."""
     if not path.is_file():
         raise ProtoRLError(f"there is no file {path} to take the recipe {attribute} from")
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(f"recipe_file_{path.stem}_{digest}", path)
-    if spec is None or spec.loader is None:
-        raise ProtoRLError(f"{path} cannot be imported as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        return run_file(path, name_of(path, "recipe_file"))
     except (Exception, SystemExit) as error:
-        del sys.modules[spec.name]
         raise mistake(error, path) from error
-    return module
