@@ -160,6 +160,10 @@ class Step(NamedTuple):
         """[N] bool: the episode ended here, by termination or truncation."""
         return self.terminated | self.truncated
 
+    def plain(self) -> State:
+        """As a dict, for a checkpoint: `Step(**plain)` brings it back."""
+        return {**self._asdict(), "extras": dict(self.extras)}
+
 
 class Finished(Protocol):
     """An episode that ended: its undiscounted return, its length in agent steps, and the row of its environment."""

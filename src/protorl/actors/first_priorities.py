@@ -131,16 +131,13 @@ class FirstPriorities:
         self.actors.close()
 
     def state_dict(self) -> State:
-        def plain(steps: list[Step]) -> list[State]:
-            return [{**step._asdict(), "extras": dict(step.extras)} for step in steps]
-
         return {
             "actors": self.actors.state_dict(),
             "window": self.window.state_dict(),
             "stored": self.window.rows(self.window.oldest()),
-            "held": plain(self.held),
+            "held": [step.plain() for step in self.held],
             "rows": list(self.rows),
-            "judged": plain(self.judged),
+            "judged": [step.plain() for step in self.judged],
         }
 
     def load_state_dict(self, state: State) -> None:

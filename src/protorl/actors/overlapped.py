@@ -66,7 +66,7 @@ class OverlappedActors(LocalActors):
     def state_dict(self) -> State:
         """Waits for the step under way and keeps it. Episodes not yet asked for are not kept: ask first."""
         self.land()
-        landed = None if self.landed is None else {**self.landed._asdict(), "extras": dict(self.landed.extras)}
+        landed = None if self.landed is None else self.landed.plain()
         return {**super().state_dict(), "landed": landed}
 
     def load_state_dict(self, state: State) -> None:
