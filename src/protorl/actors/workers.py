@@ -20,7 +20,7 @@ from protorl.actors.actors import Actors, Acts
 from protorl.actors.slots import Slots
 from protorl.actors.weights import Weights
 from protorl.data import Array, Chunk, Columns, Finished, ProtoRLError, State, tree_map
-from protorl.processes import LOOK_EVERY, Failed, Lost, Memory, Worker, end, stops_held
+from protorl.processes import LOOK_EVERY, THREADS, Failed, Lost, Memory, Worker, end, stops_held
 
 
 def beats_of(workers: int) -> list[tuple[tuple[int], str]]:
@@ -250,6 +250,11 @@ class WorkerActors:
         share, age = self.waited / max(now - self.since, 1e-9), self.ages[0] / max(self.ages[1], 1)
         self.waited, self.since, self.ages = 0.0, now, [0, 0]
         return {"learner_waits": share, "weights_age": age}
+
+    def plan(self) -> dict[str, object]:
+        shared = sum(memory.size for memory in (self.pulse, self.weights.memory, *(slots.memory for slots in self.slots)))
+        lanes = [len(lanes) for lanes in self.lanes]
+        return {"workers": len(lanes), "environments": lanes, "worker_threads": THREADS, "shared_bytes": shared}
 
     def rebuild(self, boundary: int) -> None:
         """Environments elsewhere go on: with workers a resumed run begins new episodes."""
