@@ -105,7 +105,7 @@ def test_where_no_worker_can_be_there_is_none(machine: Any) -> None:
 
     assert Own().processes == 3
     assert Own(overlap=True).processes == Inside().processes == 0
-    with pytest.raises(prl.ProtoRLError, match="overlap is for one process, and workers is 2: .* use workers=0") as caught:
+    with pytest.raises(prl.ProtoRLError, match=r"overlap is for one process, and workers is 2: .* use workers=0") as caught:
         Own(overlap=True, workers=2)
     assert "\n" not in str(caught.value)
     with pytest.raises(prl.ProtoRLError, match="2 workers cannot find the recipe: Inside does not stand by itself in a file"):
@@ -117,7 +117,7 @@ def test_another_number_of_workers_may_go_on(tmp_path: Path) -> None:
     for then, now in (("auto", 2), (3, "auto"), (1, 2)):
         refuse({"workers": (then, now)}, recipe, tmp_path)
     for then, now in ((0, "auto"), (2, 0)):
-        with pytest.raises(prl.ProtoRLError, match="^workers was .* it decides who steps the environments, and how"):
+        with pytest.raises(prl.ProtoRLError, match=r"^workers was .* it decides who steps the environments, and how"):
             refuse({"workers": (then, now)}, recipe, tmp_path)
 
 

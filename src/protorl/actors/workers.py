@@ -102,7 +102,7 @@ class WorkerActors:
         self.new: set[int] = set()  # workers that have not answered yet
         self.finished: list[Done] = []
         self.starts = self.restarts = 0
-        self.waited, self.since, self.ages = 0.0, time.monotonic(), [0, 0]
+        self.waited, self.since, self.ages, self.times = 0.0, time.monotonic(), [0, 0], [0.0, 0.0]
         util.Finalize(self, end, (self.workers,), exitpriority=1)
 
     def poll(self, room: int = 1, timeout: float | None = None) -> list[Chunk]:
@@ -168,7 +168,7 @@ class WorkerActors:
         for line in wait(lines, seconds):
             i = lines.index(line)
             try:
-                steps, finished, updates = self.workers[i].answer(0.0)
+                steps, finished, updates, waited, worked = self.workers[i].answer(0.0)
             except (Failed, Lost) as error:
                 self.again(i, error)
                 return
@@ -177,6 +177,7 @@ class WorkerActors:
             self.ready.append((i, slot, self.slots[i].chunk(slot, steps, np.array(self.lanes[i]))))
             self.finished += [Done(*episode) for episode in finished]
             self.ages = [self.ages[0] + self.agent.updates - updates, self.ages[1] + 1]
+            self.times = [self.times[0] + waited, self.times[1] + waited + worked]
             self.heard[i] = int(self.beats[i]), time.monotonic()
         for i, (beat, at) in enumerate(self.heard):
             if self.beats[i] != beat:
@@ -244,12 +245,14 @@ class WorkerActors:
         return finished
 
     def figures(self) -> dict[str, float]:
-        """Since the last call: the share of time that the learner waited, and how many updates old the weights were by which
-        the steps that came in were chosen."""
+        """Since the last call: the share of time that the learner waited for steps; of the chunks that came in, the share of
+        their workers' time that those waited to be asked for them, and how many updates older than the learner's the weights
+        were by which they act, when they came."""
         now = time.monotonic()
         share, age = self.waited / max(now - self.since, 1e-9), self.ages[0] / max(self.ages[1], 1)
-        self.waited, self.since, self.ages = 0.0, now, [0, 0]
-        return {"learner_waits": share, "weights_age": age}
+        idle = self.times[0] / max(self.times[1], 1e-9)
+        self.waited, self.since, self.ages, self.times = 0.0, now, [0, 0], [0.0, 0.0]
+        return {"learner_waits": share, "actors_wait": idle, "weights_age": age}
 
     def plan(self) -> dict[str, object]:
         shared = sum(memory.size for memory in (self.pulse, self.weights.memory, *(slots.memory for slots in self.slots)))
@@ -311,9 +314,12 @@ class Hosted:
         file, (columns, steps, count) = self.files["slots"]
         self.slots = Slots(columns, steps, count, file)
         self.beats = Memory(beats_of(self.workers), self.files["pulse"][0]).take(*beats_of(self.workers)[0])
+        self.done = time.monotonic()
 
-    def act(self, slot: int) -> tuple[int, list[Done], int]:
-        """Fill a slot; how many steps are in it, the episodes that ended, after how many updates the weights were."""
+    def act(self, slot: int) -> tuple[int, list[Done], int, float, float]:
+        """Fill a slot; how many steps are in it, the episodes that ended, after how many updates the weights were, and for how
+        many seconds it waited to be asked, and worked."""
+        begin, before = time.monotonic(), self.done
         self.known, updates = self.weights.fetch(self.tensors, self.known)
         self.agent.updates = updates
         n, steps = len(self.lanes), 0
@@ -323,7 +329,8 @@ class Hosted:
                 steps += len(chunk.valid)
             self.beats[self.i] += 1
         finished = [Done(one.ret, one.length, self.lanes[one.env]) for one in self.actors.episodes()]
-        return steps, finished, updates
+        self.done = time.monotonic()
+        return steps, finished, updates, begin - before, self.done - begin
 
     def failed(self, verb: str, error: BaseException) -> str:
         return str(error) if isinstance(error, ProtoRLError) else f"a worker failed in {verb}(): {error!r}"
