@@ -6,6 +6,9 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +137,24 @@ def test_whatever_ends_the_learner_leaves_nobody_and_its_side_is_resumed_exactly
     assert again.steps == after["memory"]["rate"]["steps"] >= latest + 60
     assert after["run"]["updates"] > before["run"]["updates"]
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_a_script_trains_with_workers_and_needs_no_guard(tmp_path: Path) -> None:
+    """Its own recipe and environment, too: a worker runs the script up to where it begins to train."""
+    script = """
+        import gymnasium, protorl as prl
+        gymnasium.register("Mine-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=9)
+        class Mine(prl.recipes.ApexDQN):
+            widths = (8,)
+        result = Mine(env="Mine-v0", steps=400, warmup_steps=100, batch_size=16, update_every=16, eval_every=0).run("run")
+        print("trained", result.agent.updates)
+        """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    process = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert [line for line in process.stdout.splitlines() if line.startswith("trained")] == ["trained 19"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "script.py"]
 
 
 def test_weights_are_read_whole_and_only_once() -> None:
