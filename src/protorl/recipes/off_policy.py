@@ -77,7 +77,6 @@ class OffPolicy(Recipe):
 
     @property
     def processes(self) -> int:
-        """How many workers there are, on this machine."""
         if self.workers != "auto":
             return self.workers
         return 0 if self.overlap or unreachable(self) else max(1, min(cores() - 1, self.num_envs))

@@ -19,7 +19,7 @@ from protorl.recipes.plan import counted
 def workers_agree(recipe: Any, updates: int) -> Verdict:
     """Workers in lockstep, which find the recipe again by its name and fields, lead to the weights and the memory of a training
     in one process; afterwards none is left."""
-    workers = getattr(recipe, "processes", 0)
+    workers = recipe.processes
     if not workers:
         return None, "no workers act (--actors N)"
     lanes = max(recipe.num_envs, workers)
