@@ -37,4 +37,4 @@ class Slots:
     def chunk(self, slot: int, lanes: Array) -> Chunk:
         """The chunk that lies there, as views."""
         arrays: list[Any] = self.slots[slot]
-        return Chunk(*arrays, lanes)
+        return Chunk(*[*arrays, lanes])
