@@ -7,7 +7,8 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -61,14 +62,43 @@ def name_of(path: Path, kind: str) -> str:
     return f"{kind}_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
 
+class Begins(BaseException):
+    """A file that is run for what it defines and registers has come to where its work begins."""
+
+
+class Reading:
+    """How many files are run right now for what they define."""
+
+    files = 0
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Inside, a file is run for what it defines: where its work begins is its end, so that it needs no `if __name__`."""
+    Reading.files += 1
+    try:
+        with suppress(Begins):
+            yield
+    finally:
+        Reading.files -= 1
+
+
+def work_begins() -> None:
+    """A training, or a process for one, is about to begin. Raises: Begins where that is not what the file is run for."""
+    if Reading.files:
+        raise Begins
+
+
 def run_file(path: Path, name: str) -> ModuleType:
-    """A file as the module of this name, run now; where it raises, nothing of it stays. Raises: what its code does."""
+    """A file as the module of this name, run now, up to where it begins a training; where it raises, nothing of it stays.
+    Raises: what its code does."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ProtoRLError(f"{path} cannot be imported as Python")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # there already: dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        with reading():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

@@ -84,7 +84,7 @@ def happened(run: Path, **settings: Any) -> dict[str, Any]:
         torch.set_num_threads(1)
     _, rows = read_table(run / "metrics.csv")
     for row in rows:
-        del row["steps_per_second"]
+        del row["steps_per_second"], row["updates_per_second"]
     names = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
     return {"state": final_state(run), "rows": rows, "checkpoints": names, "threads": threads, "ways": ways}
 
