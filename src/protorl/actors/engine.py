@@ -63,7 +63,8 @@ class Job:
     """What the workers of a training do: the lanes of each, and what it fills for them.
 
     id: of the environment, for sentences. build: pickled; it makes the agent and the actors of some lanes. columns: of all
-    lanes. steps: in a chunk. count: chunks that a worker may be ahead. agent: the learner's.
+    lanes. steps: in a chunk. count: chunks that a worker may be ahead. agent: the learner's. timeout: seconds in which a worker
+    must have taken some step.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Job:
     steps: int
     count: int
     agent: Publishes
+    timeout: float
 
     def who(self, i: int) -> str:
         """A worker's part, for sentences."""
@@ -112,8 +114,8 @@ class Engine(Protocol):
         """Have a worker fill a chunk. Raises: Lost."""
         ...
 
-    def hear(self, seconds: float) -> Iterable[tuple[int, Filled | Exception]]:
-        """What workers have answered, or what became of them, waited for so long; those that fail are told of first."""
+    def hear(self, seconds: float) -> Iterable[tuple[int, Filled | Exception | None]]:
+        """What workers have answered, or what became of them, waited for so long; None: from here on it is up."""
         ...
 
     def drop(self, i: int) -> None:

@@ -63,7 +63,7 @@ class WorkerActors:
         bounds = [n * i // workers for i in range(workers + 1)]
         self.lanes = [range(*pair) for pair in pairwise(bounds)]
         self.count = 1 if lockstep else AHEAD
-        self.job = Job(id, cloudpickle.dumps(build), self.lanes, columns, steps, self.count, agent)
+        self.job = Job(id, cloudpickle.dumps(build), self.lanes, columns, steps, self.count, agent, timeout)
         self.engine = engine(self.job)
         self.forget()
         self.finished: list[Done] = []
@@ -137,7 +137,7 @@ class WorkerActors:
         for i, answer in self.engine.hear(seconds):
             if isinstance(answer, Filled):
                 self.take(i, answer)
-            else:
+            elif answer is not None:
                 self.again(i, answer)
             self.ask(i)
         beats = self.engine.beats
