@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import getpass
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -144,3 +146,26 @@ def absolute(text: str) -> str:
     head, bracket, rest = text.partition("(")
     place, _, attribute = head.rpartition(":")
     return f"{Path(place).resolve()}:{attribute}{bracket}{rest}" if place.endswith(".py") else text
+
+
+def texts_of(names: Iterable[str]) -> dict[str, str]:
+    """The files among names such as "/home/me/my_env.py:MyEnv(3)", by their paths: what is in them."""
+    places = {name.partition("(")[0].rpartition(":")[0] for name in names}
+    return {place: Path(place).read_text() for place in places if place.endswith(".py") and Path(place).is_file()}
+
+
+def brought(texts: Mapping[str, str]) -> dict[str, str]:
+    """Where these files are on this machine, which may be another one: each at its own path, if it is the same there, or else
+    written to the machine's folder for what is temporary."""
+    found = {}
+    for path, text in texts.items():
+        here = Path(path)
+        if not (here.is_file() and here.read_text() == text):
+            digest = hashlib.sha256(f"{path} {text}".encode()).hexdigest()[:16]
+            here = Path(tempfile.gettempdir()) / f"protorl-{getpass.getuser()}" / digest / here.name
+            here.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=here.parent, delete=False) as file:  # several may be about it
+                file.write(text)
+            Path(file.name).replace(here)
+        found[path] = str(here)
+    return found

@@ -127,7 +127,7 @@ def test_the_plan_is_said_and_kept(machine: Any, tmp_path: Path) -> None:
     parts = recipe.build()
     made: Any = json.loads(json.dumps(plan.plan_of(parts.actors)))
     parts.actors.close()
-    size = sum(slots.memory.size for slots in parts.actors.slots) + parts.actors.weights.memory.size
+    size = sum(slots.memory.size for slots in parts.actors.engine.slots) + parts.actors.engine.weights.memory.size
     assert size <= made.pop("shared_bytes") <= size + 1_000
     assert made == {"cores": 3, "learner_threads": 1, "workers": 2, "environments": [2, 2], "worker_threads": 1}
     made["shared_bytes"] = 1_234_567
