@@ -47,9 +47,20 @@ class Lost(Exception):  # noqa: N818
     """A worker died or gives no answer."""
 
 
-class Memory:
-    """Bytes that this process and its workers see alike, taken as arrays. They are a file without a name, so nothing of it
-    outlives them.
+class Block:
+    """Bytes, taken as arrays one after the other."""
+
+    def __init__(self, block: Any) -> None:
+        self.block, self.end = block, 0
+
+    def take(self, shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+        """The next array."""
+        start, self.end = self.end, self.end + room_for(shape, dtype)
+        return np.frombuffer(self.block, dtype, math.prod(shape), start).reshape(shape)
+
+
+class Memory(Block):
+    """Bytes that this process and its workers see alike. They are a file without a name, so nothing of it outlives them.
 
     forms: the arrays' shapes and dtypes, in the order in which they are taken. file: the descriptor, where there is one.
     """
@@ -58,12 +69,7 @@ class Memory:
         size = sum(room_for(*form) for form in forms)
         self.file = nameless(size) if file is None else file
         weakref.finalize(self, os.close, self.file)
-        self.block, self.end = mmap.mmap(self.file, size), 0
-
-    def take(self, shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
-        """The next array."""
-        start, self.end = self.end, self.end + room_for(shape, dtype)
-        return np.frombuffer(self.block, dtype, math.prod(shape), start).reshape(shape)
+        super().__init__(mmap.mmap(self.file, size))
 
 
 def room_for(shape: Sequence[int], dtype: Any) -> int:

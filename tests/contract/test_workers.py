@@ -16,6 +16,7 @@ import torch
 
 import protorl as prl
 from protorl.accelerate import accelerate
+from protorl.actors.in_processes import InProcesses
 from protorl.actors.weights import Weights
 from protorl.actors.workers import WorkerActors
 from protorl.checkpoint import Checkpoints
@@ -198,9 +199,9 @@ def test_a_learner_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
 def begin(line: Any) -> None:
     parts = small("apex-dqn", num_envs=2, workers=2).build()
     actors: Any = parts.actors
-    assert isinstance(actors, WorkerActors)
+    assert isinstance(actors.engine, InProcesses)
     actors.poll(1)
-    line.send([worker.process.pid for worker in actors.workers])
+    line.send([worker.process.pid for worker in actors.engine.workers])
     while True:
         actors.poll(1_000)
 

@@ -34,7 +34,7 @@ class Slots:
             for name, place in there.items() if isinstance(there, dict) else [(None, there)]:
                 place[at:end] = given if name is None else given[name]
 
-    def chunk(self, slot: int, steps: int, lanes: Array) -> Chunk:
+    def chunk(self, slot: int, lanes: Array) -> Chunk:
         """The chunk that lies there, as views."""
-        arrays: list[Any] = [tree_map(lambda place: place[:steps], tree) for tree in self.slots[slot]]
+        arrays: list[Any] = self.slots[slot]
         return Chunk(*[*arrays, lanes])

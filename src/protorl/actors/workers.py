@@ -1,32 +1,22 @@
-"""Actors in worker processes: each has some of the lanes, and an agent of its own with the newest weights."""
+"""Actors elsewhere: each worker has some of the lanes, and an agent of its own with the newest weights."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from multiprocessing import util
-from multiprocessing.connection import wait
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import cloudpickle
 import numpy as np
-from torch import Tensor
 
 from protorl.actors.actors import Actors, Acts
-from protorl.actors.slots import Slots
-from protorl.actors.weights import Weights
+from protorl.actors.engine import Done, Engine, Filled, Job, Left, Publishes, Unmade
+from protorl.actors.in_processes import InProcesses
 from protorl.data import Array, Chunk, Columns, Finished, ProtoRLError, State, tree_map
-from protorl.processes import LOOK_EVERY, Failed, Lost, Memory, Worker, end, stops_held
-
-
-def beats_of(workers: int) -> list[tuple[tuple[int], str]]:
-    """Where workers count what they have done, so that one that hangs is seen."""
-    return [((workers,), "int64")]
-
+from protorl.processes import LOOK_EVERY, Failed, Lost
 
 AHEAD = 2
 """Chunks that a worker may be ahead of the learner: it fills one while the other is read."""
@@ -36,33 +26,18 @@ MOST_RESTARTS = 5
 """How often a worker that failed is started again, in one training."""
 
 
-class Publishes(Acts, Protocol):
-    """The part of an agent that the learner's process hands on."""
-
-    updates: int
-
-    def published(self) -> list[Tensor]: ...
-
-
-class Done(NamedTuple):
-    """A finished episode, as `Finished`."""
-
-    ret: float
-    length: int
-    env: int
-
-
 class WorkerActors:
-    """Environments stepped in other processes, by agents that act with the weights that were published last.
+    """Environments stepped elsewhere, by agents that act with the weights that were published last.
 
-    Each worker fills chunks of `steps` steps of its lanes, in memory that the learner reads. It is at most two chunks ahead,
-    then it waits; the learner waits, in `poll`, where nothing has come. A worker that dies, hangs, or whose environment fails
-    is started again, with new episodes, a few times: what it had handed over is kept, a chunk that is half written is not.
+    Each worker fills chunks of `steps` steps of its lanes. It is at most two chunks ahead, then it waits; the learner waits, in
+    `poll`, where nothing has come. A worker that dies, hangs, or whose environment fails is started again, with new episodes, a
+    few times: what it had handed over is kept, a chunk that is half written is not. One whose machine is gone is started
+    elsewhere, as often as that happens.
 
     agent: the learner's. build: makes a worker's agent and its actors of some lanes; it is sent there pickled. columns: what
-    the learner's memory stores, of all lanes. id: of the environment, for sentences. workers: processes. lockstep: `poll` waits
+    the learner's memory stores, of all lanes. id: of the environment, for sentences. workers: how many. lockstep: `poll` waits
     for a chunk of every worker and puts them side by side: what is learned depends on nothing else. timeout: seconds in which a
-    worker must have taken some step.
+    worker must have taken some step. engine: how workers are started and spoken with; processes of this machine.
 
     Raises: ProtoRLError where a worker fails too often, or cannot be started.
     """
@@ -78,32 +53,35 @@ class WorkerActors:
         steps: int = 16,
         lockstep: bool = False,
         timeout: float = 60.0,
+        engine: Callable[[Job], Engine] = InProcesses,
     ) -> None:
         n = columns.num_envs
         if not 1 <= workers <= n:
             raise ProtoRLError(f"{workers} workers cannot share {n} environments: use 1 to {n}, or raise num_envs")
-        self.agent, self.id, self.lockstep, self.timeout = agent, id, lockstep, timeout
-        self.weights = Weights(agent.published())
+        self.agent, self.lockstep, self.timeout = agent, lockstep, timeout
         self.published = -1  # after so many updates
         bounds = [n * i // workers for i in range(workers + 1)]
         self.lanes = [range(*pair) for pair in pairwise(bounds)]
-        self.slots = [
-            Slots(dataclasses.replace(columns, num_envs=len(lanes)), steps, 1 if lockstep else AHEAD) for lanes in self.lanes
-        ]
-        self.pulse = Memory(beats_of(workers))
-        self.beats = self.pulse.take(*beats_of(workers)[0])
-        self.hosts = cloudpickle.dumps(build)
-        self.workers: list[Worker] = []
-        self.asked: list[list[int]] = [[] for _ in self.lanes]  # slots that a worker fills, in order
-        self.free = [list(range(slots.count)) for slots in self.slots]
-        self.ready: list[tuple[int, int, Chunk]] = []  # worker, slot, what is in it and not handed over
-        self.used: list[tuple[int, int]] = []  # worker, slot: handed over, and maybe still read
-        self.heard = [(0, 0.0)] * len(self.lanes)  # what each had counted when it was heard of, and when that was
-        self.new: set[int] = set()  # workers that have not answered yet
+        self.count = 1 if lockstep else AHEAD
+        self.job = Job(id, cloudpickle.dumps(build), self.lanes, columns, steps, self.count, agent)
+        self.engine = engine(self.job)
+        self.forget()
         self.finished: list[Done] = []
         self.starts = self.restarts = 0
         self.waited, self.since, self.ages = 0.0, time.monotonic(), [0, 0]
-        util.Finalize(self, end, (self.workers,), exitpriority=1)
+        util.Finalize(self, self.engine.end, exitpriority=1)
+
+    def forget(self) -> None:
+        """There are no workers, and nothing has come."""
+        n = len(self.lanes)
+        self.started = False
+        self.asked: list[list[int]] = [[] for _ in range(n)]  # slots that a worker fills, in order
+        self.free = [list(range(self.count)) for _ in range(n)]
+        self.came: list[tuple[int, int, Chunk]] = []  # worker, slot, what is in it: waiting for those of the others
+        self.ready: list[tuple[int, int, Chunk]] = []  # the same, not handed over
+        self.used: list[tuple[int, int]] = []  # worker, slot: handed over, and maybe still read
+        self.heard = [(0, 0.0)] * n  # what each had counted when it was heard of, and when that was
+        self.new = set(range(n))  # workers that have not answered yet
 
     def poll(self, room: int = 1, timeout: float | None = None) -> list[Chunk]:
         """See `Actors.poll`."""
@@ -128,113 +106,97 @@ class WorkerActors:
     # The traffic with workers
 
     def gather(self, timeout: float | None) -> None:
-        """Ask for as many chunks as there is room for, and take in what comes: in lockstep one of every worker."""
+        """Ask for as many chunks as there is room for, and take in what comes, in lockstep one of every worker. Where nothing
+        comes for a while it ends, so that whoever trains can look whether to go on."""
         begin = time.monotonic()
-        late = None if timeout is None else begin + timeout
-        if not self.workers:
+        late = begin + (LOOK_EVERY if timeout is None else timeout)
+        if not self.started:
             self.start()
-        self.ask()
-        while (self.lockstep and any(self.asked)) or not (self.lockstep or self.ready):
-            if late is not None and time.monotonic() >= late:
-                break
-            self.listen(LOOK_EVERY if late is None else min(max(late - time.monotonic(), 0.0), LOOK_EVERY))
-        if self.lockstep and not any(self.asked):
-            self.ready.sort(key=lambda one: one[0])
-            parts = [chunk for _, _, chunk in self.ready]
-            self.used += [(worker, slot) for worker, slot, _ in self.ready[1:]]
-            self.ready = [(0, 0, side_by_side(parts))] if len(parts) > 1 else self.ready
+        if self.published != self.agent.updates:
+            self.engine.publish()
+            self.published = self.agent.updates
+        for i in range(len(self.lanes)):
+            self.ask(i)
+        while not self.ready and (left := late - time.monotonic()) > 0:
+            self.listen(min(left, LOOK_EVERY))
         self.waited += time.monotonic() - begin
 
-    def ask(self) -> None:
-        """Publish what was learned, and have every free slot filled."""
-        if self.published != self.agent.updates:
-            self.weights.publish(self.agent.published(), self.agent.updates)
-            self.published = self.agent.updates
-        for i in range(len(self.workers)):
-            while self.free[i]:
-                slot = self.free[i].pop(0)
-                try:
-                    self.workers[i].ask("act", slot)
-                except Lost as error:
-                    self.free[i].insert(0, slot)
-                    self.again(i, error)
-                else:
-                    self.asked[i].append(slot)
-                    self.heard[i] = int(self.beats[i]), time.monotonic() + (GRACE if i in self.new else 0.0)
+    def ask(self, i: int) -> None:
+        """Have a worker fill its free slots, as many as it may have to do."""
+        while self.free[i] and len(self.asked[i]) < self.engine.deep and self.engine.up(i):
+            slot = self.free[i].pop(0)
+            self.asked[i].append(slot)
+            self.heard[i] = int(self.engine.beats[i]), time.monotonic() + (GRACE if i in self.new else 0.0)
+            try:
+                self.engine.ask(i, slot)
+            except Lost as error:
+                self.again(i, error)
 
     def listen(self, seconds: float) -> None:
-        """Take in the chunks that come within so many seconds."""
-        lines: list[Any] = [worker.line for worker in self.workers]
-        for line in wait(lines, seconds):
-            i = lines.index(line)
-            try:
-                steps, finished, updates = self.workers[i].answer(0.0)
-            except (Failed, Lost) as error:
-                self.again(i, error)
-                return
-            self.new.discard(i)
-            slot = self.asked[i].pop(0)
-            self.ready.append((i, slot, self.slots[i].chunk(slot, steps, np.array(self.lanes[i]))))
-            self.finished += [Done(*episode) for episode in finished]
-            self.ages = [self.ages[0] + self.agent.updates - updates, self.ages[1] + 1]
-            self.heard[i] = int(self.beats[i]), time.monotonic()
+        """Take in what comes within so many seconds."""
+        for i, answer in self.engine.hear(seconds):
+            if isinstance(answer, Filled):
+                self.take(i, answer)
+            else:
+                self.again(i, answer)
+            self.ask(i)
+        beats = self.engine.beats
         for i, (beat, at) in enumerate(self.heard):
-            if self.beats[i] != beat:
-                self.heard[i] = int(self.beats[i]), time.monotonic()
+            if beats[i] != beat:
+                self.heard[i] = int(beats[i]), time.monotonic()
             elif self.asked[i] and time.monotonic() - at > self.timeout:
-                self.again(i, Lost(f"the worker of {self.workers[i].who} gave no step for {self.timeout:g} s (worker_timeout)"))
+                self.again(i, Lost(f"the worker of {self.job.who(i)} gave no step for {self.timeout:g} s (worker_timeout)"))
+
+    def take(self, i: int, filled: Filled) -> None:
+        """A chunk has come; in lockstep it waits for those of the others."""
+        self.new.discard(i)
+        self.came.append((i, self.asked[i].pop(0), filled.chunk))
+        self.finished += filled.finished
+        self.ages = [self.ages[0] + self.agent.updates - filled.updates, self.ages[1] + 1]
+        self.heard[i] = int(self.engine.beats[i]), time.monotonic()
+        if not self.lockstep:
+            self.ready.append(self.came.pop())
+        elif len(self.came) == len(self.lanes):
+            self.came.sort(key=lambda one: one[0])
+            chunk = side_by_side([chunk for _, _, chunk in self.came])
+            self.used += [(worker, slot) for worker, slot, _ in self.came[1:]]
+            self.ready, self.came = [(*self.came[0][:2], chunk)], []
 
     # Beginning and end
 
     def start(self) -> None:
         """Start the workers."""
         try:
-            with stops_held():
-                self.workers += [self.worker(i) for i in range(len(self.lanes))]
-            for i, worker in enumerate(self.workers):
-                self.begin(i, worker)
-            for worker in self.workers:
-                worker.answer(None)
-        except (OSError, Lost, Failed) as error:
-            end(self.workers)
-            raise ProtoRLError(f"{len(self.lanes)} worker processes cannot be started: {error}") from error
+            self.engine.start(range(len(self.lanes)), self.starts)
+        except (OSError, Lost, Failed, Unmade) as error:
+            raise self.none(error) from error
+        self.started = True
 
-    def worker(self, i: int) -> Worker:
-        lanes = self.lanes[i]
-        which = f"environment {lanes[0]}" if len(lanes) == 1 else f"environments {lanes[0]} to {lanes[-1]}"
-        return Worker(which, self.id, cloudpickle.dumps(partial(Hosted, self.hosts, lanes, self.starts, i, len(self.lanes))))
-
-    def begin(self, i: int, worker: Worker) -> None:
-        """Ask a worker that was just started to build what acts; the answer may take as long as importing takes."""
-        self.new.add(i)
-        worker.answer(None)
-        worker.share(self.pulse, "pulse")
-        worker.share(self.slots[i].memory, "slots", self.slots[i].columns, self.slots[i].steps, self.slots[i].count)
-        worker.share(self.weights.memory, "weights")
-        worker.ask("make")
+    def none(self, error: Exception) -> ProtoRLError:
+        """The end of a training whose workers cannot be started."""
+        self.engine.end()
+        return ProtoRLError(f"{len(self.lanes)} {self.engine.what} cannot be started: {error}")
 
     def again(self, i: int, error: Exception) -> None:
         """A worker failed: another one begins new episodes in its lanes. Raises: ProtoRLError where that was too often."""
-        self.restarts += 1
+        if isinstance(error, Unmade):
+            raise self.none(error) from error
+        self.restarts += not isinstance(error, Left)
         if self.restarts > MOST_RESTARTS:
-            end(self.workers)
+            self.engine.end()
             raise ProtoRLError(f"{error}; that was failure {self.restarts} of a worker") from error
         logging.getLogger("protorl").warning(f"{error}; it is started again, with new episodes")
-        gone = [self.workers[i]]
-        gone[0].process.kill()
-        end(gone)
+        self.engine.drop(i)
         self.free[i] += self.asked[i]
         self.asked[i] = []
         self.starts += 1
+        self.new.add(i)
         try:
-            with stops_held():
-                self.workers[i] = self.worker(i)
-            self.begin(i, self.workers[i])
-            self.workers[i].answer(None)
-        except (OSError, Lost, Failed) as worse:
-            end(self.workers)
+            self.engine.start([i], self.starts)
+        except (OSError, Lost, Failed, Unmade) as worse:
+            self.engine.end()
             raise ProtoRLError(f"{error}, and it cannot be started again: {worse}") from worse
-        self.ask()
+        self.ask(i)
 
     def publish(self, agent: Acts) -> None:
         """Handed on with the next chunk that is asked for."""
@@ -260,11 +222,9 @@ class WorkerActors:
         self.starts += 1
 
     def close(self) -> None:
-        for failure in end(self.workers):
+        for failure in self.engine.end():
             logging.getLogger("protorl").warning(f"{failure}; what was learned is not touched")
-        self.asked = [[] for _ in self.lanes]
-        self.free = [list(range(slots.count)) for slots in self.slots]
-        self.ready, self.used = [], []
+        self.forget()
 
     def state_dict(self) -> State:
         return {"starts": self.starts}
@@ -280,49 +240,8 @@ def side_by_side(chunks: Sequence[Chunk]) -> Chunk:
     def joined(*arrays: Array) -> Array:
         return np.concatenate(arrays, 1)
 
+    if len(chunks) == 1:
+        return chunks[0]
     *columns, lanes = zip(*chunks)
     arrays: list[Any] = [tree_map(joined, *parts) for parts in columns]
     return Chunk(*[*arrays, np.concatenate(lanes)])
-
-
-class Hosted:
-    """In a worker: its agent and its actors, which fill slots as they are asked to."""
-
-    def __init__(self, build: bytes, lanes: range, start: int, i: int, workers: int) -> None:
-        self.build, self.lanes, self.starts, self.i, self.workers = build, lanes, start, i, workers
-        self.files: dict[str, tuple[int, tuple[Any, ...]]] = {}
-        self.known = -1
-
-    def share(self, file: int, what: str, *told: Any) -> None:
-        self.files[what] = file, told
-
-    def make(self) -> None:
-        """Build agent and actors, and find the memory that they share with the learner."""
-        self.agent, self.actors = cloudpickle.loads(self.build)(self.lanes)
-        if self.starts:
-            self.actors.restart(self.starts)
-        self.tensors = self.agent.published()
-        self.weights = Weights(self.tensors, self.files["weights"][0])
-        file, (columns, steps, count) = self.files["slots"]
-        self.slots = Slots(columns, steps, count, file)
-        self.beats = Memory(beats_of(self.workers), self.files["pulse"][0]).take(*beats_of(self.workers)[0])
-
-    def act(self, slot: int) -> tuple[int, list[Done], int]:
-        """Fill a slot; how many steps are in it, the episodes that ended, after how many updates the weights were."""
-        self.known, updates = self.weights.fetch(self.tensors, self.known)
-        self.agent.updates = updates
-        n, steps = len(self.lanes), 0
-        while steps < self.slots.steps:
-            for chunk in self.actors.poll((self.slots.steps - steps) * n):
-                self.slots.write(slot, steps, chunk)
-                steps += len(chunk.valid)
-            self.beats[self.i] += 1
-        finished = [Done(one.ret, one.length, self.lanes[one.env]) for one in self.actors.episodes()]
-        return steps, finished, updates
-
-    def failed(self, verb: str, error: BaseException) -> str:
-        return str(error) if isinstance(error, ProtoRLError) else f"a worker failed in {verb}(): {error!r}"
-
-    def close(self) -> None:
-        if hasattr(self, "actors"):
-            self.actors.close()
