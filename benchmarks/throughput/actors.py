@@ -88,7 +88,7 @@ class Rates:
         self.actors.publish(self.agent)
 
     def both(self) -> None:
-        self.take(self.store, timeout=1e-4)
+        self.take(self.store, timeout=0.0)
         self.update()
 
     def rates(self, turn: Callable[[], object], seconds: float) -> dict[str, float]:
