@@ -86,10 +86,11 @@ EXPERIMENTS = {
     "qr-dqn-lunarlander": Experiment("qr-dqn", "LunarLander-v3", "168 ± 39", 168, ZOO_QR, 5, AOT),
     "rainbow-cartpole": Experiment("rainbow", "CartPole-v1", "none", None, "own control: DQN above", 5),
     "iqn-cartpole": Experiment("iqn", "CartPole-v1", "none", None, "own control: DQN above", 5, AOT),
-    "apex-dqn-cartpole": Experiment("apex-dqn", "CartPole-v1", "none", None, "own control: DQN above", 3),
+    "apex-dqn-cartpole": Experiment("apex-dqn", "CartPole-v1", "none", None, "own control: DQN above", 3, {"workers": 0}),
     "apex-dqn-cartpole-workers": Experiment(
         "apex-dqn", "CartPole-v1", "none", None, "own control: one process above", 3, {"workers": 2}),
-    "apex-ddpg-pendulum": Experiment("apex-ddpg", "Pendulum-v1", "none", None, "own control: DDPG below", 3),
+    "apex-ddpg-pendulum": Experiment(
+        "apex-ddpg", "Pendulum-v1", "none", None, "own control: DDPG below", 3, {"workers": 0}),
     "ppo-cartpole": Experiment("ppo", "CartPole-v1", "490 ± 6", 490, CLEANRL, 3, AOT),
     "ppo-acrobot": Experiment("ppo", "Acrobot-v1", "−86.4 ± 1.3", -86.4, CLEANRL, 3, AOT),
     "ppo-lunarlander": Experiment("ppo", "LunarLander-v3", "242 ± 32", 242, SB3_ZOO, 3, AOT),

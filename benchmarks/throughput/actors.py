@@ -41,10 +41,8 @@ ROOM = 1 << 30
 
 def recipe(engine: str, workers: int, env: str) -> prl.Recipe:
     """Ape-X DQN as its preset has it, in small."""
-    where: dict[str, Any] = {} if engine == "here" else {"workers": workers}
-    if engine == "ray":
-        where["engine"] = "ray"
-    small = {"batch_size": 32, "capacity": 4_000, "warmup_steps": 1_000} if env.startswith("ALE/") else {"capacity": 20_000}
+    where = {"workers": workers, "engine": "ray" if engine == "ray" else "processes"}
+    small: dict[str, Any] = {"batch_size": 32, "capacity": 4_000, "warmup_steps": 1_000} if env.startswith("ALE/") else {"capacity": 20_000}
     return prl.recipes.ApexDQN(
         env=env, num_envs=LANES, chunk_steps=50, threads=1, device="cpu", accelerate="aot", steps=FOREVER, **small, **where
     )
@@ -140,7 +138,7 @@ class Handover:
             while memory.storage.counts.min() < memory.storage.length:
                 self.spent(actors, memory, 0.0)
         env = "CartPole-v1" if kind == "cartpole" else "ALE/Pong-v5"
-        plan = prl.recipes.ApexDQN(env=env, num_envs=1, device="cpu", threads=1)
+        plan = prl.recipes.ApexDQN(env=env, num_envs=1, workers=0, device="cpu", threads=1)
         self.agent = plan.build_agent(plan.make_env().spec)
         self.weights = Weights(self.agent.published())
 

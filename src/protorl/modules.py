@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import getpass
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -61,14 +64,43 @@ def name_of(path: Path, kind: str) -> str:
     return f"{kind}_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
 
+class Begins(BaseException):
+    """A file that is run for what it defines and registers has come to where its work begins."""
+
+
+class Reading:
+    """How many files are run right now for what they define."""
+
+    files = 0
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Inside, a file is run for what it defines: where its work begins is its end, so that it needs no `if __name__`."""
+    Reading.files += 1
+    try:
+        with suppress(Begins):
+            yield
+    finally:
+        Reading.files -= 1
+
+
+def work_begins() -> None:
+    """A training, or a process for one, is about to begin. Raises: Begins where that is not what the file is run for."""
+    if Reading.files:
+        raise Begins
+
+
 def run_file(path: Path, name: str) -> ModuleType:
-    """A file as the module of this name, run now; where it raises, nothing of it stays. Raises: what its code does."""
+    """A file as the module of this name, run now, up to where it begins a training; where it raises, nothing of it stays.
+    Raises: what its code does."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ProtoRLError(f"{path} cannot be imported as Python")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # there already: dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        with reading():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -114,3 +146,26 @@ def absolute(text: str) -> str:
     head, bracket, rest = text.partition("(")
     place, _, attribute = head.rpartition(":")
     return f"{Path(place).resolve()}:{attribute}{bracket}{rest}" if place.endswith(".py") else text
+
+
+def texts_of(names: Iterable[str]) -> dict[str, str]:
+    """The files among names such as "/home/me/my_env.py:MyEnv(3)", by their paths: what is in them."""
+    places = {name.partition("(")[0].rpartition(":")[0] for name in names}
+    return {place: Path(place).read_text() for place in places if place.endswith(".py") and Path(place).is_file()}
+
+
+def brought(texts: Mapping[str, str]) -> dict[str, str]:
+    """Where these files are on this machine, which may be another one: each at its own path, if it is the same there, or else
+    written to the machine's folder for what is temporary."""
+    found = {}
+    for path, text in texts.items():
+        here = Path(path)
+        if not (here.is_file() and here.read_text() == text):
+            digest = hashlib.sha256(f"{path} {text}".encode()).hexdigest()[:16]
+            here = Path(tempfile.gettempdir()) / f"protorl-{getpass.getuser()}" / digest / here.name
+            here.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=here.parent, delete=False) as file:  # several may be about it
+                file.write(text)
+            Path(file.name).replace(here)
+        found[path] = str(here)
+    return found

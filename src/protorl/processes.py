@@ -14,22 +14,28 @@ import os
 import pickle
 import select
 import signal
+import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import reduction, resource_tracker
+from multiprocessing import reduction, resource_tracker, spawn
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
+from protorl.modules import reading, work_begins
+
 LOOK_EVERY = 1.0
 """Seconds after which a process that has not answered is looked for; most deaths are seen at once, by the end of the line."""
 CLOSE_SECONDS = 5.0
 """What a worker is given to end."""
+THREADS = 1
+"""Of torch, in a worker."""
 STEP: tuple[str, tuple[Any, ...]] = ("step", ())
 """The request that is sent most: as an empty message."""
 CLOSED = "closed"
@@ -66,10 +72,10 @@ class Memory(Block):
     """
 
     def __init__(self, forms: Sequence[tuple[Sequence[int], Any]], file: int | None = None) -> None:
-        size = sum(room_for(*form) for form in forms)
-        self.file = nameless(size) if file is None else file
+        self.size = sum(room_for(*form) for form in forms)
+        self.file = nameless(self.size) if file is None else file
         weakref.finalize(self, os.close, self.file)
-        super().__init__(mmap.mmap(self.file, size))
+        super().__init__(mmap.mmap(self.file, self.size))
 
 
 def room_for(shape: Sequence[int], dtype: Any) -> int:
@@ -96,12 +102,14 @@ class Worker:
     """
 
     def __init__(self, who: str, of: str, hosts: bytes) -> None:
-        context = multiprocessing.get_context("spawn")
+        work_begins()
+        context, main = multiprocessing.get_context("spawn"), spawn.get_preparation_data("")
         self.who, self.of, self.doing = who, of, "start"
         self.line, theirs = context.Pipe()
         with theirs:
-            self.process = context.Process(target=serve, args=(theirs, hosts), name=f"{of} {who}")
-            self.process.start()
+            self.process = context.Process(target=serve, args=(theirs, hosts, main), name=f"{of} {who}")
+            with main_aside():
+                self.process.start()
         self.poller = select.poll()
         self.poller.register(self.line, select.POLLIN)
 
@@ -197,11 +205,33 @@ def stops_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(line: Connection, hosts: bytes) -> None:
+@contextmanager
+def main_aside() -> Iterator[None]:
+    """Inside, a process that is started does not run this one's main file, which `run_main` does."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def run_main(main: dict[str, Any]) -> None:
+    """Run the parent's main file as `multiprocessing` does, up to where its work begins."""
+    process: Any = multiprocessing.current_process()
+    process._inheriting = True
+    try:
+        with reading():
+            spawn.prepare({key: value for key, value in main.items() if key.startswith("init_main_")})
+    finally:
+        del process._inheriting
+
+
+def serve(line: Connection, hosts: bytes, main: dict[str, Any]) -> None:
     """In the worker: answer requests until there is nobody to ask."""
     leave_stops_to_parent()
     end_with_parent()
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
+    run_main(main)
     hosted = pickle.loads(hosts)()
     verb = "start"
     with suppress(EOFError, ConnectionError):  # the parent is gone

@@ -201,7 +201,7 @@ def test_a_run_folder_holds_what_it_should(name: str, tmp_path: Path) -> None:
     with open(folder / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["100", "150", "200", "300"]
-    columns = {"return", "length", "loss", "updates", "steps_per_second", "eval_return", "eval_std"}
+    columns = {"return", "length", "loss", "updates", "steps_per_second", "updates_per_second", "eval_return", "eval_std"}
     assert columns | ({"grad_norm"} if made.max_grad_norm else set()) <= set(rows[0])
     assert float(rows[-1]["updates"]) == (67 if hasattr(made, "warmup_steps") else 300 // 32 * 4)
     assert float(rows[-1]["eval_return"]) == result.last

@@ -28,7 +28,7 @@ def trained(folder: Path, name: str) -> tuple[Any, Any]:
     recipe = make(name, steps=600, eval_every=230, log_every=170, checkpoint_every=350, **CASES[name])
     start(recipe, folder, progress=False)
     with open(folder / "metrics.csv") as file:
-        rows = [{key: value for key, value in row.items() if key != "steps_per_second"} for row in csv.DictReader(file)]
+        rows = [{key: value for key, value in row.items() if not key.endswith("_per_second")} for row in csv.DictReader(file)]
     return final_state(folder), rows
 
 

@@ -103,3 +103,56 @@ def test_a_crash_of_the_environment_is_raised_here_and_a_restart_forgets_the_ste
     assert actors.poll() == []
     assert actors.poll()[0].first.all()
     actors.close()
+
+
+class Sent:
+    """Actors elsewhere, of two lanes, whose steps come as a stream of chance has it: none for a while, then many at once."""
+
+    def __init__(self, often: float) -> None:
+        self.env, self.rng, self.often = prl.make_vec_envs("protorl/Counter-v0", 2), np.random.default_rng(0), often
+        self.env.reset(0)
+        self.polls = 0
+
+    def poll(self, room: int = 1, timeout: float | None = None) -> list[prl.Chunk]:
+        self.polls += 1
+        if self.rng.random() > self.often:
+            return []
+        most = min(int(self.rng.integers(1, 40)), -(-room // 2))
+        return [prl.Chunk.of(self.env.step(np.zeros(2, np.int64)), np.arange(2)) for _ in range(most)]
+
+    def publish(self, agent: Any) -> None:
+        pass
+
+
+class Steady(prl.Monitor):
+    """After every round of the loop as many updates have been made as belong to the steps that were stored."""
+
+    def __init__(self, memory: Any) -> None:
+        super().__init__()
+        self.memory, self.rounds = memory, 0
+
+    def tick(self) -> None:
+        self.rounds += 1
+        assert self.updates == self.memory.expected(self.steps)
+
+
+@pytest.mark.parametrize("often", [0.05, 1.0])  # the learner waits; and the actors do
+def test_so_many_updates_for_so_many_steps_whoever_is_slow(often: float) -> None:
+    recipe: Any = prl.recipes.DQN(
+        env="protorl/Counter-v0",
+        widths=(4,),
+        batch_size=8,
+        warmup_steps=30,
+        update_every=7,
+        updates=2,
+        capacity=500,
+        num_envs=2,
+    )
+    actors: Any = Sent(often)
+    agent = recipe.build_agent(actors.env.spec)
+    memory = recipe.memory(agent, actors.env.spec)
+    watch = Steady(memory)
+    prl.train(agent, memory, actors, steps=700, monitor=watch)
+    assert watch.updates == agent.updates == 2 * (watch.steps // 7 - 30 // 7) > 180
+    assert watch.rounds == actors.polls
+    assert (actors.polls > 1_000) == (often < 1)

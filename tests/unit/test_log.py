@@ -195,6 +195,18 @@ def test_a_resumed_run_counts_only_its_own_steps(monkeypatch):
     assert len(lines()) == 1  # nothing new to say at the end
 
 
+def test_both_rates_and_who_waits(monkeypatch):
+    progress, clock, lines = plain(monkeypatch, start=1_000, updates=70)
+    clock.now += 10
+    progress.update(2_000, 75, learner_waits="12 %", actors_wait="7 %")
+    clock.now += 10
+    progress.update(4_000, 470)
+    assert lines() == [
+        "2,000/10,000 steps  100 steps/s  0.50 updates/s  learner waits 12 %  actors wait 7 %  0:01:20 left",
+        "4,000/10,000 steps  150 steps/s  20 updates/s  learner waits 12 %  actors wait 7 %  0:00:40 left",
+    ]
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_no_time_left_is_said_while_something_is_compiled_nor_right_after(monkeypatch, terminal):
     clock, out = Clock(monkeypatch), io.StringIO()

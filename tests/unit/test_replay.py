@@ -391,48 +391,6 @@ def test_a_burst_leaves_room_for_the_next_rollout() -> None:
     assert rooms[:26] == [*range(24, 0, -2), *range(24, 0, -2), 24, 22]
 
 
-@pytest.mark.parametrize("tolerance", [0, 5, 100])
-def test_neither_actors_nor_learner_run_ahead(tolerance: int) -> None:
-    """Actors that take 3 steps at a time, as often as they may, beside a learner that is now slow and now fast."""
-    memory = Replay(columns(extras=TAG), 400, batch_size=10, rate=Rate(30, 8, 2, tolerance))
-    stream, rng = Stream(1, 0), np.random.default_rng(0)
-    on_the_way, made, furthest, waited = [], 0, 0, 0
-    for _ in range(2_000):
-        kind = rng.choice(3, p=[0.6, 0.3, 0.1])
-        if kind == 0 and memory.ahead(len(on_the_way)):
-            waited += 1
-        elif kind == 0:
-            on_the_way += [Chunk.of(stream.step()) for _ in range(3)]
-        elif kind == 1 and on_the_way:
-            memory.add(on_the_way.pop(0))
-        else:
-            made += memory.due()
-        steps = memory.rate.steps
-        assert made <= memory.rate.expected(steps)  # a learner that runs ahead waits
-        due_at = (30 // 8 + made // 2 + 1) * 8  # the next update
-        if made:
-            furthest = max(furthest, steps + len(on_the_way) - due_at)
-    assert tolerance < furthest <= tolerance + 3
-    assert made > 100
-    assert waited > 10
-    with pytest.raises(ProtoRLError, match="tolerance -1 is too small"):
-        Rate(tolerance=-1)
-
-
-def test_actors_never_wait_for_updates_that_cannot_be_made() -> None:
-    memory = Replay(columns(extras=TAG), 100, batch_size=50, rate=Rate(0, 1, 1))
-    stream = Stream(1, 0)
-    for _ in range(49):
-        memory.add(Chunk.of(stream.step()))
-        assert not memory.ahead(1_000)
-    memory.add(Chunk.of(stream.step()))
-    assert not memory.ahead(0)
-    assert memory.ahead(1)
-    assert memory.due() == 1
-    assert not memory.ahead(1)
-    assert memory.ahead(2)
-
-
 def test_copies_on_insert() -> None:
     memory = Replay(columns(), 10, batch_size=1)
     step = Stream(1, 0).step()._replace(extras={})

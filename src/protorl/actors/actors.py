@@ -67,6 +67,10 @@ class Actors(Protocol):
         """What there is to say of them in a row of the log, of the time since the last call."""
         ...
 
+    def plan(self) -> dict[str, object]:
+        """Who steps what, for config.json: `workers`, and of theirs `environments` [each], `worker_threads`, `shared_bytes`."""
+        ...
+
     def rebuild(self, boundary: int) -> None:
         """A checkpoint boundary: environments without a snapshot start afresh from a named seed."""
         ...

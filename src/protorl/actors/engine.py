@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -32,12 +33,21 @@ class Done(NamedTuple):
     env: int
 
 
+class Report(NamedTuple):
+    """What a worker tells of a chunk: the episodes that ended in it, after how many updates the weights were by which it acted,
+    and for how many seconds it waited to be asked, and worked."""
+
+    finished: list[Done]
+    updates: int
+    waited: float
+    worked: float
+
+
 class Filled(NamedTuple):
-    """What a worker answers: a chunk, the episodes that ended in it, and after how many updates its weights were."""
+    """What a worker answers."""
 
     chunk: Chunk
-    finished: Sequence[Done]
-    updates: int
+    report: Report
 
 
 class Left(Lost):
@@ -53,7 +63,8 @@ class Job:
     """What the workers of a training do: the lanes of each, and what it fills for them.
 
     id: of the environment, for sentences. build: pickled; it makes the agent and the actors of some lanes. columns: of all
-    lanes. steps: in a chunk. count: chunks that a worker may be ahead. agent: the learner's.
+    lanes. steps: in a chunk. count: chunks that a worker may be ahead. agent: the learner's. timeout: seconds in which a worker
+    must have taken some step.
     """
 
     id: str
@@ -63,6 +74,7 @@ class Job:
     steps: int
     count: int
     agent: Publishes
+    timeout: float
 
     def who(self, i: int) -> str:
         """A worker's part, for sentences."""
@@ -82,6 +94,8 @@ class Engine(Protocol):
     what: str
     """What the workers are, in words."""
     deep: int
+    shared: int
+    """Bytes of memory that chunks and weights take, at most."""
     beats: Any
     """Of each worker, what it has counted of its steps, as far as that is known: one that hangs counts no more."""
 
@@ -100,8 +114,8 @@ class Engine(Protocol):
         """Have a worker fill a chunk. Raises: Lost."""
         ...
 
-    def hear(self, seconds: float) -> Iterable[tuple[int, Filled | Exception]]:
-        """What workers have answered, or what became of them, waited for so long; those that fail are told of first."""
+    def hear(self, seconds: float) -> Iterable[tuple[int, Filled | Exception | None]]:
+        """What workers have answered, or what became of them, waited for so long; None: from here on it is up."""
         ...
 
     def drop(self, i: int) -> None:
@@ -131,16 +145,19 @@ class Hosted:
         if self.starts:
             self.actors.restart(self.starts)
         self.tensors = self.agent.published()
+        self.done = time.monotonic()
 
-    def fill(self, slots: Slots, slot: int, beat: Callable[[], object]) -> list[Done]:
-        """Fill a slot; the episodes that ended in it. beat: called after every few steps."""
-        n, steps = len(self.lanes), 0
+    def fill(self, slots: Slots, slot: int, beat: Callable[[], object], begin: float) -> Report:
+        """Fill a slot. beat: called after every few steps. begin: when that was asked for."""
+        n, before, steps = len(self.lanes), self.done, 0
         while steps < slots.steps:
             for chunk in self.actors.poll((slots.steps - steps) * n):
                 slots.write(slot, steps, chunk)
                 steps += len(chunk.valid)
             beat()
-        return [Done(one.ret, one.length, self.lanes[one.env]) for one in self.actors.episodes()]
+        finished = [Done(one.ret, one.length, self.lanes[one.env]) for one in self.actors.episodes()]
+        self.done = time.monotonic()
+        return Report(finished, self.agent.updates, begin - before, self.done - begin)
 
     def failed(self, verb: str, error: BaseException) -> str:
         return str(error) if isinstance(error, ProtoRLError) else f"a worker failed in {verb}(): {error!r}"

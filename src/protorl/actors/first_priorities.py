@@ -121,6 +121,9 @@ class FirstPriorities:
     def figures(self) -> dict[str, float]:
         return self.actors.figures()
 
+    def plan(self) -> dict[str, object]:
+        return self.actors.plan()
+
     def rebuild(self, boundary: int) -> None:
         self.actors.rebuild(boundary)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from protorl.actors.engine import Done, Filled, Hosted, Job
+from protorl.actors.engine import Filled, Hosted, Job, Report
 from protorl.actors.slots import Slots
 from protorl.actors.weights import Weights
 from protorl.processes import Failed, Lost, Memory, Worker, end, stops_held
@@ -36,6 +37,7 @@ class InProcesses:
         self.workers: list[Worker] = []
         self.poller = select.poll()  # of all lines, made once: with each look it would take longer than the answer
         self.by_line: dict[int, int] = {}  # the worker of each
+        self.shared = sum(memory.size for memory in (self.pulse, self.weights.memory, *(slots.memory for slots in self.slots)))
 
     def start(self, which: Sequence[int], number: int) -> None:
         with stops_held():
@@ -75,11 +77,11 @@ class InProcesses:
         for line, _ in self.poller.poll(1000 * seconds):
             i = self.by_line[line]
             try:
-                slot, finished, updates = self.workers[i].read()
+                slot, report = self.workers[i].read()
             except (Failed, Lost) as error:
                 yield i, error
                 return
-            yield i, Filled(self.slots[i].chunk(slot, self.lanes[i]), finished, updates)
+            yield i, Filled(self.slots[i].chunk(slot, self.lanes[i]), report)
 
     def drop(self, i: int) -> None:
         gone = [self.workers[i]]
@@ -112,11 +114,11 @@ class InProcess(Hosted):
         self.slots = Slots(columns, steps, count, file)
         self.beats = Memory(beats_of(self.workers), self.files["pulse"][0]).take(*beats_of(self.workers)[0])
 
-    def act(self, slot: int) -> tuple[int, list[Done], int]:
-        """Fill a slot, and say so; the episodes that ended, after how many updates the weights were."""
-        self.known, updates = self.weights.fetch(self.tensors, self.known)
-        self.agent.updates = updates
-        return slot, self.fill(self.slots, slot, self.beat), updates
+    def act(self, slot: int) -> tuple[int, Report]:
+        """Fill a slot by the newest weights, and say so."""
+        begin = time.monotonic()
+        self.known, self.agent.updates = self.weights.fetch(self.tensors, self.known)
+        return slot, self.fill(self.slots, slot, self.beat, begin)
 
     def beat(self) -> None:
         self.beats[self.i] += 1

@@ -85,6 +85,9 @@ class LocalActors:
         """Nobody waits for anybody."""
         return {}
 
+    def plan(self) -> dict[str, object]:
+        return {"workers": 0}
+
     def publish(self, agent: Acts) -> None:
         """The agent is shared: nothing to do."""
 

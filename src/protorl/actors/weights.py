@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from protorl.processes import Memory
+from protorl.data import Array
+from protorl.processes import Block, Memory, room_for
 
 
 class Weights:
@@ -19,7 +21,7 @@ class Weights:
     """
 
     def __init__(self, like: Sequence[Tensor], file: int | None = None) -> None:
-        forms = [(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in like]
+        forms = forms_of(like)
         every: list[tuple[tuple[int, ...], str]] = [((2,), "int64"), ((2,), "int64"), *forms, *forms]
         self.memory = Memory(every, file)
         self.numbers, self.updates, *banks = (self.memory.take(*form) for form in every)  # numbers: begun, and done
@@ -44,3 +46,34 @@ class Weights:
             if self.numbers[0] <= number + 1:  # the next one but one would be written here
                 return number, updates
         return known, int(self.updates[known % 2])
+
+
+class Packed:
+    """Tensors of an agent as one array of bytes, which travels. like: the agent's `published()`, the same here and there."""
+
+    def __init__(self, like: Sequence[Tensor]) -> None:
+        self.forms = forms_of(like)
+        self.size = sum(room_for(*form) for form in self.forms)
+        self.block = np.zeros(self.size, np.uint8)
+        self.places = self.of(self.block)
+
+    def of(self, block: Array) -> list[Array]:
+        """The arrays in such bytes."""
+        take = Block(block).take
+        return [take(*form) for form in self.forms]
+
+    def packed(self, tensors: Sequence[Tensor]) -> Array:
+        """[size] uint8, which the next call writes to."""
+        for place, tensor in zip(self.places, tensors):
+            torch.from_numpy(place).copy_(tensor)
+        return self.block
+
+    def unpack(self, block: Array, tensors: Sequence[Tensor]) -> None:
+        """Fill `tensors`, of this machine's processor."""
+        for place, tensor in zip(self.of(block), tensors):
+            np.copyto(tensor.numpy(), place)
+
+
+def forms_of(tensors: Sequence[Tensor]) -> list[tuple[tuple[int, ...], str]]:
+    """Their shapes and types, as NumPy calls them."""
+    return [(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in tensors]

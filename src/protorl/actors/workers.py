@@ -16,7 +16,7 @@ from protorl.actors.actors import Actors, Acts
 from protorl.actors.engine import Done, Engine, Filled, Job, Left, Publishes, Unmade
 from protorl.actors.in_processes import InProcesses
 from protorl.data import Array, Chunk, Columns, Finished, ProtoRLError, State, tree_map
-from protorl.processes import LOOK_EVERY, Failed, Lost
+from protorl.processes import LOOK_EVERY, THREADS, Failed, Lost
 
 AHEAD = 2
 """Chunks that a worker may be ahead of the learner: it fills one while the other is read."""
@@ -63,12 +63,12 @@ class WorkerActors:
         bounds = [n * i // workers for i in range(workers + 1)]
         self.lanes = [range(*pair) for pair in pairwise(bounds)]
         self.count = 1 if lockstep else AHEAD
-        self.job = Job(id, cloudpickle.dumps(build), self.lanes, columns, steps, self.count, agent)
+        self.job = Job(id, cloudpickle.dumps(build), self.lanes, columns, steps, self.count, agent, timeout)
         self.engine = engine(self.job)
         self.forget()
         self.finished: list[Done] = []
         self.starts = self.restarts = 0
-        self.waited, self.since, self.ages = 0.0, time.monotonic(), [0, 0]
+        self.waited, self.since, self.ages, self.times = 0.0, time.monotonic(), [0, 0], [0.0, 0.0]
         util.Finalize(self, self.engine.end, exitpriority=1)
 
     def forget(self) -> None:
@@ -140,7 +140,7 @@ class WorkerActors:
         for i, answer in self.engine.hear(seconds):
             if isinstance(answer, Filled):
                 self.take(i, answer)
-            else:
+            elif answer is not None:
                 self.again(i, answer)
             self.ask(i)
         beats = self.engine.beats
@@ -154,8 +154,10 @@ class WorkerActors:
         """A chunk has come; in lockstep it waits for those of the others."""
         self.new.discard(i)
         self.came.append((i, self.asked[i].pop(0), filled.chunk))
-        self.finished += filled.finished
-        self.ages = [self.ages[0] + self.agent.updates - filled.updates, self.ages[1] + 1]
+        finished, updates, waited, worked = filled.report
+        self.finished += finished
+        self.ages = [self.ages[0] + self.agent.updates - updates, self.ages[1] + 1]
+        self.times = [self.times[0] + waited, self.times[1] + waited + worked]
         self.heard[i] = int(self.engine.beats[i]), time.monotonic()
         if not self.lockstep:
             self.ready.append(self.came.pop())
@@ -209,12 +211,18 @@ class WorkerActors:
         return finished
 
     def figures(self) -> dict[str, float]:
-        """Since the last call: the share of time that the learner waited, and how many updates old the weights were by which
-        the steps that came in were chosen."""
+        """Since the last call: the share of time that the learner waited for steps; of the chunks that came in, the share of
+        their workers' time that those waited to be asked for them, and how many updates older than the learner's the weights
+        were by which they act, when they came."""
         now = time.monotonic()
         share, age = self.waited / max(now - self.since, 1e-9), self.ages[0] / max(self.ages[1], 1)
-        self.waited, self.since, self.ages = 0.0, now, [0, 0]
-        return {"learner_waits": share, "weights_age": age}
+        idle = self.times[0] / max(self.times[1], 1e-9)
+        self.waited, self.since, self.ages, self.times = 0.0, now, [0, 0], [0.0, 0.0]
+        return {"learner_waits": share, "actors_wait": idle, "weights_age": age}
+
+    def plan(self) -> dict[str, object]:
+        lanes, shared = [len(lanes) for lanes in self.lanes], self.engine.shared
+        return {"workers": len(lanes), "environments": lanes, "worker_threads": THREADS, "shared_bytes": shared}
 
     def rebuild(self, boundary: int) -> None:
         """Environments elsewhere go on: with workers a resumed run begins new episodes."""

@@ -21,6 +21,7 @@ import torch
 
 from protorl.data import Array, EnvSpec, ProtoRLError
 from protorl.envs.make import BACKENDS
+from protorl.machine import cores
 from protorl.recipes import Recipe
 from protorl.recipes.find import find_recipe
 from protorl.recipes.measure import Row, kept_threads, learning_speed, per_second, seconds_per_step
@@ -106,10 +107,9 @@ def machine() -> Row:
         facts = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
         facts = {key.strip(): value.strip() for key, value in facts.items()}
         cpu, flags = facts.get("model name", cpu), set(facts.get("flags", "").split())
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu,
-        "cores": usable,
+        "cores": cores(),
         "features": [feature for feature in FEATURES if feature in flags],
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -18,6 +18,7 @@ import numpy as np
 from protorl.cli.arguments import Train
 from protorl.data import ProtoRLError
 from protorl.digits import figure
+from protorl.machine import CORES, cores
 
 if TYPE_CHECKING:
     from protorl.recipes import Recipe
@@ -43,9 +44,10 @@ def train_seeds(arguments: Train, recipe: Recipe) -> int:
 def side_by_side(folder: Path, runs: list[Path], options: list[str], at_once: int | None) -> int:
     """`protorl resume` for each run, in a process of one thread and out of reach of the terminal's Ctrl-C, which is handed on;
     reports as they end."""
-    at_once = max(1, os.cpu_count() or 1) if at_once is None else at_once
-    print(f"{len(runs)} runs in {folder}, {min(at_once, len(runs))} at a time; their output is in *.log there", flush=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    at_once = min(cores() if at_once is None else at_once, len(runs))
+    print(f"{len(runs)} runs in {folder}, {at_once} at a time; their output is in *.log there", flush=True)
+    share = str(max(1, cores() // at_once))
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), CORES: share}
     waiting = list(runs)
     running: dict[Path, subprocess.Popen[bytes]] = {}
     failed: list[Path] = []
@@ -93,7 +95,7 @@ def rehearse(recipe: Recipe) -> None:
     from protorl.recipes.measure import quiet
 
     with quiet(), closing(recipe.make_env()) as env:
-        agent, memory, _ = dataclasses.replace(recipe, device="cpu").assemble(env)
+        agent, memory, _ = dataclasses.replace(recipe.here(), device="cpu").assemble(env)
         foresee(recipe, agent, memory, env.spec)
 
 

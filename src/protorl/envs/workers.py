@@ -148,8 +148,7 @@ class WorkerEnvs(HostedEnvs):
         except (OSError, Lost) as error:
             end(self._workers)
             raise ProtoRLError(
-                f"{len(rows)} worker processes for {id} cannot be started ({error}): use fewer num_envs, or backend='sync'; a "
-                'script of your own needs `if __name__ == "__main__":` around its main part'
+                f"{len(rows)} worker processes for {id} cannot be started ({error}): use fewer num_envs, or backend='sync'"
             ) from error
 
     def _reset(self, seeds: list[int] | None) -> Obs:

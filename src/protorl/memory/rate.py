@@ -9,22 +9,22 @@ class Rate:
     """`updates` updates each time the clock passes a multiple of `every` agent steps, once `start` steps have been stored.
     Nothing is owed for steps that came while there was too little to sample: no burst follows them.
 
-    Neither side runs ahead: without credit no update is due, and actors that work beside the learner wait while they are more
-    than `tolerance` agent steps past the next update (`ahead`).
+    So many examples are drawn for each step that is stored, however fast either side is: without credit no update is due, and a
+    loop makes those that are due before it takes more steps in. Actors that work beside the learner may have taken some steps
+    that are not stored yet, and wait then (`WorkerActors`: two chunks of each worker).
 
-    start, every, tolerance: agent steps. updates: updates per `every` steps.
+    start, every: agent steps. updates: updates per `every` steps.
     """
 
-    def __init__(self, start: int = 1_000, every: int = 1, updates: int = 1, tolerance: int = 0) -> None:
+    def __init__(self, start: int = 1_000, every: int = 1, updates: int = 1) -> None:
         for name, value, least in (
             ("warmup_steps", start, 0),
             ("update_every", every, 1),
             ("updates", updates, 1),
-            ("tolerance", tolerance, 0),
         ):
             if value < least:
                 raise ProtoRLError(f"{name} {value} is too small: use {least} or more")
-        self.start, self.every, self.updates, self.tolerance = start, every, updates, tolerance
+        self.start, self.every, self.updates = start, every, updates
         self.steps = 0
         self.credit = 0
 
@@ -48,10 +48,6 @@ class Rate:
         """The clock, in agent steps, at which the first update that is not made yet is due."""
         unmade = -(-self.credit // self.updates)
         return (max(self.steps, self.start) // self.every - unmade + 1) * self.every
-
-    def ahead(self, taken: int = 0) -> bool:
-        """Whether actors must wait that have taken `taken` agent steps more than are stored."""
-        return self.steps + taken > self.next + self.tolerance
 
     def state_dict(self) -> State:
         return {"steps": self.steps, "credit": self.credit}

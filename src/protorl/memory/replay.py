@@ -136,11 +136,6 @@ class Replay:
         incomplete = int((-(-self.storage.counts // self.view.every) - self.window.highs).sum())  # may become examples at once
         return max(wait, self.batch_size - offered - incomplete, 1)
 
-    def ahead(self, taken: int = 0) -> bool:
-        """Whether actors must wait that have taken `taken` agent steps more than are stored; never before `batch_size` examples
-        are there."""
-        return len(self) >= self.batch_size and self.rate.ahead(taken)
-
     def sample(self) -> Batch:
         """Examples with columns obs, action, reward, discount, next_obs, weight, index and the agent's own, [B, ...] each
         (of a `Rollout`: the columns that its `prepare` returned).

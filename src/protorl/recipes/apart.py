@@ -13,13 +13,17 @@ from protorl.accelerate import accelerate
 from protorl.actors import Actors
 from protorl.agents import Agent
 from protorl.data import Array, Obs, tree_map
+from protorl.modules import brought
 from protorl.parts import Aside, parts
 from protorl.recipes.find import rebuild
+
+HERE: dict[str, Any] = {"workers": 0, "engine": "local", "address": None}
+"""The fields of a recipe that one process trains."""
 
 
 def apart(reference: str, fields: Mapping[str, object], lanes: range) -> tuple[Agent, Actors]:
     """Build what acts in these lanes, in a process of its own."""
-    recipe = rebuild(reference, {**fields, "workers": 0, "device": "cpu", "threads": 1})
+    recipe = rebuild(reference, {**fields, **HERE, "device": "cpu", "threads": 1})
     torch.manual_seed(rng.integer(recipe.seed, "torch", lanes.start))
     env = recipe.make_env(len(lanes), first_row=lanes.start)
     agent = accelerate(recipe.build_agent(env.spec))
@@ -30,6 +34,20 @@ def apart(reference: str, fields: Mapping[str, object], lanes: range) -> tuple[A
         if hasattr(part, "pace"):
             part.pace = int(pace) if pace == int(pace) else pace
     return agent, recipe.actors(agent, env)
+
+
+def far(texts: Mapping[str, str], reference: str, fields: Mapping[str, Any], lanes: range) -> tuple[Agent, Actors]:
+    """The same on a machine that may lack the files that reference and fields name, of which these are the `texts`."""
+    files = brought(texts)
+
+    def moved(name: str) -> str:
+        for path, here in files.items():
+            if name.startswith(f"{path}:"):
+                return here + name.removeprefix(path)
+        return name
+
+    names = {"env": moved(fields["env"]), "wrappers": [moved(wrapper) for wrapper in fields["wrappers"]]}
+    return apart(moved(reference), {**fields, **names}, lanes)
 
 
 class Among(Aside):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from protorl import agents
 from protorl.agents import Agent
@@ -14,7 +14,7 @@ from protorl.recipes import presets
 from protorl.recipes.continuous import Continuous, deterministic_actor
 from protorl.recipes.dqn import Huber, QLearning
 from protorl.recipes.fields import hp
-from protorl.recipes.off_policy import OffPolicy
+from protorl.recipes.off_policy import WORKERS, OffPolicy
 from protorl.recipes.presets import Presets
 from protorl.recipes.recipe import Recipe
 
@@ -27,6 +27,7 @@ class ApeX(Recipe):
     numbers: ClassVar[str] = ""
 
     num_envs: int = hp(8, "environments, of which each explores in its own way", paper="360 (DPG: 64)", low=1)
+    workers: int | Literal["auto"] = hp("auto", WORKERS, paper="360 (DPG: 64)", low=0)
     per_alpha: float = hp(0.6, "prioritization exponent; 0: uniform replay", paper="0.6", low=0.0)
     per_beta: float = hp(0.4, "importance exponent at the start", paper="0.4", low=0.0, high=1.0)
     per_beta_end: float = hp(0.4, "importance exponent in the end", paper="0.4", low=0.0, high=1.0)

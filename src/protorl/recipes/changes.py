@@ -21,7 +21,7 @@ TUNABLE = frozenset({
     "samples", "target_samples", "act_samples", "gae_lambda", "clip", "anneal_clip", "clip_value", "value_coef",
     "entropy_coef", "target_kl", "normalise_advantage", "tau", "delay", "target_noise", "noise_clip", "noise_std",
     "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end",
-    "action_gradient_clip",
+    "action_gradient_clip", "address", "engine",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
@@ -43,8 +43,10 @@ WHY_NOT = {
 }
 
 
-def reason(recipe: Experiment, name: str) -> str | None:
+def reason(recipe: Experiment, name: str, then: object, now: object) -> str | None:
     """Why this field may not be another when a training is resumed; None: it may."""
+    if name == "workers" and then and now:
+        return None  # of what is saved nothing depends on how many there are
     field = recipe.__dataclass_fields__.get(name)
     if name in TUNABLE or (field is not None and field.metadata.get("tunable", False)):
         return None
@@ -70,7 +72,7 @@ def changes(about: State, recipe: Experiment) -> dict[str, tuple[object, object]
 def refuse(changed: Mapping[str, tuple[object, object]], recipe: Experiment, folder: Path) -> None:
     """Raises: ProtoRLError where one of the changes cannot be honoured."""
     for name, (then, now) in changed.items():
-        why = reason(recipe, name)
+        why = reason(recipe, name, then, now)
         if why is not None:
             raise ProtoRLError(
                 f"{name} was {then!r} in the training so far and is {now!r} now, but {why}: "

@@ -28,6 +28,17 @@ def reference(recipe: Experiment) -> str:
     return f"{cls.__module__}:{cls.__qualname__}" if spec or file is None else f"{Path(file).resolve()}:{cls.__qualname__}"
 
 
+def unreachable(recipe: Experiment) -> str | None:
+    """Why another process would not find this recipe's class; None: it would."""
+    cls = type(recipe)
+    module = sys.modules.get(cls.__module__)
+    if not hasattr(module, cls.__qualname__):
+        return f"{cls.__name__} does not stand by itself in a file"
+    if cls.__module__ == "__main__" and not hasattr(module, "__file__"):
+        return f"{cls.__name__} is in no file"
+    return None
+
+
 def fields_of(recipe: Experiment) -> dict[str, object]:
     """Every field by name, as plain data: with `reference`, all that another process needs to build the recipe."""
     return dataclasses.asdict(recipe)

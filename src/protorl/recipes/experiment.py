@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
+from typing_extensions import Self
+
 from protorl.actors import Actors
 from protorl.agents import Agent
 from protorl.data import EnvSpec
@@ -45,6 +47,8 @@ class Experiment(Protocol):
     def checkpoint_every(self) -> int: ...
     @property
     def keep(self) -> int: ...
+
+    def here(self) -> Self: ...
 
     def make_env(self, num_envs: int | None = None) -> VecEnv: ...
 

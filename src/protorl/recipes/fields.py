@@ -61,6 +61,8 @@ def check(recipe: Dataclass) -> None:
             continue
         low, high, choices = (field.metadata.get(key) for key in ("low", "high", "choices"))
         for number in converted if isinstance(converted, tuple) else (converted,):
+            if isinstance(number, str):  # a word in the place of a number
+                continue
             if (low is not None and number < low) or (high is not None and number > high):
                 allowed = f"at least {low}" if high is None else f"at most {high}" if low is None else f"in [{low}, {high}]"
                 raise ProtoRLError(
@@ -103,8 +105,15 @@ def coerce(name: str, value: object, kind: object) -> Any:
                 return tuple(coerce(name, item, typing.get_args(option)[0]) for item in value)
         elif isinstance(value, origin or option):
             return value
-    wanted = " or ".join("nothing (None)" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+    wanted = " or ".join(called(option) for option in options)
     raise ProtoRLError(f"{name} {value!r} has the wrong type: it must be {wanted}")
+
+
+def called(option: Any) -> str:
+    """A type, as a sentence names it."""
+    if typing.get_origin(option) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(option)))
+    return "nothing (None)" if option is type(None) else getattr(option, "__name__", str(option))
 
 
 def parse_settings(recipe: type[Dataclass], settings: list[str]) -> dict[str, object]:

@@ -43,7 +43,7 @@ def seconds_per_step(row: Row, num_envs: int) -> float:
 
 def learning_speed(recipe: Experiment, mode: str, precision: str, window: float) -> Row:
     """Updates and acting calls per second of a recipe's agent in one mode; "auto": what its training would use."""
-    recipe = smaller(recipe)
+    recipe = smaller(recipe.here())
     with closing(recipe.make_env()) as env:
         agent, memory, actors = recipe.assemble(env)
         accelerate(agent, mode, precision, updates=memory.expected(recipe.steps))

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import numpy as np
+from typing_extensions import Self
 
-from protorl.actors import Actors, FirstPriorities, WorkerActors
+from protorl.actors import Actors, FirstPriorities, InProcesses, OnRay, WorkerActors
+from protorl.actors.engine import Engine, Job
 from protorl.agents import Agent
-from protorl.data import Columns, EnvSpec, Field, Linear
+from protorl.data import Columns, EnvSpec, Field, Linear, ProtoRLError
 from protorl.envs import VecEnv
+from protorl.machine import cores
 from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
-from protorl.recipes.apart import apart
-from protorl.recipes.config import fields_of, reference
+from protorl.modules import texts_of
+from protorl.recipes.apart import HERE, apart, far
+from protorl.recipes.config import fields_of, reference, unreachable
 from protorl.recipes.fields import hp
 from protorl.recipes.recipe import Recipe
+
+WORKERS = (
+    "processes that act and step the environments, a share each (--actors N); auto: one for each core but the one that "
+    "learns; 0: this process does"
+)
 
 
 class OffPolicy(Recipe):
@@ -41,13 +51,30 @@ class OffPolicy(Recipe):
         choices=("largest", "td"),
     )
     chunk_steps: int = hp(16, "steps of each environment that workers, and td, hand over together", unit="agent steps", low=1)
-    workers: int = hp(0, "processes that act and step the environments, a share each (--actors N); 0: this one", low=0)
+    workers: int | Literal["auto"] = hp(0, WORKERS, low=0)
+    engine: str = hp(
+        "local", "where workers are: processes of this machine, or actors on Ray (docs/scaling.md)", choices=("local", "ray")
+    )
+    address: str | None = hp(
+        None, "of the Ray cluster, auto or HOST:PORT; none: Ray is started on this machine, and ends with the training"
+    )
     lockstep: bool = hp(False, "workers wait for each other and the learner: a training repeats bit for bit, and is slower")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.workers > self.num_envs:
+        if isinstance(self.workers, int) and self.workers > self.num_envs:
             object.__setattr__(self, "num_envs", self.workers)  # at least one each
+        if self.address is not None and self.engine != "ray":
+            raise ProtoRLError(f"address {self.address!r} is of a Ray cluster, and engine is {self.engine!r}: use engine=ray")
+        if self.engine == "ray" and (self.workers == 0 or (self.workers == "auto" and self.address is not None)):
+            raise ProtoRLError(
+                f"engine=ray needs to know how many workers there are, and workers is {self.workers}: use --actors N"
+            )
+        if self.workers not in (0, "auto") and self.overlap:
+            raise ProtoRLError(
+                f"overlap is for one process, and workers is {self.workers}: they step while the agent learns anyhow; leave "
+                "overlap out, or use workers=0"
+            )
 
     def view(self, agent: Agent) -> NStep:
         """What an example is."""
@@ -63,17 +90,34 @@ class OffPolicy(Recipe):
         columns, priority = agent.columns(spec), Field((), np.dtype(np.float32))
         return dataclasses.replace(columns, extras={**columns.extras, "priority": priority}) if self.judged else columns
 
+    @property
+    def processes(self) -> int:
+        """How many workers there are, on this machine."""
+        if self.workers != "auto":
+            return self.workers
+        return 0 if self.overlap or unreachable(self) else max(1, min(cores() - 1, self.num_envs))
+
+    def here(self) -> Self:
+        return dataclasses.replace(self, **HERE)
+
     def make_env_here(self) -> VecEnv:
-        return self.make_env(1 if self.workers else None)
+        return self.make_env(1 if self.processes else None)
 
     def actors(self, agent: Agent, env: VecEnv) -> Actors:
         steps, lockstep = self.chunk_steps, self.lockstep
-        if self.workers:
-            build = functools.partial(apart, reference(self), fields_of(self))
+        if workers := self.processes:
+            if why := unreachable(self):
+                raise ProtoRLError(f"{workers} workers cannot find the recipe: {why}; put it into one, or use workers=0")
+            name, fields = reference(self), fields_of(self)
+            build = functools.partial(apart, name, fields)
+            engine: Callable[[Job], Engine] = InProcesses
+            if self.engine == "ray":
+                build = functools.partial(far, texts_of([name, self.env, *self.wrappers]), name, fields)
+                engine = functools.partial(OnRay, address=self.address)
             columns = self.columns(agent, self.spec_of(env))
             return WorkerActors(
-                agent, build, columns, self.env, workers=self.workers, steps=steps, lockstep=lockstep,
-                timeout=self.worker_timeout,
+                agent, build, columns, self.env, workers=workers, steps=steps, lockstep=lockstep,
+                timeout=self.worker_timeout, engine=engine,
             )  # fmt: skip
         actors = super().actors(agent, env)
         if not self.judged:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
-from typing_extensions import dataclass_transform
+from typing_extensions import Self, dataclass_transform
 
 from protorl import rng
 from protorl.accelerate import MODES, PRECISIONS
@@ -256,6 +256,10 @@ class Recipe:
     def build(self) -> Parts:
         """Agent, memory and actors, ready for `prl.train`."""
         return self.assemble(self.make_env_here())
+
+    def here(self) -> Self:
+        """This recipe with nothing in processes of their own."""
+        return self
 
     def make_env_here(self) -> VecEnv:
         """What this process needs of the environments: all of them, unless they are stepped elsewhere."""

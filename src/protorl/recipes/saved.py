@@ -74,9 +74,9 @@ def resume(
         if sentence := changed_since(folder, type(now)):
             print(sentence, flush=True)
 
-        def note() -> None:
+        def note(plan: dict[str, object]) -> None:
             record(now, folder)
-            note_resumption(folder, done, changed)
+            note_resumption(folder, done, changed, plan)
 
         return execute(now, folder, progress=progress, resumed=note, refill=refill)
 

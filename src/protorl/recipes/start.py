@@ -22,14 +22,16 @@ from protorl.checkpoint import encode
 from protorl.data import ProtoRLError
 from protorl.envs.vector import VecEnv
 from protorl.loops import Evaluation, evaluate, train
+from protorl.modules import work_begins
 from protorl.recipes.changes import adopt, summary
 from protorl.recipes.config import described, record, short_env
 from protorl.recipes.experiment import Experiment
 from protorl.recipes.foresight import foresee
 from protorl.recipes.measure import faster_device
 from protorl.recipes.own import KEPT, text_of
+from protorl.recipes.plan import plan_of, sentence
 from protorl.runs import Run
-from protorl.runs.folder import create_folder, unused_folder
+from protorl.runs.folder import create_folder, unused_folder, update_config
 from protorl.runs.lock import LOCK, owned
 
 E = TypeVar("E", bound=Experiment)
@@ -57,6 +59,7 @@ def start(recipe: Experiment, run_dir: str | Path | None = None, *, progress: bo
 
     Raises: ProtoRLError where the folder holds a run already, and whatever ends the training early.
     """
+    work_begins()
     name = f"{type(recipe).name}_{short_env(recipe)}_seed{recipe.seed}"
     folder = unused_folder(name) if run_dir is None else Path(run_dir)
     make_run_folder(recipe, folder)
@@ -81,18 +84,20 @@ def execute(
     folder: Path,
     *,
     progress: bool,
-    resumed: Callable[[], None] | None = None,
+    resumed: Callable[[dict[str, object]], None] | None = None,
     refill: bool = False,
 ) -> Result:
-    """Build everything, bring back what was saved, train, evaluate, save. resumed: called once it is back; None: the run is
-    new. refill: the memory is not brought back."""
+    """Build everything, bring back what was saved, train, evaluate, save. resumed: called with the plan once it is back;
+    None: the run is new. refill: the memory is not brought back."""
     with narrated(progress):
         recipe = placed(recipe, folder)
         torch.manual_seed(rng.integer(recipe.seed, "torch"))
         with closing(recipe.make_env_here()) as env:
             agent, memory, actors = recipe.assemble(env)
             encode(agent.state_dict(), "agent")  # what cannot be saved is refused before anything is begun
-            about = summary(recipe, agent)
+            about, plan = summary(recipe, agent), plan_of(actors)
+            if line := sentence(plan):
+                logging.getLogger("protorl").info(line)
             with closing(Examiner(recipe, agent)) as examiner:
                 run = Run(
                     folder,
@@ -114,10 +119,12 @@ def execute(
                 else:
                     adopt(agent, about["rates"], loaded.about.get("rates", {}))
                     run.say(f"resuming {folder} at step {run.steps:,} of {recipe.steps:,}")
-                if resumed is not None:
+                if resumed is None:
+                    update_config(folder, {"plan": plan})
+                else:
                     if loaded is None:
                         run.say(f"{folder} has no checkpoint: it starts from the beginning")
-                    resumed()
+                    resumed(plan)
                 left = max(memory.expected(recipe.steps) - run.updates, 0)
                 accelerate(agent, recipe.accelerate, recipe.precision, updates=left)
                 with closing(actors), run.watch(progress):

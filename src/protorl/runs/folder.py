@@ -81,11 +81,12 @@ def update_config(folder: Path, experiment: Mapping[str, object]) -> None:
     write_config(folder, {**read_config(folder), **experiment})
 
 
-def note_resumption(folder: Path, step: int | None, changed: Mapping[str, object]) -> None:
-    """Append to config.json that the run goes on from this agent step, and what of its circumstances is not as it was."""
-    config = read_config(folder)
-    now = circumstances()
-    same = ("versions", "git", "hardware")
+def note_resumption(folder: Path, step: int | None, changed: Mapping[str, object], plan: Mapping[str, object]) -> None:
+    """Append to config.json that the run goes on from this agent step, and what is not as it was: of its circumstances, and the
+    `plan` of who does what."""
+    config = {"plan": plan, **read_config(folder)}  # it may begin here
+    now = {**circumstances(), "plan": plan}
+    same = ("versions", "git", "hardware", "plan")
     entry = {key: value for key, value in now.items() if key not in same or value != config.get(key)}
     before = config.get("resumed")
     resumed = [*(before if isinstance(before, list) else []), {"step": step, **entry, "changed": dict(changed)}]

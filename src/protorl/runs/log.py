@@ -97,16 +97,17 @@ class Log:
         self.add = self.means.add
         self.finished: list[Finished] = []
         self.recent: deque[float] = deque(maxlen=100)
-        self.since = (0, 0.0)  # (agent steps, seconds) of the row before
+        self.since = (0, 0, 0.0)  # (agent steps, updates, seconds) of the row before
 
     @contextmanager
-    def opened(self, steps: int) -> Iterator[None]:
-        """Around a training that begins at this agent step: rows and events beyond it are of a future that did not happen."""
+    def opened(self, steps: int, updates: int) -> Iterator[None]:
+        """Around a training that begins after so many agent steps and updates: rows and events beyond them are of a future that
+        did not happen."""
         self.metrics = MetricsFile(self.folder / "metrics.csv", notify=self.notify)
         self.metrics.truncate(steps)
         before = any(self.folder.glob("events.out.tfevents.*"))
         self.board = TensorBoardLog(self.folder, resumed_at=steps if before else None, notify=self.notify)
-        self.since = (steps, time.monotonic())
+        self.since = (steps, updates, time.monotonic())
         try:
             yield
         finally:
@@ -133,12 +134,13 @@ class Log:
         row["updates"] = updates
         if self.frame_skip is not None:  # an emulator's frames; everything else here counts agent steps
             row["frames"] = steps * self.frame_skip
-        steps_then, then = self.since
-        row["steps_per_second"] = (steps - steps_then) / max(time.monotonic() - then, 1e-9)
+        steps_then, updates_then, then = self.since
+        seconds = max(time.monotonic() - then, 1e-9)
+        row["steps_per_second"], row["updates_per_second"] = (steps - steps_then) / seconds, (updates - updates_then) / seconds
         return row
 
     def write(self, steps: int, row: Mapping[str, float]) -> None:
         """One row of metrics.csv and the same events; the time until now counts for no other row."""
         self.metrics.write(steps, row)
         self.board.write(steps, row)
-        self.since = (steps, time.monotonic())
+        self.since = (steps, int(row.get("updates", self.since[1])), time.monotonic())

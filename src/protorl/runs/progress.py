@@ -1,4 +1,4 @@
-"""A progress line: how far a run is, how fast, and the time left."""
+"""A progress line: how far a run is, how fast it acts and learns, and the time left."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """A line that says how far a run is: agent steps, steps/s, the figures it is given, and the time left.
+    """A line that says how far a run is: agent steps, steps/s, updates/s, the figures it is given, and the time left.
 
     On a terminal it stays in place; elsewhere a plain line is printed at most every `every` seconds. Use it as a context
     manager, or `close` it: the last line is then always shown.
     """
 
-    def __init__(self, total: int, start: int = 0, every: float = 10.0, console: Console | None = None) -> None:
+    def __init__(
+        self, total: int, start: int = 0, every: float = 10.0, console: Console | None = None, updates: int = 0
+    ) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self.total, self.steps = total, start
+        self.total, self.steps, self.updates = total, start, updates
         self.figures: dict[str, float | str | None] = {}
-        self.marks = deque([(time.monotonic(), start)], maxlen=20)  # (seconds, steps) of the last lines shown; none in a pause
+        self.marks = deque([(time.monotonic(), start, updates)], maxlen=20)  # (seconds, steps, updates) of the last lines shown
         self.console = Console(highlight=False, soft_wrap=True) if console is None else console
         self.bar: Bar | None = None
         if self.console.is_terminal:
@@ -39,10 +41,10 @@ class Progress:
         self.due = self.marks[0][0] + self.every
         self.hears = Pauses(self)
 
-    def update(self, steps: int, **figures: float | str | None) -> None:
-        """Tell the agent steps done so far and new figures (`return_=...` shows as "return"), numbers or words; most calls show
-        nothing."""
-        self.steps = steps
+    def update(self, steps: int, updates: int = 0, **figures: float | str | None) -> None:
+        """Tell the agent steps and updates so far and new figures (`return_=...` shows as "return"), numbers or words; most calls
+        show nothing."""
+        self.steps, self.updates = steps, updates
         if figures:
             self.figures.update(figures)
         now = time.monotonic()
@@ -74,7 +76,7 @@ class Progress:
         self.close()
 
     def _show(self, now: float) -> None:
-        self.marks.append((now, self.steps))
+        self.marks.append((now, self.steps, self.updates))
         if self.bar is None:
             self.print(self._line())
         else:
@@ -82,12 +84,10 @@ class Progress:
 
     def _line(self) -> str:
         parts = [f"{self.steps:,}/{self.total:,} steps"]
-        rate = 0.0
-        if len(self.marks) > 1:  # over the last lines only
-            (began, steps_then), (now, _) = self.marks[0], self.marks[-1]
-            rate = (self.steps - steps_then) / (now - began) if now > began else 0.0
-        if rate > 0:
-            parts.append(f"{rate:,.{0 if rate >= 10 else 2}f} steps/s")
+        rate, updates = self._rates()
+        for each, what in ((rate, "steps"), (updates, "updates")):
+            if each > 0:
+                parts.append(f"{each:,.{0 if each >= 10 else 2}f} {what}/s")
         for name, value in self.figures.items():
             if value is not None:
                 shown = value if isinstance(value, str) else f"{value:,.4g}"
@@ -95,6 +95,13 @@ class Progress:
         if rate > 0:
             parts.append(f"{_clock((self.total - self.steps) / rate)} left")
         return "  ".join(parts)
+
+    def _rates(self) -> tuple[float, float]:
+        """Steps and updates per second, over the last lines only; zeros where that is not known."""
+        if len(self.marks) < 2 or self.marks[-1][0] <= self.marks[0][0]:
+            return 0.0, 0.0
+        (began, steps, updates), (now, _, _) = self.marks[0], self.marks[-1]
+        return (self.steps - steps) / (now - began), (self.updates - updates) / (now - began)
 
 
 class Pauses(logging.Handler):

@@ -22,6 +22,9 @@ from protorl.runs.progress import Progress
 from protorl.runs.saving import Gone, Saving
 from protorl.runs.signals import Interrupted, Signals
 
+WAITS = ("learner_waits", "actors_wait")
+"""Shares of time among the figures of actors, which the progress line shows."""
+
 
 class Run(Monitor):
     """Watches a training loop, writes its folder, and brings it back from there.
@@ -62,6 +65,7 @@ class Run(Monitor):
             stop=lambda: self.signals.received is not None,
         )
         self.progress: Progress | None = None
+        self.waits: dict[str, str] = {}  # as the last row of the log has it
         self.looks_at_once = agent.device.type == "cpu"
 
     # What the loop calls
@@ -104,7 +108,9 @@ class Run(Monitor):
             if not math.isfinite(value):
                 raise self.diverged(f"{name} is {value}")
         row = self.log.row(means, self.steps, self.updates)
-        row |= self.actors.figures()
+        figures = self.actors.figures()
+        self.waits = {name: f"{100 * figures[name]:.0f} %" for name in WAITS if name in figures}
+        row |= figures
         self.log.write(self.steps, row | (self.evaluations.figures() if evaluate else {}))
 
     def catch_up(self) -> None:
@@ -159,7 +165,8 @@ class Run(Monitor):
         if self.progress is None:
             return
         with suppress(OSError):  # as above
-            self.progress.update(self.steps, **{"return": self.log.recent_return(), "eval": self.evaluations.shown()})
+            scores = {"return": self.log.recent_return(), "eval": self.evaluations.shown()}
+            self.progress.update(self.steps, self.updates, **self.waits, **scores)
 
     def diverged(self, what: str, batch: Batch | None = None) -> Diverged:
         """The end of a run in which something is not finite."""
@@ -172,7 +179,7 @@ class Run(Monitor):
     def watch(self, progress: bool = True) -> Iterator[Run]:
         """Around `train(..., monitor=run)`: opens the logs, catches Ctrl-C, SIGTERM and SIGHUP, closes everything."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.log.opened(self.steps), self.showing(progress), self.signals.caught():
+        with self.log.opened(self.steps, self.updates), self.showing(progress), self.signals.caught():
             try:
                 self.catch_up()
                 yield self
@@ -200,7 +207,7 @@ class Run(Monitor):
         if not progress:
             yield
             return
-        logger, self.progress = logging.getLogger("protorl"), Progress(self.clock.total, self.steps)
+        logger, self.progress = logging.getLogger("protorl"), Progress(self.clock.total, self.steps, updates=self.updates)
         hears = self.progress.hears
         logger.addHandler(hears)
         try:

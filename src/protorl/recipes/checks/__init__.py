@@ -44,7 +44,7 @@ def examine(recipe: Recipe, *, quick: bool = False, say: Callable[[str], None] =
             say("learning in the fastest mode beside eager: compiling may take half a minute")
             yield found("learning, fast = plain", learning_agrees, small)
         say("probe environments")
-        yield from probed(recipe, quick)
+        yield from probed(recipe.here(), quick)
 
 
 def trained(recipe: Any, updates: int, folder: Path, say: Callable[[str], None]) -> Generator[Finding, None, bool]:

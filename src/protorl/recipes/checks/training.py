@@ -42,7 +42,7 @@ def short(recipe: Any, most: int | None = None) -> Any:
     if known.get("updates", 0) > 4 and "update_every" in known:
         changes |= {"updates": 4, "update_every": max(1, round(4 * known["update_every"] / known["updates"]))}
     backend = "sync" if recipe.backend == "async" else recipe.backend
-    return dataclasses.replace(recipe, **changes, device="cpu", backend=backend)
+    return dataclasses.replace(recipe.here(), **changes, device="cpu", backend=backend)
 
 
 class Training(Monitor):
