@@ -7,8 +7,8 @@ Usage (by the harness, `run.py actors`):
   `acting`, chunks come and are dropped; `storing`, they are added to the memory; `learning`, updates alone on the full memory;
   `both`, updates one after the other, and chunks added as they come; `training`, `prl.train` at the preset's rate of updates.
   Rows and updates per second of each.
-- `actors.py handover KIND`: CPU microseconds that the learner's thread spends on a row from canned actors in a worker process, in
-  `poll`, and in adding it to a prioritized memory with first priorities: for 1, 4 and 8 lanes, and chunks of 16 and 50 steps.
+- `actors.py handover KIND`: CPU microseconds that the learner's thread spends on a row of canned actors in a worker process:
+  in `poll`, and in adding it to a prioritized memory with first priorities: for 1, 4 and 8 lanes, and chunks of 16 and 50 steps.
   And what it spends on publishing its weights, which happens at most once per chunk and only after an update.
 """
 
@@ -41,8 +41,10 @@ ROOM = 1 << 30
 
 def recipe(engine: str, workers: int, env: str) -> prl.Recipe:
     """Ape-X DQN as its preset has it, in small."""
-    where = {"workers": workers, "engine": "ray" if engine == "ray" else "processes"}
-    small: dict[str, Any] = {"batch_size": 32, "capacity": 4_000, "warmup_steps": 1_000} if env.startswith("ALE/") else {"capacity": 20_000}
+    where = {"workers": workers, "engine": "ray" if engine == "ray" else "local"}
+    small: dict[str, Any] = (
+        {"batch_size": 32, "capacity": 4_000, "warmup_steps": 1_000} if env.startswith("ALE/") else {"capacity": 20_000}
+    )
     return prl.recipes.ApexDQN(
         env=env, num_envs=LANES, chunk_steps=50, threads=1, device="cpu", accelerate="aot", steps=FOREVER, **small, **where
     )

@@ -146,7 +146,7 @@ def render(result: dict[str, Any]) -> str:
         shares = [f"{show([100 * value for value in parts[part]], 1)} %" for part in ("in all", *PARTS)]
         rows.append([name, *shares, f"{parts['rss_gb']:.1f}"])
     return (
-        "The load of Ape-X's learner beside its network: per second 12,500 steps of 84x84 pushed and 19 batches of 512 drawn, in a\n"
+        "The load of Ape-X's learner beside its network: per second 12,500 steps of 84x84 pushed and 19 batches of 512 drawn,\n"
         f"memory of {result['steps']:,} steps. Shares of one core, median [least, largest] over seconds' worth of work.\n\n"
         f"Measured {result['date']} with `{result['command']}`; {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, "
         f"{m['system']}, Python {m['python']}; {versions}. Load of the machine before the start: {m['load_before']}.\n\n"

@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 EVERY = 5.0
 """Seconds between two looks."""
-KILL_EVERY = 60.0
+KILL_EVERY = 120.0
 """Seconds between two deaths of a worker."""
 MAY_GROW = {
     "learner_rss": 10.0, "learner_own": 10.0, "workers_rss": 20.0, "workers_own": 20.0, "shared": 0.1, "descriptors": 0.5,
@@ -47,8 +47,8 @@ MAY_GROW = {
 """What two means may differ by."""
 WORDS = {
     "steps": "agent steps", "updates": "updates", "deaths": "workers killed", "learner_rss": "learner, MB",
-    "learner_own": "own", "workers_rss": "both workers, MB", "workers_own": "own", "shared": "handed over in, MB", "descriptors": "descriptors",
-    "processes": "processes", "shm_files": "files in /dev/shm",
+    "learner_own": "its own", "workers_rss": "both workers, MB", "workers_own": "their own", "shared": "handed over in, MB",
+    "descriptors": "descriptors", "processes": "processes", "shm_files": "files in /dev/shm",
 }  # fmt: skip
 
 
