@@ -40,6 +40,8 @@ EVERY = 5.0
 """Seconds between two looks."""
 KILL_EVERY = 120.0
 """Seconds between two deaths of a worker."""
+ACTED = 4_000
+"""Agent steps between them, at least: where the first workers of all cannot start, the training ends, as it should."""
 MAY_GROW = {
     "learner_rss": 10.0, "learner_own": 10.0, "workers_rss": 20.0, "workers_own": 20.0, "shared": 0.1, "descriptors": 0.5,
     "processes": 0.5, "shm_files": 0.5,
@@ -92,7 +94,7 @@ def soak(minutes: float, seed: int) -> dict[str, Any]:
     words = [sys.executable, "-m", "tests.contract.soak_workers", "--train", str(folder / "run")]
     process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     learner, series = psutil.Process(process.pid), list[dict[str, float]]()
-    began, deaths, kill_at = time.monotonic(), 0, KILL_EVERY
+    began, deaths, kill_at, before_it = time.monotonic(), 0, KILL_EVERY, 0.0
     try:
         while (now := time.monotonic() - began) < 60 * minutes:
             time.sleep(EVERY)
@@ -104,9 +106,10 @@ def soak(minutes: float, seed: int) -> dict[str, Any]:
                 continue
             print(json.dumps(series[-1]), flush=True)
             victims = [one for one in learner.children() if "spawn_main" in " ".join(one.cmdline())]
-            if now > kill_at and len(victims) == 2:
+            acted = series[-1]["steps"] >= before_it + ACTED
+            if now > kill_at and acted and len(victims) == 2:
                 rng.choice(victims).kill()
-                deaths, kill_at = deaths + 1, now + KILL_EVERY
+                deaths, kill_at, before_it = deaths + 1, now + KILL_EVERY, series[-1]["steps"]
         helpers = learner.children(recursive=True)
         process.send_signal(signal.SIGINT)
         status = process.wait(60)
