@@ -7,9 +7,9 @@ Usage (by the harness, `run.py actors`):
   `acting`, chunks come and are dropped; `storing`, they are added to the memory; `learning`, updates alone on the full memory;
   `both`, updates one after the other, and chunks added as they come; `training`, `prl.train` at the preset's rate of updates.
   Rows and updates per second of each.
-- `actors.py handover KIND`: CPU microseconds that the learner's thread spends on a row of canned actors in a worker process:
-  in `poll`, and in adding it to a prioritized memory with first priorities: for 1, 4 and 8 lanes, and chunks of 16 and 50 steps.
-  And what it spends on publishing its weights, which happens at most once per chunk and only after an update.
+- `actors.py handover KIND`: CPU microseconds that the learner's thread spends on a row of canned actors, which a worker process
+  hosts: in `poll`, and in adding it to a prioritized memory, priority included, for 1, 4 and 8 lanes and chunks of 16 and 50
+  steps. And what it spends on publishing its weights, which happens at most once per chunk and only after an update.
 """
 
 from __future__ import annotations

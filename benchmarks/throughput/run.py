@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PACKAGES = (
     "protorl", "torch", "numpy", "numba", "gymnasium", "mujoco", "ale-py", "stable-baselines3", "sbx-rl", "jax", "skrl",
-    "tianshou", "cpprb",
+    "tianshou", "cpprb", "ray",
 )  # fmt: skip
 PEERS = {
     "dqn": ("sb3", "sbx", "tianshou"),
@@ -63,10 +63,10 @@ REPLAY_CASES = {
 }
 
 ENGINES = {
-    "CartPole-v1": [("here", 0), *[(engine, workers) for workers in (1, 2, 4) for engine in ("processes", "ray")]],
-    "ALE/Pong-v5": [("here", 0), ("processes", 1), ("processes", 2)],
+    "CartPole-v1": [[("here", 0), ("processes", workers), ("ray", workers)] for workers in (1, 2, 4)],
+    "ALE/Pong-v5": [[("here", 0), ("processes", 1), ("processes", 2)]],
 }
-"""Who hosts the environments of Ape-X's actors, in so many workers."""
+"""Who hosts the environments of Ape-X's actors, in so many workers; those of a list take turns."""
 
 
 class Contender:
@@ -281,7 +281,7 @@ def bench_overhead(args: argparse.Namespace) -> list[dict[str, Any]]:
 def bench_actors(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows per second of actors in this process, in worker processes and on Ray, and what taking them in costs the learner."""
     rows: list[dict[str, Any]] = []
-    for env, hosts in ENGINES.items():
+    for env, hosts in [(env, hosts) for env, lists in ENGINES.items() for hosts in lists]:
         print(f"actors, {env}", flush=True)
         found = {
             (engine, workers): Contender(f"{engine}, {workers}", "actors.py", "rates", engine, str(workers), "--env", env)
@@ -289,24 +289,20 @@ def bench_actors(args: argparse.Namespace) -> list[dict[str, Any]]:
             if engine != "ray" or find_spec("ray")
         }
         turns([*found.values()], args.windows, args.seconds)
-        for (engine, workers), contender in found.items():
+        windows = {host: contender.windows for host, contender in found.items()}
+        for contender in found.values():
             contender.close()
-            windows, here = contender.windows, found["here", 0].windows
-            row = {what: spread([w[what] for w in windows]) for what in windows[0]}
-
-            def of(
-                what: str, other: str, beside: list[dict[str, float]], windows: list[dict[str, float]] = windows
-            ) -> list[float]:
-                return spread([w[what] / b[other] for w, b in zip(windows, beside)])
-
-            row["storing of acting"] = of("storing rows", "acting rows", windows)
+        for engine, workers in found:
+            mine, here = windows[engine, workers], windows["here", 0]
+            row = {what: spread([w[what] for w in mine]) for what in mine[0]}
+            ratios = {f"{what} of here": (f"{what} rows", f"{what} rows", here) for what in ("storing", "training")}
             if engine != "here":
-                row["both of acting"] = of("both rows", "acting rows", windows)
-                row["both of learning"] = of("both updates", "learning updates", windows)
-            for what in ("storing", "training"):
-                row[f"{what} of here"] = of(f"{what} rows", f"{what} rows", here)
+                ratios["both of acting"] = "both rows", "acting rows", mine
+                ratios["both of learning"] = "both updates", "learning updates", mine
             if engine == "ray":
-                row["of processes"] = of("storing rows", "storing rows", found["processes", workers].windows)
+                ratios["of processes"] = "storing rows", "storing rows", windows["processes", workers]
+            for name, (what, other, beside) in ratios.items():
+                row[name] = spread([w[what] / b[other] for w, b in zip(mine, beside)])
             rows.append({"env": env, "engine": engine, "workers": workers, **row})
     for kind in ("cartpole", "atari"):
         print(f"actors, handing over {kind}", flush=True)
