@@ -1,7 +1,7 @@
 """Throughput of ProtoRL beside public libraries, paired in one run.
 
-    python benchmarks/throughput/run.py                    # everything: about 75 minutes on two cores
-    python benchmarks/throughput/run.py ppo td3 --quick    # some of: dqn ppo td3 sac pong-dqn pong-ppo replay overhead
+    python benchmarks/throughput/run.py                    # everything: about 80 minutes on two cores
+    python benchmarks/throughput/run.py ppo td3 --quick    # some of: dqn ppo td3 sac pong-dqn pong-ppo replay overhead actors
     python benchmarks/throughput/run.py sac --device cuda  # networks on the GPU; answers in results/cuda
 
 Every contender is a process of its own, started and warmed up alone. Then all of them work in turns, A B C A B C ...: one
@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PACKAGES = (
     "protorl", "torch", "numpy", "numba", "gymnasium", "mujoco", "ale-py", "stable-baselines3", "sbx-rl", "jax", "skrl",
-    "tianshou", "cpprb",
+    "tianshou", "cpprb", "ray",
 )  # fmt: skip
 PEERS = {
     "dqn": ("sb3", "sbx", "tianshou"),
@@ -60,6 +61,12 @@ REPLAY_CASES = {
     "prioritized-3": ("add", "sample", "cycle"),
     "atari": ("add", "sample"),
 }
+
+ENGINES = {
+    "CartPole-v1": [[("here", 0), ("processes", workers), ("ray", workers)] for workers in (1, 2, 4)],
+    "ALE/Pong-v5": [[("here", 0), ("processes", 1), ("processes", 2)]],
+}
+"""Who hosts the environments of Ape-X's actors, in so many workers; those of a list take turns."""
 
 
 class Contender:
@@ -271,6 +278,85 @@ def bench_overhead(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def bench_actors(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows per second of actors in this process, in worker processes and on Ray, and what taking them in costs the learner."""
+    rows: list[dict[str, Any]] = []
+    for env, hosts in [(env, hosts) for env, lists in ENGINES.items() for hosts in lists]:
+        print(f"actors, {env}", flush=True)
+        found = {
+            (engine, workers): Contender(f"{engine}, {workers}", "actors.py", "rates", engine, str(workers), "--env", env)
+            for engine, workers in hosts
+            if engine != "ray" or find_spec("ray")
+        }
+        turns([*found.values()], args.windows, args.seconds)
+        windows = {host: contender.windows for host, contender in found.items()}
+        for contender in found.values():
+            contender.close()
+        for engine, workers in found:
+            mine, here = windows[engine, workers], windows["here", 0]
+            row = {what: spread([w[what] for w in mine]) for what in mine[0]}
+            ratios = {f"{what} of here": (f"{what} rows", f"{what} rows", here) for what in ("storing", "training")}
+            if engine != "here":
+                ratios["both of acting"] = "both rows", "acting rows", mine
+                ratios["both of learning"] = "both updates", "learning updates", mine
+            if engine == "ray":
+                ratios["of processes"] = "storing rows", "storing rows", windows["processes", workers]
+            for name, (what, other, beside) in ratios.items():
+                row[name] = spread([w[what] / b[other] for w, b in zip(mine, beside)])
+            rows.append({"env": env, "engine": engine, "workers": workers, **row})
+    for kind in ("cartpole", "atari"):
+        print(f"actors, handing over {kind}", flush=True)
+        contender = Contender(kind, "actors.py", "handover", kind)
+        turns([contender], args.windows, args.seconds)
+        contender.close()
+        for size in [name.removesuffix(" poll") for name in contender.windows[0] if name.endswith(" poll")]:
+            spent = {what: [w[f"{size} {what}"] for w in contender.windows] for what in ("poll", "add")}
+            lanes, steps = map(int, size.split())
+            both = {name: spread(values) for name, values in spent.items()} | {
+                "us": spread([sum(w) for w in zip(*spent.values())])
+            }
+            rows.append({"kind": kind, "lanes": lanes, "steps": steps, **both})
+        rows.append({"kind": kind, "publish": spread([w["publish"] for w in contender.windows])})
+    return rows
+
+
+def actors_tables(rows: Sequence[dict[str, Any]]) -> str:
+    """The tables of `bench_actors`."""
+
+    def shown(row: dict[str, Any], what: str, digits: int = 0) -> str:
+        return show(row[what], digits) if what in row else ""
+
+    columns = {
+        "rows/s, dropped": ("acting rows", 0),
+        "into memory": ("storing rows", 0),
+        "times this process": ("storing of here", 2),
+        "times as many processes": ("of processes", 2),
+        "updates/s, learner alone": ("learning updates", 0),
+        "both: rows/s": ("both rows", 0),
+        "share of dropped": ("both of acting", 2),
+        "both: updates/s": ("both updates", 0),
+        "share of alone": ("both of learning", 2),
+        "training, rows/s": ("training rows", 0),
+        "training, times this process": ("training of here", 2),
+    }
+    names = {"here": "this process", "processes": "{} processes", "ray": "{} of Ray"}
+    text = ""
+    for env in ENGINES:
+        mine = [r for r in rows if r.get("env") == env]
+        body = [[names[r["engine"]].format(r["workers"]), *[shown(r, *what) for what in columns.values()]] for r in mine]
+        text += f"**{env}, 8 environments, chunks of 50 steps**\n\n{table(['who steps them', *columns], body)}\n"
+    text += "**What a row costs the learner's thread, CPU µs**\n\n" + table(
+        ["row", "lanes of a worker", "steps in a chunk", "taking over", "adding, with its priority", "in all"],
+        [
+            [r["kind"], str(r["lanes"]), str(r["steps"]), *[show(r[what], 2) for what in ("poll", "add", "us")]]
+            for r in rows
+            if "lanes" in r
+        ],
+    )
+    published = [f"{show(r['publish'])} µs for {r['kind']}'s preset" for r in rows if "publish" in r]
+    return f"{text}\nPublishing the weights, at most once per chunk and update: {', '.join(published)}.\n"
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     model = platform.processor()
@@ -380,6 +466,8 @@ def render(result: dict[str, Any]) -> str:
                 for r in rows
             ],
         )
+    elif result["bench"] == "actors":
+        text += actors_tables(rows)
     else:
         text += table(
             ["steps per update", "part", "µs per step"],
@@ -397,6 +485,7 @@ TITLES = {
     "pong-ppo": "PPO on Pong, eight environments: environment steps per second while learning",
     "replay": "Replay memories: microseconds per call",
     "overhead": "ProtoRL's own cost per step",
+    "actors": "Actors in other processes: rows per second, and what they cost the learner",
 }
 
 
@@ -420,7 +509,11 @@ def write_readme(results: Path) -> None:
     (results / "README.md").write_text("\n".join(parts))
 
 
-BENCHES = {bench: partial(bench_learning, bench) for bench in CASES} | {"replay": bench_replay, "overhead": bench_overhead}
+BENCHES = {bench: partial(bench_learning, bench) for bench in CASES} | {
+    "replay": bench_replay,
+    "overhead": bench_overhead,
+    "actors": bench_actors,
+}
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import functools
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,29 +59,40 @@ def attributes(thing: object) -> dict[str, object]:
     return {name: value for name, value in found.items() if name not in habits and not isinstance(value, Aside)}
 
 
-def children(thing: object) -> Iterator[tuple[str, object]]:
-    """The things inside one thing, each with the end of its name; none where there is nothing to remember."""
+def edges(thing: object) -> Iterator[tuple[str, Any, Any, object]]:
+    """The things inside one thing: of each the end of its name, the dict or sequence that holds it (None: something else does),
+    its place there, and itself; none where there is nothing to remember."""
     if is_plain(thing) or isinstance(thing, Tensor | np.ndarray | type | types.ModuleType):
         return
     if isinstance(thing, Mapping):
-        yield from ((f"[{key!r}]" if shows(key) else f"[#{i}]", value) for i, (key, value) in enumerate(thing.items()))
+        yield from (
+            (f"[{key!r}]" if shows(key) else f"[#{i}]", thing, key, value) for i, (key, value) in enumerate(thing.items())
+        )
     elif isinstance(thing, CONTAINERS):
-        yield from ((f"[{i}]", value) for i, value in enumerate(thing))
+        table = None if isinstance(thing, set | frozenset) else thing
+        yield from ((f"[{i}]", table, i, value) for i, value in enumerate(thing))
     elif isinstance(thing, types.MethodType):
-        yield ".__self__", thing.__self__
+        yield ".__self__", (thing.__self__,), 0, thing.__self__
     elif isinstance(thing, types.FunctionType):
         for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or ()):
             try:
-                yield f".<{name}>", cell.cell_contents
+                yield f".<{name}>", None, None, cell.cell_contents
             except ValueError:  # not filled yet
                 continue
     elif isinstance(thing, functools.partial):
-        yield from ((".func", thing.func), (".args", thing.args), (".keywords", thing.keywords))
+        once = thing.func, thing.args, thing.keywords
+        yield from ((end, once, i, once[i]) for i, end in enumerate((".func", ".args", ".keywords")))
     else:
         if isinstance(thing, nn.Module):
-            for table in MODULE_TABLES:
-                yield from ((f".{name}", value) for name, value in getattr(thing, table).items() if value is not None)
-        yield from ((f".{name}", value) for name, value in attributes(thing).items())
+            for table in (getattr(thing, name) for name in MODULE_TABLES):
+                yield from ((f".{name}", table, name, value) for name, value in table.items() if value is not None)
+        own = getattr(thing, "__dict__", {})
+        yield from ((f".{name}", own if name in own else None, name, value) for name, value in attributes(thing).items())
+
+
+def children(thing: object) -> Iterator[tuple[str, object]]:
+    """The things inside one thing, each with the end of its name."""
+    return ((end, child) for end, _, _, child in edges(thing))
 
 
 def parts(root: object) -> Iterator[tuple[str, object]]:
@@ -108,6 +120,66 @@ def whole(tensor: Tensor) -> Tensor:
     storage = tensor.untyped_storage()
     size = storage.nbytes() // tensor.element_size()
     return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (size,), (1,))  # type: ignore[call-overload]
+
+
+class Reached(Aside):
+    """The memory of every tensor reachable from a thing. It walks again only where something on the way was exchanged, added or
+    taken away: walking takes longer than copying a small network.
+
+    What closures, sets and slots hold is not watched: where there are any, it walks each time.
+    skip: things of these classes are not looked into.
+    """
+
+    def __init__(self, *skip: type) -> None:
+        self.skip = skip
+        self.way: list[tuple[Any, Any, object]] = []  # a dict or sequence, a place in it, and what is there
+        self.sizes: list[tuple[Any, int]] = []
+        self.tensors: list[tuple[Tensor, int]] = []  # each with the address of its numbers
+        self.found: list[Tensor] = []
+        self.watched = False
+
+    def __reduce__(self) -> Any:
+        return Reached, self.skip  # a copy starts afresh
+
+    def memory(self, root: object) -> list[Tensor]:
+        """`whole` of every tensor, each memory once."""
+        if not (self.watched and self.stands()):
+            self.look(root)
+        return self.found
+
+    def stands(self) -> bool:
+        """Whether everything is where it was."""
+        try:
+            return (
+                all(table[key] is child for table, key, child in self.way)
+                and all(len(table) == size for table, size in self.sizes)
+                and all(tensor.data_ptr() == address for tensor, address in self.tensors)
+            )
+        except LookupError:
+            return False
+
+    def look(self, root: object) -> None:
+        seen, waiting, sized = {id(root)}, [root], dict[int, Any]()
+        self.way, self.tensors, self.watched = [], [], True
+        while waiting:
+            thing = waiting.pop()
+            if isinstance(thing, Tensor):
+                self.tensors.append((thing, thing.data_ptr()))
+                continue
+            if isinstance(thing, Mapping | list | deque):
+                sized[id(thing)] = thing
+            for _, table, key, child in edges(thing):
+                if (is_plain(child) and child is not None) or isinstance(child, (np.ndarray, *self.skip)):
+                    continue
+                self.watched = self.watched and table is not None
+                self.way.append((table, key, child))
+                sized[id(table)] = table
+                if child is not None and id(child) not in seen:
+                    seen.add(id(child))
+                    waiting.append(child)
+        self.sizes = [(table, len(table)) for table in sized.values() if table is not None]
+        every = [tensor for tensor, _ in self.tensors if tensor.numel()]
+        self.found = list({tensor.untyped_storage().data_ptr(): whole(tensor) for tensor in every}.values())
 
 
 def first_not_finite(root: object, name: str) -> str | None:

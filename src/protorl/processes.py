@@ -135,6 +135,13 @@ class Worker:
                     raise EOFError
                 if time.monotonic() >= late:
                     raise self.lost(f"gave no answer for {seconds:g} s", ": raise worker_timeout if it needs longer")
+        except EOFError as error:
+            raise self.died() from error
+        return self.read()
+
+    def read(self) -> Any:
+        """The answer that has come. Raises: Failed, Lost."""
+        try:
             reply = self.line.recv_bytes()
         except (EOFError, OSError) as error:
             raise self.died() from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import re
@@ -187,6 +188,41 @@ def test_what_is_published_is_all_but_the_moments_of_optimizers() -> None:
     obs = np.ones((2, 3), np.float32)
     assert torch.equal(agent.infer(obs, False).action, other.infer(obs, False).action)
     assert torch.equal(agent.target.actor(torch.ones(1, 3)).action, other.target.actor(torch.ones(1, 3)).action)
+
+
+def test_what_is_published_is_what_the_agent_has_now() -> None:
+    agent: Any = small("apex-dqn").build_agent(prl.make_vec_envs("CartPole-v1", 1).spec)
+
+    def there() -> dict[int, float]:
+        return {tensor.data_ptr(): float(tensor.sum()) for tensor in agent.published()}
+
+    def wanted() -> dict[int, float]:
+        agent.reached = Reached(*agent.reached.skip)  # which knows nothing yet
+        return there()
+
+    first = there()
+    with torch.no_grad():
+        next(agent.network.parameters()).fill_(3.0)
+    assert there() == wanted() != first
+    changes: list[Callable[[], Any]] = [
+        lambda: setattr(agent, "target", copy.deepcopy(agent.network)),
+        lambda: setattr(next(agent.target.parameters()), "data", torch.ones(64, 4)),
+        lambda: setattr(agent, "seen", None),
+        lambda: setattr(agent, "seen", torch.ones(3)),
+        lambda: setattr(agent, "past", [torch.ones(2)]),
+        lambda: agent.past.append(torch.zeros(4)),
+        lambda: agent.past.pop(0),
+        lambda: setattr(agent, "names", {"one": {torch.ones(5)}}),
+        lambda: agent.names["one"].add(torch.ones(6)),
+    ]
+    for i, change in enumerate(changes):
+        before = there()
+        change()
+        assert (now := there()) == wanted(), f"change {i}"
+        assert (now == before) == (i == 2), f"change {i}"
+    twin = copy.deepcopy(agent)
+    assert not twin.reached.way
+    assert not there().keys() & {tensor.data_ptr() for tensor in twin.published()}
 
 
 def test_every_worker_has_an_environment() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from multiprocessing.connection import wait
 from typing import Any
 
 import cloudpickle
@@ -35,12 +35,16 @@ class InProcesses:
         self.beats = self.pulse.take(*beats_of(len(job.lanes))[0])
         self.lanes = [np.array(lanes) for lanes in job.lanes]
         self.workers: list[Worker] = []
+        self.poller = select.poll()  # of all lines, made once: with each look it would take longer than the answer
+        self.by_line: dict[int, int] = {}  # the worker of each
         self.shared = sum(memory.size for memory in (self.pulse, self.weights.memory, *(slots.memory for slots in self.slots)))
 
     def start(self, which: Sequence[int], number: int) -> None:
         with stops_held():
             for i in which:
                 self.workers[i : i + 1] = [self.worker(i, number)]
+                self.poller.register(self.workers[i].line, select.POLLIN)
+                self.by_line[self.workers[i].line.fileno()] = i
         for i in which:
             self.begin(i)
         for i in which:
@@ -70,11 +74,10 @@ class InProcesses:
         self.workers[i].ask("act", slot)
 
     def hear(self, seconds: float) -> Iterator[tuple[int, Filled | Exception]]:
-        lines: list[Any] = [worker.line for worker in self.workers]
-        for line in wait(lines, seconds):
-            i = lines.index(line)
+        for line, _ in self.poller.poll(1000 * seconds):
+            i = self.by_line[line]
             try:
-                slot, report = self.workers[i].answer(0.0)
+                slot, report = self.workers[i].read()
             except (Failed, Lost) as error:
                 yield i, error
                 return
@@ -82,10 +85,12 @@ class InProcesses:
 
     def drop(self, i: int) -> None:
         gone = [self.workers[i]]
+        self.poller.unregister(gone[0].line)
         gone[0].process.kill()
         end(gone)
 
     def end(self) -> list[str]:
+        self.poller = select.poll()
         return end(self.workers)
 
 

@@ -25,14 +25,15 @@ class Weights:
         every: list[tuple[tuple[int, ...], str]] = [((2,), "int64"), ((2,), "int64"), *forms, *forms]
         self.memory = Memory(every, file)
         self.numbers, self.updates, *banks = (self.memory.take(*form) for form in every)  # numbers: begun, and done
-        self.banks = banks[: len(like)], banks[len(like) :]
+        views = [torch.from_numpy(bank) for bank in banks]
+        self.banks = views[: len(like)], views[len(like) :]
 
     def publish(self, tensors: Sequence[Tensor], updates: int) -> None:
         """These are the newest, after so many updates."""
         number = int(self.numbers[1]) + 1
         self.numbers[0] = number
         for place, tensor in zip(self.banks[number % 2], tensors):
-            torch.from_numpy(place).copy_(tensor)
+            place.copy_(tensor)
         self.updates[number % 2] = updates
         self.numbers[1] = number
 
@@ -40,7 +41,7 @@ class Weights:
         """Fill `tensors` with the newest, unless they are number `known`; returns their number, and after how many updates."""
         while (number := int(self.numbers[1])) != known:
             for place, tensor in zip(self.banks[number % 2], tensors):
-                tensor.copy_(torch.from_numpy(place))
+                tensor.copy_(place)
             updates = int(self.updates[number % 2])
             if self.numbers[0] <= number + 1:  # the next one but one would be written here
                 return number, updates

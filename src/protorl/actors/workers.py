@@ -79,6 +79,7 @@ class WorkerActors:
         self.free = [list(range(self.count)) for _ in range(n)]
         self.came: list[tuple[int, int, Chunk]] = []  # worker, slot, what is in it: waiting for those of the others
         self.ready: list[tuple[int, int, Chunk]] = []  # the same, not handed over
+        self.at = 0  # so many steps of the first one are
         self.used: list[tuple[int, int]] = []  # worker, slot: handed over, and maybe still read
         self.heard = [(0, 0.0)] * n  # what each had counted when it was heard of, and when that was
         self.new = set(range(n))  # workers that have not answered yet
@@ -93,12 +94,12 @@ class WorkerActors:
         given: list[Chunk] = []
         while self.ready and room > 0:
             worker, slot, chunk = self.ready[0]
-            most = -(-room // len(chunk.lanes))
-            given.append(next(chunk.pieces(most)))
-            room -= len(chunk.lanes) * len(given[-1].valid)
-            if most < len(chunk.valid):
-                self.ready[0] = worker, slot, Chunk(*[*chunk.part(slice(most, None)), chunk.lanes])
-            else:
+            begin, length, lanes = self.at, len(chunk.valid), len(chunk.lanes)
+            self.at = min(begin - (-room // lanes), length)
+            room -= (self.at - begin) * lanes
+            given.append(chunk if self.at - begin == length else Chunk(*[*chunk.part(slice(begin, self.at)), chunk.lanes]))
+            if self.at == length:
+                self.at = 0
                 self.ready.pop(0)
                 self.used.append((worker, slot))
         return given
@@ -117,8 +118,10 @@ class WorkerActors:
             self.published = self.agent.updates
         for i in range(len(self.lanes)):
             self.ask(i)
-        while not self.ready and (left := late - time.monotonic()) > 0:
+        left = late - begin
+        while not self.ready and left >= 0:  # once at least: what is there costs no time
             self.listen(min(left, LOOK_EVERY))
+            left = late - time.monotonic()
         self.waited += time.monotonic() - begin
 
     def ask(self, i: int) -> None:

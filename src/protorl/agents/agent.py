@@ -27,7 +27,7 @@ from protorl.data import (
     tree_map,
 )
 from protorl.networks import ActorCritic, Optimizer
-from protorl.parts import Aside, children, tensors, whole
+from protorl.parts import Aside, Reached
 from protorl.policies import Policy
 
 
@@ -37,6 +37,7 @@ class Noted(type):
     def __call__(cls, *args: object, **kwargs: object) -> Any:
         agent = super().__call__(*args, **kwargs)
         agent.settled = {}
+        agent.reached = Reached(Optimizer, torch.optim.Optimizer)
         agent.built = Built(agent)
         return agent
 
@@ -56,6 +57,7 @@ class Agent(metaclass=Noted):
     built: Built
     settled: dict[str, object]
     """What was decided about how it computes (`protorl.accelerate`)."""
+    reached: Reached
     pure: ClassVar[tuple[str, ...]] = ("learn",)
     streams: tuple[Stream, ...] = ()
 
@@ -137,9 +139,7 @@ class Agent(metaclass=Noted):
 
     def published(self) -> list[torch.Tensor]:
         """What actors in other processes need of it: the memory of every tensor that is no optimizer's own, each once."""
-        held = [thing for _, thing in children(self) if not isinstance(thing, (Optimizer, torch.optim.Optimizer))]
-        every = tensors(held).values()
-        return list({tensor.untyped_storage().data_ptr(): whole(tensor) for tensor in every if tensor.numel()}.values())
+        return self.reached.memory(self)
 
     def state_dict(self) -> State:
         """Everything that remembers, by attribute name. Raises: ProtoRLError, by name, for what a checkpoint could not bring
