@@ -447,7 +447,8 @@ class Storage:
                 table.write(self.final_rows(slots), final_obs.numpy())
             for name, table in self.tables.items():
                 table.write(slots, part["tables"][name].numpy())
-            self.kept.restore(slots, part["kept"] if "kept" in part else {"which": np.ones(len(slots), bool), **part["starts"]})
+            whole = {"which": np.ones(len(slots), np.bool_), **part.get("starts", {})}  # as rows were saved before sequences
+            self.kept.restore(slots, part.get("kept", whole))
 
     def state_dict(self) -> State:
         """All but the rows: lane counters and the newest observation of live lanes."""

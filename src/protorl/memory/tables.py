@@ -103,14 +103,14 @@ class Table:
 
     def gather(self, rows: Array, k: int = 1) -> torch.Tensor:
         """Rows [T, B], as `Storage.place` gives them: [T, B, ...]. Of rows [T + k - 1, B], k neighbours make one item."""
-        shape = len(rows) - k + 1, rows.shape[1]
+        shape = (len(rows) - k + 1, rows.shape[1], *stack_shape(self.field, k))
         if self.small:
-            rows = np.lib.stride_tricks.sliding_window_view(rows, k, 0)  # [T, B, k]
-            return torch.from_numpy(self.array.take(rows, 0)).reshape(*shape, *stack_shape(self.field, k))
+            rows = rows if k == 1 else np.lib.stride_tricks.sliding_window_view(rows, k, 0)  # [T, B, k]
+            return torch.from_numpy(self.array.take(rows, 0)).reshape(shape)
         table = self.words()
-        out = self.buffers.take((*shape, k, table.shape[1]), table.dtype)
+        out = self.buffers.take((*shape[:2], k, table.shape[1]), table.dtype)
         gather_stacks(table, rows, out)
-        return torch.from_numpy(out).view(self.data.dtype).reshape(*shape, *stack_shape(self.field, k))
+        return torch.from_numpy(out).view(self.data.dtype).reshape(shape)
 
     def span(self, rows: slice) -> torch.Tensor:
         """Neighbouring rows, on the CPU; big ones are not copied."""
