@@ -311,8 +311,9 @@ class Sequence:
     Examples start at the steps 0, period, 2 * period, ... of each episode and never leave it. One is there once its steps and
     the n_step after them are, or the episode has ended; what no other example trains at an episode's end is the last one's,
     which is as short as it is. The start is row `burn_in`. The rows before it are those before it in the episode; where there
-    are fewer, the episode's first row is repeated in front, with `first` true. Behind the episode's final observation, a row of
-    its own, that row is repeated. The last of the T rows is an observation only.
+    are fewer, the episode's first row is repeated in front, with `first` true (of stacks that are padded with zeros, as blank
+    frames). Behind the episode's final observation, a row of its own, that row is repeated. The last of the T rows is an
+    observation only.
 
     - `seen`: a `Seen` of tensors: obs [T, B, *O], first [T, B] bool, the previous action [T, B, *A] and reward [T, B] as the
       environment gave it, zeros at `first`.
