@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         Rate,
         Replay,
         Rollout,
+        Sequence,
         SumTree,
         Uniform,
         plan_memory,
@@ -110,8 +111,8 @@ _HOME = {
     "loops": ("Evaluation", "Monitor", "evaluate", "train"),
     "runs": ("Run",),
     "memory": (
-        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "SumTree", "Uniform",
-        "plan_memory",
+        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "Sequence", "SumTree",
+        "Uniform", "plan_memory",
     ),
     "networks": (
         "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
@@ -140,7 +141,7 @@ __all__ = [
     "ImpalaResNet", "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network",
     "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "Optimizer", "OverlappedActors", "Policy", "Prioritized",
     "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "Rate", "Recipe", "Replay",
-    "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "SquashedGaussian", "Step", "Stream", "SumTree",
+    "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian", "Step", "Stream", "SumTree",
     "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "envs", "evaluate",
     "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip

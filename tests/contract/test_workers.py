@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from protorl.accelerate import accelerate
 from protorl.actors.weights import Weights
 from protorl.actors.workers import WorkerActors
 from protorl.checkpoint import Checkpoints
+from protorl.parts import Reached
 from protorl.recipes.saved import read_recipe, resume
 from protorl.recipes.start import start
 from tests.contract.cases import small

@@ -16,7 +16,7 @@ from protorl.agents import Agent
 from protorl.data import Columns, EnvSpec, Field, Linear, ProtoRLError
 from protorl.envs import VecEnv
 from protorl.machine import cores
-from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
+from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, View, home_of
 from protorl.modules import texts_of
 from protorl.recipes.apart import HERE, apart, far
 from protorl.recipes.config import fields_of, reference, unreachable
@@ -76,7 +76,7 @@ class OffPolicy(Recipe):
                 "overlap out, or use workers=0"
             )
 
-    def view(self, agent: Agent) -> NStep:
+    def view(self, agent: Agent) -> View:
         """What an example is."""
         return NStep(self.n_step, self.gamma, self.clip_reward, self.reward_scale, streams=agent.streams)
 
@@ -127,15 +127,15 @@ class OffPolicy(Recipe):
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         beta = Linear(self.per_beta, self.per_beta_end, max(self.steps, 1))
         sampler: Sampler = Prioritized(self.per_alpha, beta) if self.per_alpha > 0 else Uniform()
-        columns = self.columns(agent, spec)
+        columns, view = self.columns(agent, spec), self.view(agent)
         return Replay(
             columns,
             self.capacity,
             batch_size=self.batch_size,
-            view=self.view(agent),
+            view=view,
             sampler=sampler,
             rate=Rate(self.warmup_steps, self.update_every, self.updates),
-            device=home_of(columns, self.capacity, agent.device),
+            device=home_of(columns, self.capacity, agent.device, view.starts),
             deliver_to=agent.device,
             seed=self.seed,
         )
