@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         IQN,
         PPO,
         QRDQN,
+        R2D2,
         SAC,
         TD3,
         Agent,
@@ -108,7 +109,7 @@ __version__ = "0.2.0"
 _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
-    "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
+    "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
     "loops": ("Evaluation", "Monitor", "evaluate", "train"),
@@ -137,8 +138,8 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Actors",
-    "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead",
+    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic",
+    "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead",
     "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec",
     "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy",
     "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors", "Minibatches", "Monitor",

@@ -12,7 +12,7 @@ from protorl.actors import Actors, FirstPriorities, WorkerActors
 from protorl.agents import Agent
 from protorl.data import Columns, EnvSpec, Field, Linear
 from protorl.envs import VecEnv
-from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
+from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, View, home_of
 from protorl.recipes.apart import apart
 from protorl.recipes.config import fields_of, reference
 from protorl.recipes.fields import hp
@@ -49,7 +49,7 @@ class OffPolicy(Recipe):
         if self.workers > self.num_envs:
             object.__setattr__(self, "num_envs", self.workers)  # at least one each
 
-    def view(self, agent: Agent) -> NStep:
+    def view(self, agent: Agent) -> View:
         """What an example is."""
         return NStep(self.n_step, self.gamma, self.clip_reward, self.reward_scale, streams=agent.streams)
 
