@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Rate,
         Replay,
         Rollout,
+        Sequence,
         SumTree,
         Uniform,
         plan_memory,
@@ -115,8 +116,8 @@ _HOME = {
     "loops": ("Evaluation", "Monitor", "evaluate", "train"),
     "runs": ("Run",),
     "memory": (
-        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "SumTree", "Uniform",
-        "plan_memory",
+        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "Sequence", "SumTree",
+        "Uniform", "plan_memory",
     ),
     "networks": (
         "GRU", "LSTM", "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
@@ -145,10 +146,10 @@ __all__ = [
     "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors", "Minibatches", "Monitor",
     "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "Optimizer",
     "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow",
-    "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "SquashedGaussian", "Step",
-    "Stream", "SumTree", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network",
-    "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes",
-    "rng", "train",
+    "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian",
+    "Step", "Stream", "SumTree", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup",
+    "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs",
+    "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip
 
 

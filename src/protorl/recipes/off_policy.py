@@ -84,15 +84,15 @@ class OffPolicy(Recipe):
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         beta = Linear(self.per_beta, self.per_beta_end, max(self.steps, 1))
         sampler: Sampler = Prioritized(self.per_alpha, beta) if self.per_alpha > 0 else Uniform()
-        columns = self.columns(agent, spec)
+        columns, view = self.columns(agent, spec), self.view(agent)
         return Replay(
             columns,
             self.capacity,
             batch_size=self.batch_size,
-            view=self.view(agent),
+            view=view,
             sampler=sampler,
             rate=Rate(self.warmup_steps, self.update_every, self.updates),
-            device=home_of(columns, self.capacity, agent.device),
+            device=home_of(columns, self.capacity, agent.device, view.starts),
             deliver_to=agent.device,
             seed=self.seed,
         )
