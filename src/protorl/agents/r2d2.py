@@ -11,6 +11,7 @@ over sequences, whose first steps only warm up what both networks remember: from
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,7 +28,10 @@ def same(x: Tensor) -> Tensor:
     return x
 
 
-SCALES = {"h": (rescale, rescale_inverse), "none": (same, same)}
+SCALES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "h": (rescale, rescale_inverse),
+    "none": (same, same),
+}
 """What values are predicted as, and the way back."""
 STARTS = ("stored", "zero")
 
