@@ -172,6 +172,7 @@ APEX_MUJOCO: Block = {"steps": 300_000, "lr": 1e-3, "actor_lr": None, "warmup_st
 R2D2_ATARI: Block = {
     "steps": 50_000_000, "lr": 1e-4, "optimizer_eps": 1e-3, "max_grad_norm": None, "batch_size": 64, "capacity": 1_000_000,
     "warmup_steps": 50_000, "gamma": 0.997, "core_size": 512, "target_every": 2_500, "update_every": 3_200, "updates": 1,
+    "sequence_length": 80, "burn_in": 40, "period": 40, "n_step": 5,
     "eval_every": 250_000, "checkpoint_every": 250_000, "protocol": "nature", "env_kwargs": {"life_loss": False},
 }  # fmt: skip
 
