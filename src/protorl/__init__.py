@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         IQN,
         PPO,
         QRDQN,
+        R2D2,
         SAC,
         TD3,
         Agent,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
         plan_memory,
     )
     from protorl.networks import (
+        GRU,
+        LSTM,
         MLP,
         ActorCritic,
         Adam,
@@ -68,6 +71,8 @@ if TYPE_CHECKING:
         GaussianHead,
         ImpalaResNet,
         IQNHead,
+        LastAction,
+        LastReward,
         NatureCNN,
         Network,
         ObsScaler,
@@ -105,7 +110,7 @@ __version__ = "0.2.0"
 _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
-    "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
+    "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
     "loops": ("Evaluation", "Monitor", "evaluate", "train"),
@@ -115,10 +120,10 @@ _HOME = {
         "Uniform", "plan_memory",
     ),
     "networks": (
-        "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
-        "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "NatureCNN", "Network", "ObsScaler", "Optimizer", "QEnsemble",
-        "QHead", "QuantileHead", "RMSProp", "ReturnScaler", "ScaledBase", "TorchOptimizer", "TorchRMSProp", "ValueHead",
-        "build_network",
+        "GRU", "LSTM", "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
+        "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "NatureCNN", "Network",
+        "ObsScaler", "Optimizer", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "ReturnScaler", "ScaledBase",
+        "TorchOptimizer", "TorchRMSProp", "ValueHead", "build_network",
     ),
     "policies": (
         "Beta", "Categorical", "EpsilonGreedy", "Gaussian", "GaussianNoise", "Greedy", "NoisyDeterministic", "OUNoise",
@@ -134,16 +139,17 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "IQN", "MLP", "PPO", "QRDQN", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Actors", "Adam",
-    "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead", "Checkpoints",
-    "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec",
-    "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead",
-    "ImpalaResNet", "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network",
-    "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "Optimizer", "OverlappedActors", "Policy", "Prioritized",
-    "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "Rate", "Recipe", "Replay",
-    "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian", "Step", "Stream", "SumTree",
-    "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "envs", "evaluate",
-    "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
+    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic",
+    "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead",
+    "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec",
+    "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy",
+    "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors", "Minibatches", "Monitor",
+    "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "Optimizer",
+    "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow",
+    "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian",
+    "Step", "Stream", "SumTree", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup",
+    "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs",
+    "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip
 
 

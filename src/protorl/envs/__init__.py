@@ -9,7 +9,7 @@ from protorl.envs.normalize import NormalizeObservation, NormalizeReward
 from protorl.envs.random_actions import RandomActions
 from protorl.envs.sync import SyncEnv
 from protorl.envs.vector import Episode, VecEnv, VecWrapper
-from protorl.envs.wrappers import Canonical, FrameStack, TimeAware
+from protorl.envs.wrappers import Canonical, FrameStack, MaskObs, TimeAware
 
 __all__ = [
     "AdaptedEnv",
@@ -18,6 +18,7 @@ __all__ = [
     "Canonical",
     "Episode",
     "FrameStack",
+    "MaskObs",
     "NormalizeObservation",
     "NormalizeReward",
     "OldApi",

@@ -381,7 +381,8 @@ def close_ids(id: str) -> list[str]:
 def _register(id: str) -> None:
     """Import what may know the id; each of these packages registers its own on import."""
     if id.startswith("protorl/"):
-        importlib.import_module("protorl.envs.probes").register()
+        for ours in ("protorl.envs.probes", "protorl.envs.tasks"):
+            importlib.import_module(ours).register()
     elif id.startswith(("MiniGrid-", "BabyAI-")):
         try:
             importlib.import_module("minigrid")

@@ -6,16 +6,13 @@ All resume exactly. `gamma` below is the agent's discount; the budgets in which 
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from protorl import rng
-from protorl.data import Array, State
-from protorl.envs.api import AnySpace, Info, Options
-from protorl.envs.snapshot import freeze, thaw
+from protorl.data import Array
+from protorl.envs.api import AnySpace, Info, Options, Reset
+from protorl.envs.snapshot import Exact
 
 Result = tuple[Array, float, bool, bool, Info]
 
@@ -24,8 +21,8 @@ def _floats(*numbers: float) -> Array:
     return np.array(numbers, np.float32)
 
 
-class Probe(gymnasium.Env[Array, Any]):
-    """What the probes share: float vectors to observe, a step counter `t`, and exact snapshots of `remembers`.
+class Probe(Exact):
+    """What the probes share: float vectors to observe, and a step counter `t`.
 
     `continuous`: where the action means nothing (P1, P2, P3, P6), it is a number in [-1, 1] instead of one choice.
     """
@@ -39,23 +36,13 @@ class Probe(gymnasium.Env[Array, Any]):
         if continuous:
             self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[Array, Info]:
-        super().reset(seed=seed)
+    def reset(self, *, seed: int | None = None, options: Options = None) -> Reset:
         self.t = 0
-        return self.begin(), {}
+        return super().reset(seed=seed, options=options)
 
     def begin(self) -> Array:
         """The first observation of an episode."""
         return _floats(0)
-
-    def state_dict(self) -> State:
-        kept = {name: freeze(getattr(self, name)) for name in self.remembers}
-        return {**kept, "np_random": rng.pack(self.np_random)}
-
-    def load_state_dict(self, state: State) -> None:
-        for name in self.remembers:
-            setattr(self, name, thaw(state[name]))
-        rng.unpack(self.np_random, state["np_random"])
 
 
 class ConstantReward(Probe):

@@ -18,7 +18,7 @@ from gymnasium import wrappers as gym_wrappers
 
 from protorl import rng
 from protorl.data import ProtoRLError, State, Stateful
-from protorl.envs.api import AnyEnv, AnyWrapper
+from protorl.envs.api import AnyEnv, AnyWrapper, Options, Reset
 from protorl.envs.compat import OldApi
 
 WRAPPER_MEMORY: dict[type, tuple[str, ...]] = {
@@ -38,6 +38,32 @@ class Mujoco(Protocol):
 
     model: object
     data: object
+
+
+class Exact(gymnasium.Env[Any, Any]):
+    """An environment of our own with exact snapshots: of the attributes that `remembers` names, and of its generator.
+
+    A subclass gives its spaces, `begin` and `step`.
+    """
+
+    remembers: tuple[str, ...] = ()
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> Reset:
+        super().reset(seed=seed)
+        return self.begin(), {}
+
+    def begin(self) -> Any:
+        """Start an episode, drawing from `np_random` alone. Returns its first observation."""
+        raise NotImplementedError
+
+    def state_dict(self) -> State:
+        kept = {name: freeze(getattr(self, name)) for name in self.remembers}
+        return {**kept, "np_random": rng.pack(self.np_random)}
+
+    def load_state_dict(self, state: State) -> None:
+        for name in self.remembers:
+            setattr(self, name, thaw(state[name]))
+        rng.unpack(self.np_random, state["np_random"])
 
 
 def freeze(value: object) -> object:

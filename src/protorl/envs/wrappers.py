@@ -1,13 +1,15 @@
-"""Wrappers of one Gymnasium environment: canonical observations, stacked frames, the time left in view."""
+"""Wrappers of one Gymnasium environment: canonical observations, stacked frames, numbers hidden, the time left in view."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium import wrappers as gym_wrappers
 from numpy.typing import ArrayLike
 
 from protorl.data import Array, Obs, ProtoRLError, State
@@ -76,6 +78,35 @@ class FrameStack(AnyWrapper):
 
     def load_state_dict(self, state: State) -> None:
         self.frames = thaw(state["frames"])
+
+
+class MaskObs(gym_wrappers.TransformObservation[Any, Any, Any]):
+    """Zeros in place of some numbers of the observation, so that what they said must be remembered or worked out.
+
+    drop, keep: indices along the observation's last axis; give one of them: which are hidden, or which are left.
+
+    Raises:
+        ProtoRLError: the observation is no Box with an axis, an index is outside, or not exactly one of the two is given.
+
+    Source: as in RL Baselines3 Zoo, `MaskVelocityWrapper`, for any indices.
+    """
+
+    def __init__(self, env: AnyEnv, *, drop: Sequence[int] | None = None, keep: Sequence[int] | None = None) -> None:
+        space = env.observation_space
+        if not isinstance(space, spaces.Box) or not space.shape:
+            raise ProtoRLError(f"numbers of {space} cannot be masked: only those of a Box with at least one axis")
+        named = drop if keep is None else keep
+        if named is None or (drop is not None and keep is not None):
+            raise ProtoRLError("MaskObs takes drop= or keep=, one of them: a list of indices of the observation")
+        size = space.shape[-1]
+        if outside := [index for index in named if not -size <= index < size]:
+            raise ProtoRLError(f"index {outside[0]} is not in the observation, whose last axis has {size} numbers")
+        hidden = np.full(size, keep is not None)
+        hidden[list(named)] = keep is None
+        low = np.where(hidden, np.minimum(space.low, 0), space.low)
+        high = np.where(hidden, np.maximum(space.high, 0), space.high)
+        masked = spaces.Box(low, high, dtype=space.dtype.type)
+        super().__init__(env, lambda obs: np.where(hidden, np.zeros((), space.dtype), obs), masked)
 
 
 class TimeAware(AnyWrapper):
