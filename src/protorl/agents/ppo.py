@@ -93,7 +93,8 @@ class PPO(Agent):
     def columns(self, spec: EnvSpec) -> Columns:
         """Besides observation and action, the log-probability of what was done, and V."""
         number = Field((), np.dtype(np.float32))
-        return replace(super().columns(spec), extras={"log_prob": number, "value": number})
+        columns = super().columns(spec)
+        return replace(columns, extras={**columns.extras, "log_prob": number, "value": number})
 
     @property
     def actor(self) -> nn.Module:
