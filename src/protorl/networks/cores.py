@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from protorl.data import ActionSpec, Array, Batch, Carry, Field, ProtoRLError
+from protorl.data import ActionSpec, Array, Batch, Carry, Field, ProtoRLError, Seen, tree_map
 from protorl.networks.kernels import gru_step, lstm_step
 from protorl.networks.numpy_forms import view
 
@@ -68,8 +68,21 @@ class NoCore:
     def started(self, batch: Batch) -> Carry:
         return ()
 
+    reads: tuple[str, ...] = ()
+
+    def sequence(self, steps: int) -> int | None:
+        return None
+
+    def outputs(self, network: nn.Module, batch: Batch) -> Any:
+        return network(batch.obs)
+
+    def next_outputs(self, network: nn.Module, rollout: Batch, rows: Tensor) -> Any:
+        return network(tree_map(lambda column: column[rows], rollout.next_obs))
+
 
 NO_CORE = NoCore()
+NOW = ("obs", "first", "last_action", "last_reward")
+"""The columns of a rollout that are a `Seen`, in its order."""
 
 
 def core_of(network: nn.Module) -> Core | NoCore:
@@ -196,6 +209,32 @@ class Core(nn.Module):
     def started(self, batch: Batch) -> Any:
         """The carry with which the examples of a batch start."""
         return self.kind(*[batch.columns[name] for name in self.names])
+
+    # In learning from rollouts
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns of a rollout that `outputs` reads, besides the observation."""
+        return (*NOW[1:], *self.names)
+
+    def sequence(self, steps: int) -> int | None:
+        """Examples are sequences of so many steps; for a feed-forward network each row is one (None)."""
+        return steps
+
+    def outputs(self, network: nn.Module, batch: Batch) -> Any:
+        """What a network says along the sequences of a batch, [T, B, ...]."""
+        return network(Seen(*[batch.columns[name] for name in NOW]), self.started(batch)).out
+
+    def next_outputs(self, network: nn.Module, rollout: Batch, rows: Tensor) -> Any:
+        """What a network says of the successors of some rows of a rollout, [B, ...]: it goes through each such row, and with
+        the carry after it through the successor. rows: [T, N] bool."""
+        names = ("next_obs", *NOW, *self.names)
+        at = Batch({name: tree_map(lambda column: column[rows], rollout.columns[name]) for name in names})
+        now = Seen(*[at.columns[name] for name in NOW])
+        then = Seen(at.next_obs, torch.zeros_like(at.first), rollout.action[rows], rollout.raw_reward[rows])  # type: ignore[arg-type]
+        two: Any = tree_map(lambda *steps: torch.stack(steps), now, then)
+        out = network(two, self.started(at)).out
+        return type(out)(*[part[1] for part in out])
 
 
 class LSTMCarry(NamedTuple):
