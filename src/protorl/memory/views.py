@@ -208,8 +208,8 @@ class Rollout:
     At the first sample of a burst the whole rollout is laid out time first, [T, N], with the columns obs, action, reward,
     discount, next_obs, first, ended, weight and the agent's own, and given to `prepare`; besides `last_action` and
     `last_reward`, as in a `Seen`, and `raw_reward`, the reward before it was clipped. What that returns (columns [T, N, ...])
-    is flattened: examples are its rows, drawn by `Minibatches` or `All`, [B, ...], or runs of them, [L, B, ...], of whose columns
-    that are declared for starts the first row's are given, [B, ...]. Once the burst is over, no row is offered again.
+    is flattened: examples are its rows, drawn by `Minibatches` or `All`, [B, ...], or runs of them, [L, B, ...], of whose
+    columns that are declared for starts the first row's are given, [B, ...]. Once the burst is over, no row is offered again.
 
     Where an environment has fewer steps than the others (it spent some on resets), its column begins with rows of weight 0,
     which are never drawn.
