@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         IQN,
         PPO,
         QRDQN,
+        R2D2,
         SAC,
         TD3,
         Agent,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         Rate,
         Replay,
         Rollout,
+        Sequence,
         SumTree,
         Uniform,
         plan_memory,
@@ -108,14 +110,14 @@ __version__ = "0.2.0"
 _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
-    "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
+    "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
     "loops": ("Evaluation", "Monitor", "evaluate", "train"),
     "runs": ("Run",),
     "memory": (
-        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "SumTree", "Uniform",
-        "plan_memory",
+        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "Sequence", "SumTree",
+        "Uniform", "plan_memory",
     ),
     "networks": (
         "GRU", "LSTM", "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
@@ -137,17 +139,17 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Actors",
-    "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead",
+    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic",
+    "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead",
     "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec",
     "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy",
     "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors", "Minibatches", "Monitor",
     "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "Optimizer",
     "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow",
-    "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "SquashedGaussian", "Step",
-    "Stream", "SumTree", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network",
-    "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes",
-    "rng", "train",
+    "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian",
+    "Step", "Stream", "SumTree", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup",
+    "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs",
+    "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip
 
 

@@ -96,8 +96,8 @@ def test_what_cannot_be_judged_is_refused() -> None:
         prl.FirstPriorities(actors, SimpleNamespace(), columns, prl.NStep(1))  # type: ignore[arg-type]
     with pytest.raises(prl.ProtoRLError, match="chunk_steps 0 is not a number of steps"):
         prl.FirstPriorities(actors, Counts(), columns, prl.NStep(1), 0)
-    with pytest.raises(prl.ProtoRLError, match="begin with each row"):
-        prl.FirstPriorities(actors, Counts(), columns, prl.NStep(1, every=2))
+    with pytest.raises(prl.ProtoRLError, match="need examples that end with the episode"):
+        prl.FirstPriorities(actors, Counts(), columns, prl.Rollout(lambda batch: batch))
 
 
 def test_uniform_replay_has_no_use_for_priorities() -> None:

@@ -8,8 +8,9 @@ from protorl.agents.iqn import IQN
 from protorl.agents.munchausen_dqn import MunchausenDQN
 from protorl.agents.ppo import PPO
 from protorl.agents.qr_dqn import QRDQN
+from protorl.agents.r2d2 import R2D2
 from protorl.agents.rainbow import Rainbow
 from protorl.agents.sac import SAC
 from protorl.agents.td3 import TD3
 
-__all__ = ["DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"]
+__all__ = ["DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from protorl.data import Array, Field, ProtoRLError
-from protorl.memory.kernels import gather_pairs
+from protorl.memory.kernels import gather, gather_pairs
 from protorl.memory.transfer import TORCH_DTYPES, send
 
 SMALL_ROW = 256
@@ -87,6 +87,16 @@ class Table:
             return torch.from_numpy(self.array.take(rows, 0))
         return self.data.index_select(0, torch.from_numpy(rows))
 
+    def gather(self, rows: Array) -> torch.Tensor:
+        """Rows [T, B], as `Storage.place` gives them: [T, B, ...]."""
+        if self.small:
+            return torch.from_numpy(self.array.take(rows, 0))
+        word = np.int64 if row_bytes(self.field) % 8 == 0 else np.uint8
+        table = self.array.reshape(self.array.shape[0], -1).view(word)
+        out = self.buffers.take((rows.size, table.shape[1]), word)
+        gather(table, rows.reshape(-1), out)
+        return torch.from_numpy(out).view(self.data.dtype).reshape(*rows.shape, *self.field.shape)
+
     def span(self, rows: slice) -> torch.Tensor:
         """Neighbouring rows, on the CPU; big ones are not copied."""
         return self.data[rows].clone() if self.small else self.data[rows]
@@ -157,6 +167,9 @@ class DeviceTable(Table):
             self.settle()
             (rows,) = send([rows], self.device)
         return self.data.index_select(0, rows)
+
+    def gather(self, rows: Array | torch.Tensor) -> torch.Tensor:
+        return self.read(rows.reshape(-1)).reshape(*rows.shape, *self.field.shape)
 
     def span(self, rows: slice) -> torch.Tensor:
         self.settle()

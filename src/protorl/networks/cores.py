@@ -152,7 +152,7 @@ class Core(nn.Module):
         for gates, keep in zip(projected.unbind(0), kept.unbind(0)):
             carry = self.advance(gates, self.kind(*[keep * part for part in carry]))
             outputs.append(carry[0])
-        return torch.stack(outputs), carry
+        return torch.stack(outputs) if outputs else x.new_zeros(*x.shape[:2], self.size), carry
 
     def project(self, x: Tensor) -> Tensor:
         """What the inputs add to the gates, [T, B, gates]."""
