@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from protorl.data import ActionSpec, Array, Batch, Carry, Field, ProtoRLError, Seen, tree_map
+from protorl.networks import recurrence  # noqa: F401 - it registers protorl::lstm
 from protorl.networks.kernels import gru_step, lstm_step
 from protorl.networks.numpy_forms import view
+
+WORTH_WRITING_OUT = 16
+"""Steps from which on an LSTM's recurrence is faster as one operation."""
 
 
 class Asked(NamedTuple):
@@ -263,6 +267,13 @@ class LSTM(Core):
         i, f, g, o = torch.addmm(gates, carry.h, self.cell.weight_hh.t()).chunk(4, -1)
         c = f.sigmoid() * carry.c + i.sigmoid() * g.tanh()
         return LSTMCarry(o.sigmoid() * c.tanh(), c)
+
+    def unroll(self, x: Tensor, first: Tensor, carry: LSTMCarry) -> tuple[Tensor, LSTMCarry]:
+        if len(x) < WORTH_WRITING_OUT or x.device.type != "cpu":
+            return super().unroll(x, first, carry)
+        keep = (~first).to(x.dtype).unsqueeze(-1)
+        h, c, *_ = torch.ops.protorl.lstm(self.project(x), keep, carry.h, carry.c, self.cell.weight_hh)
+        return h, LSTMCarry(h[-1], c[-1])
 
     def in_numpy(self) -> Callable[..., Any]:
         by_input, by_memory, bias, bias_too = self.weights()
