@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from protorl import agents
 from protorl.agents import Agent
 from protorl.data import EnvSpec, ProtoRLError
-from protorl.networks import ActorCritic, Base, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
+from protorl.networks import ActorCritic, Base, Core, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
 from protorl.policies import Beta, Categorical, Gaussian, Stochastic
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
@@ -44,7 +44,9 @@ class PPO(OnPolicy):
     distribution: str = hp(
         "auto", "of actions: categorical for choices, gaussian or beta for numbers", choices=("auto", *DISTRIBUTIONS)
     )
-    share_base: bool | None = hp(None, "one body for actor and critic; none: for images", paper="MuJoCo: no; Atari: yes")
+    share_base: bool | None = hp(
+        None, "one body for actor and critic; none: for images, and with a core", paper="MuJoCo: no; Atari: yes"
+    )
     widths: tuple[int, ...] = hp((64, 64), "hidden layers of an MLP", paper="64, 64", low=1)
     activation: str = hp("tanh", "activation of an MLP", paper="tanh")
     init: str = hp("orthogonal", "initial weights", choices=("orthogonal", "default"))
@@ -91,10 +93,11 @@ class PPO(OnPolicy):
         kind = self.distribution_of(spec)
         start = {"log_std": self.log_std} if kind == "gaussian" else {}
         head = {"type": kind, "gain": 0.01 if self.init == "orthogonal" else None, **start}
-        return build_network(spec, {"base": self.base_config(spec, self.init), "head": head})
+        return build_network(spec, {"base": self.base_config(spec, self.init), "core": self.core_config(), "head": head})
 
     def critic(self, spec: EnvSpec, actor: Network) -> Network:
-        """V, on the actor's base where they share one."""
-        share = spec.pixels if self.share_base is None else self.share_base
+        """V, on the actor's base where they share one; and then by its core."""
+        share = spec.pixels or self.core != "none" if self.share_base is None else self.share_base
         base: Base = actor.base if share else build_base(spec.obs, self.base_config(spec, self.init))
-        return Network(base, ValueHead(1.0 if self.init == "orthogonal" else None))
+        head = ValueHead(1.0 if self.init == "orthogonal" else None)
+        return Network(base, head, actor.core if share and isinstance(actor.core, Core) else None)
