@@ -20,6 +20,8 @@ class Judges(Acts, Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    def paid(self, batch: Batch) -> Batch: ...
+
     def drawn(self, batch: Batch) -> Batch: ...
 
 
@@ -105,7 +107,7 @@ class FirstPriorities:
             ones = np.ones(every.size, np.float32)
             columns: Any = self.view.examples(window.storage, window.window, every.reshape(-1), ones)
             batch = Batch({name: tree_map(lambda leaf: leaf.to(agent.device), column) for name, column in columns.items()})
-            found = agent.loss_and_priority(agent.drawn(batch))[1].float().cpu().numpy()  # type: ignore[attr-defined]
+            found = agent.loss_and_priority(agent.drawn(agent.paid(batch)))[1].float().cpu().numpy()  # type: ignore[attr-defined]
             found = found.reshape(every.shape)[:, self.first : self.first + rows.shape[1]]
             priority[valid] = found[valid]
             if not np.isfinite(priority).all():

@@ -9,7 +9,23 @@ from protorl.agents.munchausen_dqn import MunchausenDQN
 from protorl.agents.ppo import PPO
 from protorl.agents.qr_dqn import QRDQN
 from protorl.agents.rainbow import Rainbow
+from protorl.agents.rnd import RND, Novelty, curious
 from protorl.agents.sac import SAC
 from protorl.agents.td3 import TD3
 
-__all__ = ["DDPG", "DQN", "IQN", "PPO", "QRDQN", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"]
+__all__ = [
+    "DDPG",
+    "DQN",
+    "IQN",
+    "PPO",
+    "QRDQN",
+    "RND",
+    "SAC",
+    "TD3",
+    "Agent",
+    "DoubleDQN",
+    "MunchausenDQN",
+    "Novelty",
+    "Rainbow",
+    "curious",
+]

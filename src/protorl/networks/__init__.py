@@ -2,6 +2,7 @@
 
 from protorl.networks.actor_critic import ActorCritic, ActorCriticOut, QEnsemble
 from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
+from protorl.networks.distillation import RandomDistillation
 from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
 from protorl.networks.layers import NoisyLinear
@@ -56,6 +57,7 @@ __all__ = [
     "QuantileHead",
     "QuantileOut",
     "RMSProp",
+    "RandomDistillation",
     "ReturnScaler",
     "ScaledBase",
     "TorchOptimizer",

@@ -9,11 +9,12 @@ from protorl.recipes.off_policy import OffPolicy
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.ppo import PPO
 from protorl.recipes.recipe import RECIPES, Parts, Recipe
+from protorl.recipes.rnd import RND
 
 RECIPES |= {
     recipe.name: recipe
     for recipe in (
-        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG
+        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, RND
     )
 }  # fmt: skip
 
@@ -25,6 +26,7 @@ __all__ = [
     "PPO",
     "QRDQN",
     "RECIPES",
+    "RND",
     "SAC",
     "TD3",
     "ApexDDPG",

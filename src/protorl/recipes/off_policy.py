@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 
+from protorl import rng
 from protorl.actors import Actors, FirstPriorities, WorkerActors
-from protorl.agents import Agent
+from protorl.agents import Agent, Novelty, curious
 from protorl.data import Columns, EnvSpec, Field, Linear
 from protorl.envs import VecEnv
 from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
+from protorl.networks import RandomDistillation
 from protorl.recipes.apart import apart
 from protorl.recipes.config import fields_of, reference
 from protorl.recipes.fields import hp
@@ -20,7 +23,8 @@ from protorl.recipes.recipe import Recipe
 
 
 class OffPolicy(Recipe):
-    """Learns from a replay memory: any of them takes prioritized replay (`per_alpha`) and n-step returns (`n_step`)."""
+    """Learns from a replay memory: any of them takes prioritized replay (`per_alpha`), n-step returns (`n_step`) and a bonus
+    for what is new (`bonus`)."""
 
     numbers: ClassVar[str] = ""
 
@@ -40,6 +44,10 @@ class OffPolicy(Recipe):
         "of a new example: the largest so far, or td: what the agent says of it before it is stored",
         choices=("largest", "td"),
     )
+    bonus: str = hp("none", "added to the reward: rnd is for what is new (Burda et al. 2018)", choices=("none", "rnd"))
+    bonus_coef: float = hp(1.0, "weight of the bonus, in deviations of the predictor's error", low=0.0)
+    predictor_lr: float = hp(1e-4, "learning rate of the bonus's predictor", low=0.0)
+    predictor_features: int = hp(128, "numbers that the predictor predicts, width of its dense layers", low=1)
     chunk_steps: int = hp(16, "steps of each environment that workers, and td, hand over together", unit="agent steps", low=1)
     workers: int = hp(0, "processes that act and step the environments, a share each (--actors N); 0: this one", low=0)
     lockstep: bool = hp(False, "workers wait for each other and the learner: a training repeats bit for bit, and is slower")
@@ -48,6 +56,12 @@ class OffPolicy(Recipe):
         super().__post_init__()
         if self.workers > self.num_envs:
             object.__setattr__(self, "num_envs", self.workers)  # at least one each
+
+    def build_agent(self, spec: EnvSpec) -> Agent:
+        """The agent, with its bonus, whose networks have a named stream of their own."""
+        agent = super().build_agent(spec)
+        with rng.torch_stream(self.seed, "bonus"):
+            return BONUSES[self.bonus](self, agent, spec)
 
     def view(self, agent: Agent) -> NStep:
         """What an example is."""
@@ -96,3 +110,18 @@ class OffPolicy(Recipe):
             deliver_to=agent.device,
             seed=self.seed,
         )
+
+
+def none(recipe: OffPolicy, agent: Agent, spec: EnvSpec) -> Agent:
+    """The agent as it is."""
+    return agent
+
+
+def rnd(recipe: OffPolicy, agent: Agent, spec: EnvSpec) -> Agent:
+    """The agent, which is paid for what is new to a predictor."""
+    distillation = RandomDistillation(spec.obs, recipe.predictor_features).to(agent.device)
+    optimizer = recipe.make_optimizer(distillation.predictor, recipe.predictor_lr)
+    return curious(agent, Novelty(distillation, optimizer, recipe.bonus_coef))
+
+
+BONUSES: dict[str, Callable[[OffPolicy, Agent, EnvSpec], Agent]] = {"none": none, "rnd": rnd}

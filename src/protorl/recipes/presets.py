@@ -139,6 +139,18 @@ PPO_ATARI: Block = {
     "eval_every": 250_000, "checkpoint_every": 250_000,
 }  # fmt: skip
 
+# Burda et al. 2018, tables 2 to 5 (30 000 rollouts of 128 steps in each of 128 environments), with what the authors' code
+# (run_atari.py, ppo_agent.py) adds: half of each squared error, advantages as they are, no clip of values or of the gradient's
+# norm, 50 random rollouts at first. The tables' sticky actions, whole games and 18 000 frames (4 500 steps) are `machado`'s but
+# for that limit. CleanRL's ppo_rnd_envpool.py differs by: anneal, normalise_advantage, value_coef 0.25 with clip_value 0.1,
+# max_grad_norm 0.5, optimizer_eps 1e-5 (`RND_CLEANRL`).
+RND_ATARI: Block = {
+    "steps": 30_000 * 128 * 128, "num_envs": 128, "rollout_steps": 128, "epochs": 4, "batch_size": 4_096, "lr": 1e-4,
+    "gamma": 0.999, "gae_lambda": 0.95, "clip": 0.1, "value_coef": 0.5, "entropy_coef": 0.001, "normalise_advantage": False,
+    "max_grad_norm": None, "optimizer_eps": 1e-8, "clip_reward": 1.0, "protocol": "machado", "warmup_rollouts": 50,
+    "env_kwargs": {"time_limit": 4_500}, "eval_every": 10_000_000, "checkpoint_every": 10_000_000,
+}  # fmt: skip
+
 # Horgan et al. 2018, appendix C, in agent steps (4 frames) and updates, with the sizes of one machine: 8 environments where the
 # paper has 360 actors, a memory of 1 million steps where it has 2. Its learner makes 19 updates a second whatever the actors
 # do; here 512 examples are drawn for 384 new steps, the 1.3 for one that Kapturowski et al. 2019 state for it.
@@ -327,6 +339,7 @@ D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
 MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
 APEX_DQN: dict[str, Block] = {**APEX_CONTROL, **MINATAR_APEX, **atari(APEX_ATARI)}
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
+RND: dict[str, Block] = {**atari(RND_ATARI)}
 RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
 QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
 IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}
