@@ -3,20 +3,18 @@
     python benchmarks/learning/deep_sea.py rnd dqn-rnd dqn --size 10 14 --seeds 3
     python benchmarks/learning/deep_sea.py --report                                  # only write the table anew
 
-A grid of N x N, one action sequence in 2^N pays 1 and each of its steps costs 0.01 / N. "Solved" is bsuite's: the first episode at
-which a tenth of all episodes so far were good ones. "Found" is the first good one. An agent has 10 000 episodes. At the end the
-agent plays once without exploration. Every started seed has a row in results/deep-sea.json; results/deep-sea.md is the table.
+A grid of N x N: one action sequence in 2^N pays 1, and each of its steps costs 0.01 / N. "Solved" is bsuite's: the first
+episode at which a tenth of all episodes so far were good ones. "Found" is the first good one. An agent has 10 000 episodes. At
+the end it plays once without exploration. Every started seed has a row in results/deep-sea.json; results/deep-sea.md is the
+table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import protorl as prl
 from protorl.accelerate import accelerate

@@ -60,16 +60,16 @@ class RandomDistillation(nn.Module):
     obs: one array. Images of at least 36x36 get convolutions (32 8x8/4, 64 4x4/2, 64 3x3/1, leaky ReLU), everything else one
     dense layer; the predictor two dense layers more, with ReLU. features: numbers that f gives, and width of dense layers.
     Raises ProtoRLError for dict observations.
-    Source: Burda et al. 2018, arXiv 1810.12894, section 2.2, and the authors' code (orthogonal weights of gain sqrt(2), the mean
-    over features in the place of the paper's sum).
+    Source: Burda et al. 2018, arXiv 1810.12894, section 2.2, and the authors' code (orthogonal weights of gain sqrt(2), the
+    mean over features in the place of the paper's sum).
     """
 
     def __init__(self, obs: ObsSpec, features: int = 512, clip: float = 5.0) -> None:
         super().__init__()
         if not isinstance(obs, ArraySpec):
             raise ProtoRLError(
-                f"random network distillation looks at one array, but the observation is a dict of {', '.join(obs)}: choose one "
-                "by a wrapper, such as --wrappers minigrid.wrappers:ImgObsWrapper"
+                f"random network distillation looks at one array, but the observation is a dict of {', '.join(obs)}: choose "
+                "one by a wrapper, such as --wrappers minigrid.wrappers:ImgObsWrapper"
             )
         k = obs.frame_stack
         self.shape = (obs.shape[0] // k, *obs.shape[1:]) if k > 1 else obs.shape

@@ -46,12 +46,12 @@ QUICKLY: dict[str, Any] = {
     "target_every": 10, "tau": 0.1, "gamma": GAMMA, "capacity": 1_000, "epsilon_start": 1.0, "epsilon_end": 1.0, "base": "auto",
     "atoms": 25, "v_min": -12.0, "v_max": 12.0, "noise_std": 0.5, "weight_decay": 0.0, "action_layer": 1, "actor_lr": 1e-3,
     "num_envs": 1, "device": "cpu", "protocol": None, "clip_reward": None, "package_to_import": None, "reward_scale": 1.0,
-    "apply_api_compatibility": False, "backend": "auto", "overlap": False, "steps": 10_000, "anneal": False,
+    "apply_api_compatibility": False, "backend": "auto", "overlap": False, "steps": 10_000, "anneal": False, "bonus": "none",
 }  # fmt: skip
 """How probes are learned within seconds, as far as a recipe has these fields; all others stay the recipe's own."""
 ON_POLICY: dict[str, Any] = {
     "num_envs": 4, "rollout_steps": 32, "batch_size": 64, "epochs": 4, "lr": 1e-2, "max_grad_norm": None, "anneal_clip": False,
-    "normalise_reward": False, "entropy_coef": 0.0,
+    "normalise_reward": False, "entropy_coef": 0.0, "intrinsic_coef": 0.0, "warmup_rollouts": 1,
 }  # fmt: skip
 SOFT: dict[str, Any] = {"alpha": 1e-3, "alpha_lr": None}
 """Where a temperature is learned: known values do not count the entropy."""
@@ -117,6 +117,8 @@ def values(agent: Any, obs: tuple[float, ...]) -> Array | None:
     finally:
         network.train()
     value = getattr(out, "q", None) if hasattr(out, "q") else getattr(out, "value", None)
+    if value is not None and not hasattr(out, "q") and value.dim() > 1:
+        value = value[..., 0]  # of the streams of reward, the environment's
     return None if value is None else np.asarray(value.reshape(len(obs), -1).T.cpu())
 
 
