@@ -94,8 +94,8 @@ def test_the_target_stays_and_the_predictor_learns_what_is_seen() -> None:
         optimizer.step(novelty.loss(often, torch.ones(4)))
     assert all(map(torch.equal, before, novelty.target.parameters()))
     last = [float(novelty(frames).detach().mean()) for frames in (often, never)]
-    assert last[0] < 0.01 * first[0]
-    assert last[1] > 0.2 * first[1]
+    assert last[0] < 0.15 * first[0]
+    assert last[1] > 0.6 * first[1]
 
 
 def test_what_has_weight_0_does_not_teach() -> None:
