@@ -24,7 +24,7 @@ from protorl.recipes.fields import parse_settings
 RESULTS = Path(__file__).parent / "results"
 EPISODES = 10_000
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dqn": ("dqn", {}),
+    "dqn": ("dqn", {"epsilon_end": 0.1, "epsilon_steps": 20_000}),
     "dqn-rnd": ("dqn", {"bonus": "rnd"}),
     "ppo": ("ppo", {}),
     "rnd": ("rnd", {}),

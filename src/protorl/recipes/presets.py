@@ -151,6 +151,26 @@ RND_ATARI: Block = {
     "env_kwargs": {"time_limit": 4_500}, "eval_every": 10_000_000, "checkpoint_every": 10_000_000,
 }  # fmt: skip
 
+# Our own, found with benchmarks/learning/deep_sea.py and run.py. What is new is said by few numbers, and learned as fast as the
+# policy learns, since episodes are few. DoorKey is seen as numbers, not as an image of 255 shades.
+GRID_WRAPPERS = ("minigrid.wrappers:ImgObsWrapper", "gymnasium.wrappers:DtypeObservation(dtype='float32')")
+PPO_SMALL_TASK: Block = {
+    "num_envs": 8, "rollout_steps": 40, "epochs": 4, "batch_size": 80, "lr": 1e-3, "entropy_coef": 0.001, "steps": 200_000,
+}  # fmt: skip
+RND_SMALL_TASK: Block = {**PPO_SMALL_TASK, "predictor_features": 64, "predictor_share": 1.0}
+PPO_DOORKEY: Block = {
+    "num_envs": 16, "rollout_steps": 128, "epochs": 4, "batch_size": 256, "lr": 5e-4, "entropy_coef": 0.001,
+    "normalise_obs": True, "steps": 1_000_000, "eval_every": 50_000, "checkpoint_every": 200_000,
+    "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
+}  # fmt: skip
+RND_DOORKEY: Block = {**PPO_DOORKEY, "predictor_features": 64}
+
+DQN_DEEP_SEA: Block = {
+    "steps": 200_000, "lr": 1e-3, "batch_size": 64, "capacity": 10_000, "warmup_steps": 200, "target_every": 50,
+    "update_every": 1, "epsilon_steps": 1_000, "epsilon_end": 0.02, "widths": (64, 64), "predictor_lr": 1e-3,
+    "predictor_features": 64,
+}  # fmt: skip
+
 # Horgan et al. 2018, appendix C, in agent steps (4 frames) and updates, with the sizes of one machine: 8 environments where the
 # paper has 360 actors, a memory of 1 million steps where it has 2. Its learner makes 19 updates a second whatever the actors
 # do; here 512 examples are drawn for 384 new steps, the 1.3 for one that Kapturowski et al. 2019 state for it.
@@ -317,6 +337,7 @@ RAINBOW_CONTROL: dict[str, Block] = {
 PPO: dict[str, Block] = {
     "CartPole-v1": CLEANRL_PPO, "Acrobot-v1": CLEANRL_PPO, "MountainCar-v0": ZOO_PPO_MOUNTAINCAR,
     "LunarLander*-v3": ZOO_PPO_LUNARLANDER, "BipedalWalker-v3": ZOO_PPO_BIPEDAL, "Pendulum-v1": ZOO_PPO_PENDULUM,
+    "protorl/DeepSea-v0": PPO_SMALL_TASK, "protorl/DiscoMaze-v0": PPO_SMALL_TASK, "MiniGrid-DoorKey-*": PPO_DOORKEY,
     **atari(PPO_ATARI), **dict.fromkeys(MUJOCO, PPO_MUJOCO),
 }  # fmt: skip
 DDPG: dict[str, Block] = {
@@ -333,13 +354,16 @@ SAC: dict[str, Block] = {
     "Pendulum-v1": SAC_PENDULUM, "LunarLander*-v3": SAC_LUNARLANDER, "BipedalWalker-v3": SAC_BIPEDAL,
     **dict.fromkeys(MUJOCO, SAC_MUJOCO),
 }  # fmt: skip
-DQN: dict[str, Block] = {**ZOO_DQN, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN)}
+DQN: dict[str, Block] = {**ZOO_DQN, "protorl/DeepSea-v0": DQN_DEEP_SEA, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN)}
 DOUBLE_DQN: dict[str, Block] = {**DQN, **atari(NATURE_DOUBLE_DQN)}
 D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
 MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
 APEX_DQN: dict[str, Block] = {**APEX_CONTROL, **MINATAR_APEX, **atari(APEX_ATARI)}
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
-RND: dict[str, Block] = {**atari(RND_ATARI)}
+RND: dict[str, Block] = {
+    "protorl/DeepSea-v0": RND_SMALL_TASK, "protorl/DiscoMaze-v0": RND_SMALL_TASK, "MiniGrid-DoorKey-*": RND_DOORKEY,
+    **atari(RND_ATARI),
+}  # fmt: skip
 RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
 QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
 IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}
