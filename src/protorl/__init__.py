@@ -58,6 +58,8 @@ if TYPE_CHECKING:
         plan_memory,
     )
     from protorl.networks import (
+        GRU,
+        LSTM,
         MLP,
         ActorCritic,
         Adam,
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
         GaussianHead,
         ImpalaResNet,
         IQNHead,
+        LastAction,
+        LastReward,
         NatureCNN,
         Network,
         ObsScaler,
@@ -121,10 +125,10 @@ _HOME = {
         "plan_memory",
     ),
     "networks": (
-        "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
-        "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "NatureCNN", "Network", "ObsScaler", "Optimizer", "QEnsemble",
-        "QHead", "QuantileHead", "RMSProp", "RandomDistillation", "ReturnScaler", "ScaledBase", "TorchOptimizer",
-        "TorchRMSProp", "ValueHead", "build_network",
+        "GRU", "LSTM", "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
+        "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "NatureCNN", "Network",
+        "ObsScaler", "Optimizer", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "RandomDistillation", "ReturnScaler",
+        "ScaledBase", "TorchOptimizer", "TorchRMSProp", "ValueHead", "build_network",
     ),
     "policies": (
         "Beta", "Categorical", "EpsilonGreedy", "Gaussian", "GaussianNoise", "Greedy", "NoisyDeterministic", "OUNoise",
@@ -140,16 +144,17 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "IQN", "MLP", "PPO", "QRDQN", "RND", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic", "Actors", "Adam",
-    "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead", "Checkpoints",
-    "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy",
-    "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead", "ImpalaResNet",
-    "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic",
-    "Novelty", "OUNoise", "ObsScaler", "OneStep", "Optimizer", "OverlappedActors", "Policy", "Prioritized", "ProtoRLError",
-    "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "RandomDistillation", "Rate", "Recipe", "Replay",
-    "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "SquashedGaussian", "Step", "Stream", "SumTree", "TorchOptimizer",
-    "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "curious", "envs", "evaluate", "from_vector",
-    "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
+    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "RND", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic",
+    "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead",
+    "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec",
+    "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead",
+    "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep",
+    "NatureCNN", "Network", "NoisyDeterministic", "Novelty", "OUNoise", "ObsScaler", "OneStep", "Optimizer", "OverlappedActors",
+    "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "RandomDistillation",
+    "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "SquashedGaussian", "Step", "Stream",
+    "SumTree", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "curious", "envs",
+    "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng",
+    "train",
 ]  # fmt: skip
 
 

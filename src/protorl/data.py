@@ -419,12 +419,21 @@ def written(owner: object, name: str) -> Callable[..., Any] | None:
 
 
 def tree_map(function: Callable[..., T], first: object, *rest: Any) -> T | dict[str, T]:
-    """Apply `function` to an array, or to each entry of a dict of arrays."""
+    """Apply `function` to an array, or to each of a dict or a NamedTuple of them, such as a `Seen`; None stays None."""
     if isinstance(first, dict):
-        return {key: function(value, *(other[key] for other in rest)) for key, value in first.items()}
+        return {key: tree_map(function, value, *(other[key] for other in rest)) for key, value in first.items()}  # type: ignore[misc]
+    if first is None:
+        return None  # type: ignore[return-value]
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        named: Any = type(first)
+        return named(*[tree_map(function, *parts) for parts in zip(first, *rest)])  # type: ignore[no-any-return]
     return function(first, *rest)
 
 
 def tree_leaves(tree: T | dict[str, T]) -> list[T]:
-    """The arrays of an observation: one, or a dict's values in its order."""
-    return list(tree.values()) if isinstance(tree, dict) else [tree]
+    """The arrays of an observation or of a column of a batch: one, or those of a dict or a NamedTuple in its order."""
+    if not isinstance(tree, dict | tuple):
+        return [tree]
+    leaves: list[T] = []
+    tree_map(leaves.append, tree)
+    return leaves

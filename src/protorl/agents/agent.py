@@ -16,17 +16,15 @@ from protorl.data import (
     Carry,
     Columns,
     EnvSpec,
-    Obs,
     Seen,
     State,
     Step,
     Stream,
-    TensorObs,
     Update,
     optional,
     tree_map,
 )
-from protorl.networks import ActorCritic, Optimizer
+from protorl.networks import ActorCritic, Core, NoCore, Optimizer, core_of
 from protorl.parts import Aside, children, tensors, whole
 from protorl.policies import Policy
 
@@ -68,23 +66,35 @@ class Agent(metaclass=Noted):
         return self.network.actor if isinstance(self.network, ActorCritic) else self.network
 
     @property
+    def core(self) -> Core | NoCore:
+        """What the actor remembers by; a feed-forward one carries nothing."""
+        return core_of(self.actor)
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return next(self.network.parameters()).device
 
     def columns(self, spec: EnvSpec) -> Columns:
-        """What a memory must remember of each step; an agent that emits extras adds them as generic fields."""
-        return Columns(spec.obs, spec.action, spec.num_envs)
+        """What a memory must remember of each step; an agent that emits extras adds them as generic fields. With a core, they
+        are what it carried before the step."""
+        return Columns(spec.obs, spec.action, spec.num_envs, self.core.columns())
 
     def initial_carry(self, n: int) -> Carry:
         """The carry of `n` rows at an episode's start: any tree of arrays or tensors [n, ...]. A feed-forward agent has none.
         Whoever acts puts these rows back where an episode starts (`seen.first`); `act` may change a carry in place."""
-        return ()
+        return self.core.initial_carry(n)
 
     def act(self, seen: Seen, carry: Carry = (), *, explore: bool) -> Act:
         """Actions [N, *A] for what is seen, [N, ...]: with exploration, or the best the agent knows; and the next carry."""
-        out = self.infer(seen.obs, explore)
-        return Act(self.explore(out, seen) if explore else self.policy.mode(out), carry)
+        out, after = self.recall(seen, carry, explore)
+        return Act(self.explore(out, seen) if explore else self.policy.mode(out), after, self.core.stored(carry))
+
+    def recall(self, seen: Seen, carry: Carry, explore: bool) -> tuple[Any, Carry]:
+        """The actor's outputs for what is seen, [N, ...], and the carry after it."""
+        core = self.core
+        out, after = core.told(self.infer(core.asked(seen, carry), explore), carry)
+        return out, core.at_rest(after)
 
     def explore(self, out: object, seen: Seen) -> Array:
         """The policy's action; a policy with a clock (`idle`) is told of rows whose action is not taken."""
@@ -127,13 +137,15 @@ class Agent(metaclass=Noted):
         revealed nothing. Not called unless written."""
 
     @torch.inference_mode()
-    def infer(self, obs: Obs, explore: bool) -> Any:
-        """The actor's outputs for NumPy observations [N, *O], without gradients; noise in its layers only to explore."""
+    def infer(self, obs: Any, explore: bool) -> Any:
+        """The actor's answer to NumPy observations [N, *O], without gradients; noise in its layers only to explore. One with a
+        core is asked about what is seen with the carry before it, and answers with the carry after it, too."""
+        asked = as_tensor(obs, self.device)
         if explore:
-            return self.actor(as_tensor(obs, self.device))
+            return self.core.ask(self.actor, asked)
         self.actor.eval()
         try:
-            return self.actor(as_tensor(obs, self.device))
+            return self.core.ask(self.actor, asked)
         finally:
             self.actor.train()
 
@@ -158,6 +170,10 @@ class Agent(metaclass=Noted):
         restore(self, state, self.device)
 
 
-def as_tensor(obs: Obs, device: torch.device) -> TensorObs:
-    """NumPy observations as tensors on a device."""
-    return tree_map(lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device), obs)
+def as_tensor(obs: Any, device: torch.device) -> Any:
+    """NumPy observations as tensors on a device; of what a core is asked, all arrays (a carry may be of tensors already)."""
+
+    def tensor(array: Array | torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array).to(device)
+
+    return tree_map(tensor, obs)

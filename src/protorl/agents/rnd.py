@@ -133,8 +133,8 @@ class RND(PPO):
         return super().value_error(value, batch).sum(-1)
 
     def drawn(self, batch: Batch) -> Batch:
-        """With the share of the examples that θ learns from, 0 or 1 each [B]."""
-        share = torch.rand(len(batch), device=batch.weight.device) < self.predictor_share
+        """With the share of the examples that θ learns from, 0 or 1 each, as `weight`."""
+        share = torch.rand(batch.weight.shape, device=batch.weight.device) < self.predictor_share
         return batch.replace(share=share.to(torch.float32))
 
     def learn(self, batch: Batch) -> Update:

@@ -32,6 +32,14 @@ def clipped_value_error(value: Tensor, old: Tensor, target: Tensor, clip: float 
     return torch.maximum((value - target).square(), (near - target).square())
 
 
-def standardise(x: Tensor, eps: float = 1e-8) -> Tensor:
-    """`(x - mean) / (std + eps)` over all elements, std as of a sample; a single number stays as it is."""
-    return x if x.numel() < 2 else (x - x.mean()) / (x.std() + eps)
+def standardise(x: Tensor, weight: Tensor | None = None, eps: float = 1e-8) -> Tensor:
+    """`(x - mean) / (std + eps)` over all elements, std as of a sample; a single number stays as it is.
+
+    weight: those of mean and variance, alike in shape, with mean 1 (None: all 1). What has weight 0 does not count.
+    """
+    if x.numel() < 2:
+        return x
+    if weight is None:
+        return (x - x.mean()) / (x.std() + eps)
+    off = x - (weight * x).mean()
+    return off / ((weight * off.square()).sum() / (x.numel() - 1)).sqrt().add(eps)

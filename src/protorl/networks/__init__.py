@@ -2,6 +2,20 @@
 
 from protorl.networks.actor_critic import ActorCritic, ActorCriticOut, QEnsemble
 from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
+from protorl.networks.cores import (
+    GRU,
+    LSTM,
+    Answer,
+    Asked,
+    Core,
+    GRUCarry,
+    LastAction,
+    LastReward,
+    LSTMCarry,
+    NoCore,
+    core_of,
+    unroll,
+)
 from protorl.networks.distillation import RandomDistillation
 from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
@@ -25,10 +39,14 @@ from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase
 from protorl.networks.torch_optimizer import TorchOptimizer, build_optimizer, optimizer_class
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "MLP",
     "ActorCritic",
     "ActorCriticOut",
     "Adam",
+    "Answer",
+    "Asked",
     "Base",
     "BetaHead",
     "BetaOut",
@@ -36,18 +54,24 @@ __all__ = [
     "C51Out",
     "CategoricalHead",
     "CategoricalOut",
+    "Core",
     "DeterministicHead",
     "DeterministicOut",
     "DictBase",
     "DuelingHead",
     "FlatParameters",
+    "GRUCarry",
     "GaussianHead",
     "GaussianOut",
     "Head",
     "IQNHead",
     "ImpalaResNet",
+    "LSTMCarry",
+    "LastAction",
+    "LastReward",
     "NatureCNN",
     "Network",
+    "NoCore",
     "NoisyLinear",
     "ObsScaler",
     "Optimizer",
@@ -69,7 +93,9 @@ __all__ = [
     "build_optimizer",
     "chosen",
     "clone",
+    "core_of",
     "in_numpy",
     "optimizer_class",
     "spelled_out",
+    "unroll",
 ]

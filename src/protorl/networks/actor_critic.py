@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from protorl.data import ActionSpec, ProtoRLError, TensorObs
 from protorl.networks.bases import Base
+from protorl.networks.cores import Core, NoCore, core_of
 from protorl.networks.layers import activation_layer
-from protorl.networks.network import Network
+from protorl.networks.network import Network, remembering
 from protorl.networks.numpy_forms import Form, has_hooks, in_numpy
 
 
@@ -27,23 +28,43 @@ class ActorCritic(nn.Module):
     """A policy network and a critic, owned by one agent: `actor(obs)` acts, `critic` judges.
 
     Called with observations, where the critic is a network of state values: ActorCriticOut. Both may be given the same
-    base (a shared trunk): then it sees each observation once.
+    base and core (a shared trunk): then it sees each observation once. With a core, which both must share, it is called and
+    answers as a `Network` with one. Raises ProtoRLError where one of them has a core of its own.
     """
 
     def __init__(self, actor: Network, critic: nn.Module) -> None:
         super().__init__()
         self.actor, self.critic = actor, critic
+        if any(isinstance(part, Core) for part in self.cores()) and not self.shared:
+            raise ProtoRLError("actor and critic share what remembers, or have none: give both the same base and core")
 
-    def forward(self, obs: TensorObs) -> ActorCriticOut:
-        actor = self.actor
-        critic: Any = self.critic
+    def cores(self) -> list[Core | NoCore]:
+        """The actor's, and the critic's."""
+        return [core_of(part) for part in (self.actor, self.critic)]
+
+    @property
+    def core(self) -> Core | NoCore:
+        """What both remember by."""
+        return self.cores()[0]
+
+    @property
+    def shared(self) -> bool:
+        """Whether actor and critic are two heads on one trunk."""
+        actor, critic = self.actor, self.critic
         plain = all(type(part) is Network and not has_hooks(part) for part in (actor, critic))
-        if plain and critic.base is actor.base:
-            features = actor.base(obs)
-            return ActorCriticOut(actor.head(features), critic.head(features).value)
-        return ActorCriticOut(actor(obs), critic(obs).value)
+        return plain and critic.base is actor.base and critic.core is actor.core
+
+    def forward(self, *seen: Any) -> Any:
+        if not self.shared:
+            return ActorCriticOut(self.actor(*seen), self.critic(*seen).value)
+        critic: Any = self.critic
+        x, carry = self.actor.core.trunk(self.actor.base, *seen)
+        return self.actor.core.answer(ActorCriticOut(self.actor.head(x), critic.head(x).value), carry)
 
     def in_numpy(self) -> Form | None:
+        if isinstance(self.core, Core):
+            second: Any = self.critic.head
+            return remembering(self.actor, lambda out, value: ActorCriticOut(out, value.value), second)
         actor, critic = in_numpy(self.actor), in_numpy(self.critic)
         return None if actor is None or critic is None else lambda obs: ActorCriticOut(actor(obs), critic(obs).value)
 

@@ -109,11 +109,11 @@ class RandomDistillation(nn.Module):
         self.seen.count(frames, weight)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The error [B] for newest frames [B, *F], differentiable in θ."""
-        mean = self.seen.mean.to(torch.float32)
-        x = ((frames.to(torch.float32) - mean) / self.seen.deviation).clamp(-self.clip, self.clip)
-        return (self.predictor(x) - self.target(x)).square().mean(-1)
+        """The error [...] for newest frames [..., *F], differentiable in θ."""
+        x = frames.reshape(-1, *self.shape).to(torch.float32) - self.seen.mean.to(torch.float32)
+        x = (x / self.seen.deviation).clamp(-self.clip, self.clip)
+        return (self.predictor(x) - self.target(x)).square().mean(-1).reshape(frames.shape[: frames.dim() - len(self.shape)])
 
     def loss(self, frames: Tensor, weight: Tensor) -> Tensor:
-        """The mean error [] of newest frames [B, *F], of weight [B] (0 everywhere: 0)."""
+        """The mean error [] of newest frames [..., *F], of weight [...] (0 everywhere: 0)."""
         return (weight * self(frames)).sum() / weight.sum().clamp(min=1.0)

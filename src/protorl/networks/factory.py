@@ -6,15 +6,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from torch import nn
+
 from protorl.data import ActionSpec, EnvSpec, ObsSpec, ProtoRLError
 from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
+from protorl.networks.cores import GRU, LSTM, Core, LastAction, LastReward
 from protorl.networks.heads import C51Head, DuelingHead, Head, IQNHead, QHead, QuantileHead
 from protorl.networks.layers import unknown
 from protorl.networks.minatar import MinAtarCNN
 from protorl.networks.network import Network
 from protorl.networks.policy_heads import BetaHead, CategoricalHead, DeterministicHead, GaussianHead
 
-M = TypeVar("M", Base, Head)
+M = TypeVar("M", Base, Head, Core)
 
 BASES: dict[str, type[Base]] = {"mlp": MLP, "nature": NatureCNN, "impala": ImpalaResNet, "minatar": MinAtarCNN}
 HEADS: dict[str, type[Head]] = {
@@ -28,6 +31,9 @@ HEADS: dict[str, type[Head]] = {
     "beta": BetaHead,
     "deterministic": DeterministicHead,
 }
+CORES: dict[str, type[Core]] = {"lstm": LSTM, "gru": GRU}
+INPUTS: dict[str, Callable[[ActionSpec], nn.Module]] = {"action": LastAction, "reward": lambda action: LastReward()}
+"""What a core may see besides the base's features, by name."""
 
 
 def build_network(spec: EnvSpec, config: Mapping[str, object] | None = None) -> Network:
@@ -36,15 +42,32 @@ def build_network(spec: EnvSpec, config: Mapping[str, object] | None = None) -> 
     A part is a name, or a dict of its `type` and the arguments of its class. Bases: mlp, nature, impala, minatar, dict (with
     `bases`: observation key to base). Heads: q, dueling, c51, quantile, iqn, categorical,
     gaussian, beta, deterministic. A part left out: q for the head; for the base
-    nature for images, mlp for other arrays, dict for dicts. Raises ProtoRLError for an unknown part or argument.
+    nature for images, mlp for other arrays, dict for dicts. Between them a core, if there is a `core`, such as
+    `{"type": "lstm", "size": 128, "inputs": ["action", "reward"]}`; cores: none, lstm, gru.
+    Raises ProtoRLError for an unknown part or argument.
     """
     config = {} if config is None else config
+    known = ["base", "core", "head"]
     for key in config:
-        if key not in ("base", "head"):
-            raise unknown("part of a network", key, ["base", "head"])
+        if key not in known:
+            raise unknown("part of a network", key, known)
     base = build_base(spec.obs, config.get("base", {}))
+    core = build_core(spec.action, config.get("core", "none"))
     name, arguments = _part("head", config.get("head", {}), "q", list(HEADS))
-    return Network(base, _make(HEADS[name], spec.action, name, arguments))
+    return Network(base, _make(HEADS[name], spec.action, name, arguments), core)
+
+
+def build_core(action: ActionSpec, config: object) -> Core | None:
+    """The core of a network alone, from its part of `build_network`'s config; None: it has none."""
+    name, arguments = _part("core", config, "none", ["none", *CORES])
+    if name == "none":
+        return None
+    inputs: Any = arguments.pop("inputs", ())
+    for one in inputs:
+        if one not in INPUTS:
+            raise unknown("input of a core", one, list(INPUTS))
+    size = arguments.pop("size", 128)
+    return _make(CORES[name], size, name, {**arguments, "inputs": [INPUTS[one](action) for one in inputs]})
 
 
 def build_base(obs: ObsSpec, config: object) -> Base:
@@ -75,7 +98,7 @@ def _part(part: str, config: object, default: str, known: list[str]) -> tuple[st
     return name, arguments
 
 
-def _make(cls: Callable[..., M], spec: ObsSpec | ActionSpec, name: str, arguments: dict[str, object]) -> M:
+def _make(cls: Callable[..., M], spec: object, name: str, arguments: dict[str, object]) -> M:
     known = list(inspect.signature(cls).parameters)[1:]
     for key in arguments:
         if key not in known:

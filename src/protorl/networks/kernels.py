@@ -1,4 +1,4 @@
-"""Forward passes of small networks, compiled."""
+"""Forward passes of small networks, and steps of recurrent ones, compiled."""
 
 from __future__ import annotations
 
@@ -27,3 +27,36 @@ def relu_layers(x: Array, weights: tuple[Array, ...], biases: tuple[Array, ...],
                 y[n, o] = total
         x = y
     return x
+
+
+@compiled(fastmath={"contract"})
+def lstm_step(x: Array, gates: Array, bias: Array, bias_too: Array, c: Array) -> tuple[Array, Array]:
+    """h and c [N, size] after one step of an LSTM, float32: x [N, 4 size] is what the input adds to the gates, `gates` what the
+    h before adds; c is the one before."""
+    rows, size = c.shape
+    h_next, c_next = np.empty_like(c), np.empty_like(c)
+    one = np.float32(1)
+    for n in range(rows):
+        for k in range(size):
+            i = x[n, k] + gates[n, k] + bias[k] + bias_too[k]
+            f = x[n, size + k] + gates[n, size + k] + bias[size + k] + bias_too[size + k]
+            g = x[n, 2 * size + k] + gates[n, 2 * size + k] + bias[2 * size + k] + bias_too[2 * size + k]
+            o = x[n, 3 * size + k] + gates[n, 3 * size + k] + bias[3 * size + k] + bias_too[3 * size + k]
+            c_next[n, k] = c[n, k] / (one + np.exp(-f)) + np.tanh(g) / (one + np.exp(-i))
+            h_next[n, k] = np.tanh(c_next[n, k]) / (one + np.exp(-o))
+    return h_next, c_next
+
+
+@compiled(fastmath={"contract"})
+def gru_step(x: Array, gates: Array, bias: Array, bias_too: Array, h: Array) -> Array:
+    """h [N, size] after one step of a GRU, float32: x [N, 3 size] is what the input adds, `gates` what the h before adds."""
+    rows, size = h.shape
+    h_next = np.empty_like(h)
+    one = np.float32(1)
+    for n in range(rows):
+        for k in range(size):
+            r = one / (one + np.exp(-(x[n, k] + bias[k] + gates[n, k] + bias_too[k])))
+            z = one / (one + np.exp(-(x[n, size + k] + bias[size + k] + gates[n, size + k] + bias_too[size + k])))
+            new = np.tanh(x[n, 2 * size + k] + bias[2 * size + k] + r * (gates[n, 2 * size + k] + bias_too[2 * size + k]))
+            h_next[n, k] = new + z * (h[n, k] - new)
+    return h_next

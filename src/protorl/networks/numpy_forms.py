@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from protorl.data import Array
 from protorl.networks.kernels import WORTH, relu_layers
 
-Form: TypeAlias = Callable[[Array], Any]
+Form: TypeAlias = Callable[..., Any]
+"""Arrays [N, ...] in, arrays out; of a network with a core, what it is asked, and its answer."""
 
 
 def in_numpy(module: nn.Module) -> Form | None:

@@ -36,10 +36,10 @@ WHY_NOT = {
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
-        "distribution normalise_obs normalise_reward predictor_features"
+        "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
-    "it shapes the memory": "capacity batch_size n_step per_alpha priority rollout_steps epochs",
+    "it shapes the memory": "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_steps",
     "it matters at the beginning alone": "init final_bound log_std alpha warmup_steps warmup_rollouts",
 }
 

@@ -66,8 +66,9 @@ def check(recipe: Dataclass) -> None:
                 raise ProtoRLError(
                     f"{field.name} {number} is out of range: it must be {allowed} {field.metadata['unit']}".rstrip()
                 )
-        if choices and converted not in choices:
-            raise ProtoRLError(f"{field.name} {converted!r} is unknown: choose one of {', '.join(choices)}")
+        for choice in converted if isinstance(converted, tuple) else (converted,):
+            if choices and choice not in choices:
+                raise ProtoRLError(f"{field.name} {choice!r} is unknown: choose one of {', '.join(choices)}")
 
 
 def hints(recipe: type) -> dict[str, object]:

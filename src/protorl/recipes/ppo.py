@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 from protorl import agents
 from protorl.agents import Agent
 from protorl.data import EnvSpec, ProtoRLError, Schedule
-from protorl.networks import ActorCritic, Base, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
+from protorl.networks import ActorCritic, Base, Core, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
 from protorl.policies import Beta, Categorical, Gaussian, Stochastic
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.presets import Presets
 from protorl.recipes.recipe import Recipe
+from protorl.recipes.recurrent import Recurrent
 
 DISTRIBUTIONS: dict[str, type[Categorical | Gaussian | Beta]] = {"categorical": Categorical, "gaussian": Gaussian, "beta": Beta}
 
@@ -43,7 +44,9 @@ class Proximal(Recipe):
     distribution: str = hp(
         "auto", "of actions: categorical for choices, gaussian or beta for numbers", choices=("auto", *DISTRIBUTIONS)
     )
-    share_base: bool | None = hp(None, "one body for actor and critic; none: for images", paper="MuJoCo: no; Atari: yes")
+    share_base: bool | None = hp(
+        None, "one body for actor and critic; none: for images, and with a core", paper="MuJoCo: no; Atari: yes"
+    )
     widths: tuple[int, ...] = hp((64, 64), "hidden layers of an MLP", paper="64, 64", low=1)
     activation: str = hp("tanh", "activation of an MLP", paper="tanh")
     init: str = hp("orthogonal", "initial weights", choices=("orthogonal", "default"))
@@ -52,6 +55,10 @@ class Proximal(Recipe):
     def falling(self, value: float, falls: bool, spec: EnvSpec) -> float | Schedule:
         """The value, or a schedule that brings it to 0 with the training."""
         raise self.lacks("a method falling(value, falls, spec), as OnPolicy has")
+
+    def core_config(self) -> dict[str, object]:
+        """The core of the network for `build_network`: none, unless the recipe is `Recurrent`, too."""
+        return {"type": "none"}
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {
@@ -94,16 +101,17 @@ class Proximal(Recipe):
         kind = self.distribution_of(spec)
         start = {"log_std": self.log_std} if kind == "gaussian" else {}
         head = {"type": kind, "gain": 0.01 if self.init == "orthogonal" else None, **start}
-        return build_network(spec, {"base": self.base_config(spec, self.init), "head": head})
+        return build_network(spec, {"base": self.base_config(spec, self.init), "core": self.core_config(), "head": head})
 
     def critic(self, spec: EnvSpec, actor: Network) -> Network:
-        """V, on the actor's base where they share one."""
-        share = spec.pixels if self.share_base is None else self.share_base
+        """V, on the actor's base where they share one; and then by its core."""
+        share = spec.pixels or self.core_config()["type"] != "none" if self.share_base is None else self.share_base
         base: Base = actor.base if share else build_base(spec.obs, self.base_config(spec, self.init))
-        return Network(base, ValueHead(1.0 if self.init == "orthogonal" else None, self.reward_streams))
+        head = ValueHead(1.0 if self.init == "orthogonal" else None, self.reward_streams)
+        return Network(base, head, actor.core if share and isinstance(actor.core, Core) else None)
 
 
-class PPO(OnPolicy, Proximal):
+class PPO(OnPolicy, Recurrent, Proximal):
     """Proximal Policy Optimisation."""
 
     name: ClassVar[str] = "ppo"

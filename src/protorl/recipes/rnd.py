@@ -14,9 +14,10 @@ from protorl.recipes.fields import hp
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.ppo import Proximal
 from protorl.recipes.presets import Presets
+from protorl.recipes.recurrent import Recurrent
 
 
-class RND(OnPolicy, Proximal):
+class RND(OnPolicy, Recurrent, Proximal):
     """Random Network Distillation, on PPO with two streams of reward."""
 
     name: ClassVar[str] = "rnd"
