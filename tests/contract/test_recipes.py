@@ -134,8 +134,8 @@ RUN = {
 }  # fmt: skip
 """Fields that the run reads, which `test_cli` and `test_run` see to."""
 ELSEWHERE: dict[str, dict[str, Any]] = {
-    "ppo": {"env": "Pendulum-v1"},
-    "rnd": {"env": "Pendulum-v1"},
+    "ppo": {"env": "Pendulum-v1", "core": "lstm"},
+    "rnd": {"env": "Pendulum-v1", "core": "lstm"},
     "ddpg": {"noise": "ou"},
     "td3": {"noise": "ou"},
 }
