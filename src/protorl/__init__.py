@@ -15,12 +15,15 @@ if TYPE_CHECKING:
         PPO,
         QRDQN,
         R2D2,
+        RND,
         SAC,
         TD3,
         Agent,
         DoubleDQN,
         MunchausenDQN,
+        Novelty,
         Rainbow,
+        curious,
     )
     from protorl.checkpoint import Checkpoints
     from protorl.data import (
@@ -80,6 +83,7 @@ if TYPE_CHECKING:
         QEnsemble,
         QHead,
         QuantileHead,
+        RandomDistillation,
         ReturnScaler,
         RMSProp,
         ScaledBase,
@@ -110,7 +114,10 @@ __version__ = "0.2.0"
 _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
-    "agents": ("DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"),
+    "agents": (
+        "DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Novelty",
+        "Rainbow", "curious",
+    ),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
     "loops": ("Evaluation", "Monitor", "evaluate", "train"),
@@ -122,8 +129,8 @@ _HOME = {
     "networks": (
         "GRU", "LSTM", "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
         "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "NatureCNN", "Network",
-        "ObsScaler", "Optimizer", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "ReturnScaler", "ScaledBase",
-        "TorchOptimizer", "TorchRMSProp", "ValueHead", "build_network",
+        "ObsScaler", "Optimizer", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "RandomDistillation", "ReturnScaler",
+        "ScaledBase", "TorchOptimizer", "TorchRMSProp", "ValueHead", "build_network",
     ),
     "policies": (
         "Beta", "Categorical", "EpsilonGreedy", "Gaussian", "GaussianNoise", "Greedy", "NoisyDeterministic", "OUNoise",
@@ -139,17 +146,17 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic",
-    "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead",
-    "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec",
-    "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy",
-    "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors", "Minibatches", "Monitor",
-    "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "OUNoise", "ObsScaler", "OneStep", "Optimizer",
-    "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow",
-    "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian",
-    "Step", "Stream", "SumTree", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup",
-    "build_network", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs",
-    "plan_memory", "recipes", "rng", "train",
+    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Act", "ActionSpec",
+    "ActorCritic", "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical",
+    "CategoricalHead", "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN",
+    "DuelingHead", "EnvSpec", "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead",
+    "GaussianNoise", "Greedy", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors",
+    "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "Novelty", "OUNoise",
+    "ObsScaler", "OneStep", "Optimizer", "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead",
+    "QuantileHead", "RMSProp", "Rainbow", "RandomDistillation", "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout",
+    "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian", "Step", "Stream", "SumTree", "TorchOptimizer",
+    "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "curious", "envs", "evaluate",
+    "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip
 
 

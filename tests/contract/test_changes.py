@@ -25,7 +25,7 @@ BEGUN, END = 100, 150
 RUN: dict[str, Any] = {
     "steps": BEGUN, "widths": (8, 8), "log_every": 25, "eval_every": 50, "eval_episodes": 2, "checkpoint_every": 50,
     "epsilon_start": 1.0, "epsilon_steps": 200, "accelerate": "eager", "per_alpha": 0.6, "noise": "ou",
-    "env_kwargs": {"max_episode_steps": 30},
+    "bonus": "rnd", "env_kwargs": {"max_episode_steps": 30},
 }  # fmt: skip
 OTHER: dict[str, Any] = {
     "env": "MountainCarContinuous-v0", "device": "cuda", "accelerate": "auto", "precision": "bf16", "threads": 2,
@@ -37,7 +37,7 @@ OTHER: dict[str, Any] = {
     "target_kl": 1e-9, "share_base": True, "weight_decay": 0.5, "noise_std": 0.9, "noise_theta": 0.9, "target_noise": 0.9,
     "noise_clip": 0.01, "munchausen_tau": 0.5, "munchausen_low": -1e-6, "target_every": 3, "log_std": 0.5,
     "eval_max_steps": 5, "action_gradient_clip": 1e-6, "epsilon_after": 1_000, "wrappers": ("gymnasium.wrappers:ClipReward",),
-    "core_inputs": ("reward",), "eta": 0.1,
+    "core_inputs": ("reward",), "eta": 0.1, "predictor_lr": 0.5,
 }  # fmt: skip
 """Values that a field certainly did not have; of all others a little more, or the other choice."""
 

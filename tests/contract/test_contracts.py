@@ -41,6 +41,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
          "clip_value": 0.2, "entropy_coef": 0.01, "share_base": True, "anneal": True, "anneal_clip": True, "target_kl": 1.0},
     ),
     "ppo-beta": ("ppo", {"env": "Pendulum-v1", "distribution": "beta", "clip_value": 0.2}),
+    "rnd": ("rnd", {"clip_value": 0.2}),
+    "rnd-gaussian-scaled": (
+        "rnd",
+        {"env": "Pendulum-v1", "num_envs": 2, "rollout_steps": 16, "normalise_obs": True, "clip_value": 0.2, "anneal": True},
+    ),
+    "dqn-bonus-per-nstep": ("dqn", {"bonus": "rnd", "per_alpha": 0.6, "n_step": 3}),
+    "sac-bonus": ("sac", {"bonus": "rnd"}),
     "ddpg-gaussian-noise": ("ddpg", {"noise": "gaussian", "action_layer": 1}),
     "td3-per-nstep": ("td3", {"per_alpha": 0.6, "n_step": 3, "max_grad_norm": 1.0}),
     "drqn": (
@@ -87,7 +94,7 @@ def without_numbers(case: str) -> tuple[Any, dict[str, Batch]]:
     batches = handed(agent, memory.sample())
     made = recipe(case)
     object.__setattr__(made, "resolve_device", lambda spec: torch.device("meta"))
-    return made.agent(made.make_env().spec), {
+    return made.build_agent(made.make_env().spec), {
         name: Batch({key: tree_map(lambda tensor: tensor.to("meta"), column) for key, column in batch.columns.items()})
         for name, batch in batches.items()
     }
@@ -267,7 +274,7 @@ def test_a_reward_that_is_not_a_number_ends_training_in_one_sentence(case: str, 
     assert str(tmp_path) in sentence
     assert "\n" not in sentence
     if looks_at_once:
-        assert f"batch.{'advantage' if made.name == 'ppo' else 'reward'}" in sentence
+        assert f"batch.{'advantage' if hasattr(made, 'rollout_steps') else 'reward'}" in sentence
         assert 150 <= run.steps < 180
 
 

@@ -133,7 +133,12 @@ RUN = {
     "eval_max_steps",
 }  # fmt: skip
 """Fields that the run reads, which `test_cli` and `test_run` see to."""
-ELSEWHERE: dict[str, dict[str, Any]] = {"ppo": {"env": "Pendulum-v1"}, "ddpg": {"noise": "ou"}, "td3": {"noise": "ou"}}
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "ppo": {"env": "Pendulum-v1", "core": "lstm"},
+    "rnd": {"env": "Pendulum-v1", "core": "lstm"},
+    "ddpg": {"noise": "ou"},
+    "td3": {"noise": "ou"},
+}
 """Settings in which the fields that a first training has no use for have one."""
 
 
@@ -148,7 +153,7 @@ def test_every_field_is_read(name: str) -> None:
 
     cls = subclass(name, __getattribute__=watch)
     for fields in ({}, ELSEWHERE.get(name, {})):
-        replayed = {"per_alpha": 0.5} if issubclass(cls, prl.recipes.OffPolicy) else {}
+        replayed = {"per_alpha": 0.5, "bonus": "rnd"} if issubclass(cls, prl.recipes.OffPolicy) else {}
         recipe = cls(**settings(name, **fields, **replayed))
         object.__setattr__(recipe, "built", True)
         recipe.build().actors.close()

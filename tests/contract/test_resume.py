@@ -94,6 +94,10 @@ CASES = {
          "steps": 450},
     ),
     "ppo-native": ("ppo", {"num_envs": 4, "backend": "native", "normalise_obs": True, "normalise_reward": True}),
+    "rnd-vector": ("rnd", {"num_envs": 3, "warmup_rollouts": 2, "anneal": True}),
+    "dqn-bonus-per-nstep-vector": (
+        "dqn", {"bonus": "rnd", "num_envs": 2, "per_alpha": 0.6, "n_step": 3, "first_priority": "td"}
+    ),
     "ddpg-vector": ("ddpg", {"num_envs": 3, "widths": (8, 8)}),
     "td3-per-nstep-vector": ("td3", {"num_envs": 2, "per_alpha": 0.6, "n_step": 3, "delay": 2}),
     "d3qn-per-nstep-vector": ("d3qn", {"per_alpha": 0.6, "n_step": 3, "num_envs": 3}),
@@ -129,7 +133,7 @@ CASES = {
 
 QUICK = {
     *RECIPES, "ppo-gaussian-scaled-vector", "d3qn-per-nstep-vector", "d3qn-per-frames", "dqn-native", "dqn-overlap",
-    "dqn-radam",
+    "dqn-radam", "dqn-bonus-per-nstep-vector",
 }  # fmt: skip
 """One of each kind; the slow layer has all."""
 

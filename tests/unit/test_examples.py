@@ -139,6 +139,7 @@ EQUATIONS = {
     "td3": ("target_action", "reduce", "bootstrap", "loss_and_priority", "actor_loss"),
     "sac": ("sample", "reduce", "bootstrap", "loss_and_priority", "actor_loss", "temperature_loss"),
     "ppo": ("advantage", "surrogate", "value_error"),
+    "rnd": ("advantage", "intrinsic", "combined", "surrogate", "value_error"),
 }
 
 

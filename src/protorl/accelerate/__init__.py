@@ -111,7 +111,8 @@ class Timed(Aside):
         update: Update = self.plain(batch)
         if self.agent.device.type == "cuda":
             torch.cuda.synchronize()
-        self.seconds.append(time.perf_counter() - begin)
+        if update.metrics:  # some rollouts teach nothing: a warm-up's, those after PPO has gone far enough
+            self.seconds.append(time.perf_counter() - begin)
         if len(self.seconds) == TIMED:
             mode, why = choose(self.agent, min(self.seconds[1:]), self.updates)
             say(f"accelerate: {mode} ({why})")

@@ -20,6 +20,8 @@ class Judges(Acts, Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    def paid(self, batch: Batch) -> Batch: ...
+
     def drawn(self, batch: Batch) -> Batch: ...
 
 
@@ -115,7 +117,7 @@ class FirstPriorities:
         columns: Any = self.view.examples(self.window.storage, self.window.window, every.reshape(-1), ones)
         device, agent = self.agent.device, self.agent
         batch = self.view.batch({name: tree_map(lambda leaf: leaf.to(device), column) for name, column in columns.items()})
-        found = agent.loss_and_priority(agent.drawn(batch))[1].float().cpu().numpy()  # type: ignore[attr-defined]
+        found = agent.loss_and_priority(agent.drawn(agent.paid(batch)))[1].float().cpu().numpy()  # type: ignore[attr-defined]
         found = np.where(there, found.reshape(every.shape)[:, mine], np.float32(0))
         if not np.isfinite(found).all():
             raise NotFinite("a first priority is not finite", batch)

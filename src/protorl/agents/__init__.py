@@ -10,7 +10,24 @@ from protorl.agents.ppo import PPO
 from protorl.agents.qr_dqn import QRDQN
 from protorl.agents.r2d2 import R2D2
 from protorl.agents.rainbow import Rainbow
+from protorl.agents.rnd import RND, Novelty, curious
 from protorl.agents.sac import SAC
 from protorl.agents.td3 import TD3
 
-__all__ = ["DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Rainbow"]
+__all__ = [
+    "DDPG",
+    "DQN",
+    "IQN",
+    "PPO",
+    "QRDQN",
+    "R2D2",
+    "RND",
+    "SAC",
+    "TD3",
+    "Agent",
+    "DoubleDQN",
+    "MunchausenDQN",
+    "Novelty",
+    "Rainbow",
+    "curious",
+]

@@ -113,6 +113,10 @@ class Agent(metaclass=Noted):
         """One step of the paper's optimisation; tensors only, so that it can be compiled."""
         raise NotImplementedError
 
+    def paid(self, batch: Batch) -> Batch:
+        """The batch with what the agent pays itself besides the reward: nothing, unless it is `curious`."""
+        return batch
+
     def drawn(self, batch: Batch) -> Batch:
         """The batch with the random numbers that `learn` uses, as columns of their own: so `learn` stays a pure function."""
         return batch

@@ -122,14 +122,14 @@ class PPO(Agent):
             reward = self.reward_scaler(reward, rollout.discount, rollout.ended, rollout.weight)
         advantage = self.advantage(rollout, reward, self.successors(rollout))
         ret = advantage + rollout.value
-        error, spread = (column[present].var(correction=0) for column in (advantage, ret))
-        self.explained_variance = 1 - error / (spread + 1e-8)
+        error, spread = (column[present].var(0, correction=0) for column in (advantage, ret))
+        self.explained_variance = (1 - error / (spread + 1e-8)).mean()
         return Batch(
             {
                 "obs": rollout.obs,
                 "action": rollout.action,
                 "log_prob": rollout.log_prob,
-                "advantage": advantage,
+                "advantage": self.combined(advantage),
                 "ret": ret,
                 "value": rollout.value,
                 **{name: rollout.columns[name] for name in self.core.reads},
@@ -148,6 +148,10 @@ class PPO(Agent):
     def advantage(self, rollout: Batch, reward: torch.Tensor, next_value: torch.Tensor) -> torch.Tensor:
         """A of a rollout [T, N] by generalised advantage estimation, from rewards (maybe scaled) and V of the successors."""
         return gae(reward, rollout.discount, rollout.ended, rollout.value, next_value, self.gae_lambda)
+
+    def combined(self, advantage: torch.Tensor) -> torch.Tensor:
+        """What the policy climbs [T, N]: the advantage, unless there are several (`RND`)."""
+        return advantage
 
     def surrogate(self, log_ratio: torch.Tensor, advantage: torch.Tensor) -> torch.Tensor:
         """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) [B], given log ρ [B]."""

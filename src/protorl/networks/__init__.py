@@ -16,6 +16,7 @@ from protorl.networks.cores import (
     core_of,
     unroll,
 )
+from protorl.networks.distillation import RandomDistillation
 from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
 from protorl.networks.layers import NoisyLinear
@@ -80,6 +81,7 @@ __all__ = [
     "QuantileHead",
     "QuantileOut",
     "RMSProp",
+    "RandomDistillation",
     "ReturnScaler",
     "ScaledBase",
     "TorchOptimizer",

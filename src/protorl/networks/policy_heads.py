@@ -60,21 +60,22 @@ def last_layer(features: int, outputs: int, gain: float | None) -> nn.Linear:
 
 
 class ValueHead(Head):
-    """`V(s)`: [..., F] -> ValueOut."""
+    """`V(s)`: [..., F] -> ValueOut; of several `streams` of reward a value each, [..., streams]."""
 
-    def __init__(self, gain: float | None = None) -> None:
+    def __init__(self, gain: float | None = None, streams: int = 1) -> None:
         super().__init__()
-        self.gain = gain
+        self.gain, self.streams = gain, streams
 
     def make(self, features: int) -> None:
-        self.layer = last_layer(features, 1, self.gain)
+        self.layer = last_layer(features, self.streams, self.gain)
 
     def forward(self, x: Tensor) -> ValueOut:
-        return ValueOut(self.layer(x).squeeze(-1))
+        value = self.layer(x)
+        return ValueOut(value.squeeze(-1) if self.streams == 1 else value)
 
     def in_numpy(self) -> Form | None:
-        layer = in_numpy(self.layer)
-        return None if layer is None else lambda x: ValueOut(layer(x)[:, 0])
+        layer, one = in_numpy(self.layer), self.streams == 1
+        return None if layer is None else lambda x: ValueOut(layer(x)[:, 0] if one else layer(x))
 
 
 class PolicyHead(Head):

@@ -3,7 +3,7 @@
 from protorl.policies.continuous import Beta, Gaussian, GaussianNoise, NoisyDeterministic, OUNoise, SquashedGaussian
 from protorl.policies.discrete import Categorical, EpsilonGreedy, Greedy, Policy, Restarting, Stochastic, apex_epsilons
 from protorl.policies.outputs import ActionValues, BestAction, BetaParameters, Logits, Normal
-from protorl.policies.warmup import Warmup
+from protorl.policies.warmup import UniformActions, Warmup
 
 __all__ = [
     "ActionValues",
@@ -23,6 +23,7 @@ __all__ = [
     "Restarting",
     "SquashedGaussian",
     "Stochastic",
+    "UniformActions",
     "Warmup",
     "apex_epsilons",
 ]

@@ -13,6 +13,26 @@ from protorl.policies.draws import Draws
 from protorl.policies.outputs import Out
 
 
+class UniformActions:
+    """Uniformly random actions [N, *A] for N rows (environments), each from a stream of its own: integers for choices, numbers
+    in [-1, 1] for box actions. Raises ProtoRLError for another kind of action, a changed number of rows."""
+
+    def __init__(self, action: ActionSpec, seed: int = 0, rows: Sequence[int] | None = None) -> None:
+        if action.kind not in ("discrete", "multidiscrete", "box"):
+            raise ProtoRLError(f"Warmup cannot draw {action.kind!r} actions: it knows discrete, multidiscrete and box")
+        self.action = action
+        self.draws = Draws(seed, "warm-up", rows, block=max(1024, action.numbers))
+
+    def __call__(self, n: int) -> Array:
+        return self.action.uniform(self.draws.take(n, self.action.numbers))
+
+    def state_dict(self) -> State:
+        return self.draws.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        self.draws.load_state_dict(state)
+
+
 class Warmup(Generic[Out]):
     """Uniformly random actions for the first `steps` agent steps, then `policy`; `mode` is always the policy's.
 
@@ -29,10 +49,8 @@ class Warmup(Generic[Out]):
     ) -> None:
         if steps < 0:
             raise ProtoRLError(f"a warm-up of {steps} steps is impossible: give 0 or more")
-        if action.kind not in ("discrete", "multidiscrete", "box"):
-            raise ProtoRLError(f"Warmup cannot draw {action.kind!r} actions: it knows discrete, multidiscrete and box")
-        self.policy, self.action, self.steps = policy, action, steps
-        self.draws = Draws(seed, "warm-up", rows, block=max(1024, action.numbers))
+        self.policy, self.steps = policy, steps
+        self.random = UniformActions(action, seed, rows)
         self.done: float = 0
         self.warming = steps > 0  # whether the last actions were random
 
@@ -43,7 +61,7 @@ class Warmup(Generic[Out]):
         outputs: Any = out  # a NamedTuple, of N rows
         n = len(outputs[0])
         self.done += n * self.pace
-        return self.action.uniform(self.draws.take(n, self.action.numbers))
+        return self.random(n)
 
     def mode(self, out: Out) -> Array:
         return self.policy.mode(out)
@@ -61,9 +79,9 @@ class Warmup(Generic[Out]):
             self.policy.idle(pending)
 
     def state_dict(self) -> State:
-        return {"done": self.done, "draws": self.draws.state_dict(), "policy": self.policy.state_dict()}
+        return {"done": self.done, "draws": self.random.state_dict(), "policy": self.policy.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         self.done = state["done"]
-        self.draws.load_state_dict(state["draws"])
+        self.random.load_state_dict(state["draws"])
         self.policy.load_state_dict(state["policy"])

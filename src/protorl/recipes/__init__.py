@@ -10,11 +10,12 @@ from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.ppo import PPO
 from protorl.recipes.r2d2 import R2D2
 from protorl.recipes.recipe import RECIPES, Parts, Recipe
+from protorl.recipes.rnd import RND
 
 RECIPES |= {
     recipe.name: recipe
     for recipe in (
-        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2
+        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2, RND
     )
 }  # fmt: skip
 
@@ -27,6 +28,7 @@ __all__ = [
     "QRDQN",
     "R2D2",
     "RECIPES",
+    "RND",
     "SAC",
     "TD3",
     "ApexDDPG",

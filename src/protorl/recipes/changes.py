@@ -21,13 +21,14 @@ TUNABLE = frozenset({
     "samples", "target_samples", "act_samples", "gae_lambda", "clip", "anneal_clip", "clip_value", "value_coef",
     "entropy_coef", "target_kl", "normalise_advantage", "tau", "delay", "target_noise", "noise_clip", "noise_std",
     "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end",
-    "action_gradient_clip", "address", "engine", "eta", "start",
+    "action_gradient_clip", "address", "engine", "eta", "start", "intrinsic_gamma", "intrinsic_lambda", "extrinsic_coef",
+    "intrinsic_coef", "predictor_lr", "predictor_share", "bonus_coef",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
 
 WHY_NOT = {
-    "it is another algorithm": "recipe scale",
+    "it is another algorithm": "recipe scale bonus",
     "it makes other environments": (
         "env num_envs backend protocol env_kwargs wrappers package_to_import apply_api_compatibility overlap"
     ),
@@ -35,13 +36,13 @@ WHY_NOT = {
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
-        "distribution normalise_obs normalise_reward core core_size core_inputs"
+        "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
     "it shapes the memory": (
         "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_length sequence_steps burn_in period"
     ),
-    "it matters at the beginning alone": "init final_bound log_std alpha warmup_steps",
+    "it matters at the beginning alone": "init final_bound log_std alpha warmup_steps warmup_rollouts",
 }
 
 

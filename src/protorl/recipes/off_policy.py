@@ -10,14 +10,16 @@ from typing import ClassVar, Literal
 import numpy as np
 from typing_extensions import Self
 
+from protorl import rng
 from protorl.actors import Actors, FirstPriorities, InProcesses, OnRay, WorkerActors
 from protorl.actors.engine import Engine, Job
-from protorl.agents import Agent
+from protorl.agents import Agent, Novelty, curious
 from protorl.data import Columns, EnvSpec, Field, Linear, ProtoRLError
 from protorl.envs import VecEnv
 from protorl.machine import cores
 from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, View, home_of
 from protorl.modules import texts_of
+from protorl.networks import RandomDistillation
 from protorl.recipes.apart import HERE, apart, far
 from protorl.recipes.config import fields_of, reference, unreachable
 from protorl.recipes.fields import hp
@@ -30,7 +32,8 @@ WORKERS = (
 
 
 class OffPolicy(Recipe):
-    """Learns from a replay memory: any of them takes prioritized replay (`per_alpha`) and n-step returns (`n_step`)."""
+    """Learns from a replay memory: any of them takes prioritized replay (`per_alpha`), n-step returns (`n_step`) and a bonus
+    for what is new (`bonus`)."""
 
     numbers: ClassVar[str] = ""
 
@@ -50,6 +53,10 @@ class OffPolicy(Recipe):
         "of a new example: the largest so far, or td: what the agent says of it before it is stored",
         choices=("largest", "td"),
     )
+    bonus: str = hp("none", "added to the reward: rnd is for what is new (Burda et al. 2018)", choices=("none", "rnd"))
+    bonus_coef: float = hp(1.0, "weight of the bonus, in deviations of the predictor's error", low=0.0)
+    predictor_lr: float = hp(1e-4, "learning rate of the bonus's predictor", low=0.0)
+    predictor_features: int = hp(128, "numbers that the predictor predicts, width of its dense layers", low=1)
     chunk_steps: int = hp(16, "steps of each environment that workers, and td, hand over together", unit="agent steps", low=1)
     workers: int | Literal["auto"] = hp(0, WORKERS, low=0)
     engine: str = hp(
@@ -75,6 +82,12 @@ class OffPolicy(Recipe):
                 f"overlap is for one process, and workers is {self.workers}: they step while the agent learns anyhow; leave "
                 "overlap out, or use workers=0"
             )
+
+    def build_agent(self, spec: EnvSpec) -> Agent:
+        """The agent, with its bonus, whose networks have a named stream of their own."""
+        agent = super().build_agent(spec)
+        with rng.torch_stream(self.seed, "bonus"):
+            return BONUSES[self.bonus](self, agent, spec)
 
     def view(self, agent: Agent) -> View:
         """What an example is."""
@@ -139,3 +152,18 @@ class OffPolicy(Recipe):
             deliver_to=agent.device,
             seed=self.seed,
         )
+
+
+def none(recipe: OffPolicy, agent: Agent, spec: EnvSpec) -> Agent:
+    """The agent as it is."""
+    return agent
+
+
+def rnd(recipe: OffPolicy, agent: Agent, spec: EnvSpec) -> Agent:
+    """The agent, which is paid for what is new to a predictor."""
+    distillation = RandomDistillation(spec.obs, recipe.predictor_features).to(agent.device)
+    optimizer = recipe.make_optimizer(distillation.predictor, recipe.predictor_lr)
+    return curious(agent, Novelty(distillation, optimizer, recipe.bonus_coef))
+
+
+BONUSES: dict[str, Callable[[OffPolicy, Agent, EnvSpec], Agent]] = {"none": none, "rnd": rnd}

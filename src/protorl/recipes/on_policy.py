@@ -8,10 +8,10 @@ from protorl.agents import Agent
 from protorl.data import EnvSpec, Linear, ProtoRLError, Schedule
 from protorl.memory import Minibatches, Rate, Replay, Rollout
 from protorl.recipes.fields import hp
-from protorl.recipes.recurrent import Recurrent
+from protorl.recipes.recipe import Recipe
 
 
-class OnPolicy(Recurrent):
+class OnPolicy(Recipe):
     """Learns from what it just did: a rollout, as the agent's `prepare` leaves it, in several passes of minibatches."""
 
     numbers: ClassVar[str] = "ppo"

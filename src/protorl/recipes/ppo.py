@@ -6,25 +6,25 @@ from typing import Any, ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
-from protorl.data import EnvSpec, ProtoRLError
+from protorl.data import EnvSpec, ProtoRLError, Schedule
 from protorl.networks import ActorCritic, Base, Core, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
 from protorl.policies import Beta, Categorical, Gaussian, Stochastic
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.presets import Presets
+from protorl.recipes.recipe import Recipe
+from protorl.recipes.recurrent import Recurrent
 
 DISTRIBUTIONS: dict[str, type[Categorical | Gaussian | Beta]] = {"categorical": Categorical, "gaussian": Gaussian, "beta": Beta}
 
 
-class PPO(OnPolicy):
-    """Proximal Policy Optimisation."""
+class Proximal(Recipe):
+    """A policy and a value, learned by the clipped surrogate: what PPO and all that is built on it share."""
 
-    name: ClassVar[str] = "ppo"
-    paper: ClassVar[str] = "Schulman et al. 2017, arXiv 1707.06347"
-    presets: ClassVar[Presets] = presets.PPO
-
-    agent_class: ClassVar[type[Agent]] = agents.PPO
+    numbers: ClassVar[str] = "ppo"
+    reward_streams: ClassVar[int] = 1
+    """Of which the critic has a value each."""
 
     steps: int = hp(1_000_000, "length of the training", unit="agent steps, all environments together", low=0)
     lr: float = hp(3e-4, "learning rate", paper="3e-4", low=0.0)
@@ -51,6 +51,14 @@ class PPO(OnPolicy):
     activation: str = hp("tanh", "activation of an MLP", paper="tanh")
     init: str = hp("orthogonal", "initial weights", choices=("orthogonal", "default"))
     log_std: float = hp(0.0, "log of a Gaussian's deviation at first")
+
+    def falling(self, value: float, falls: bool, spec: EnvSpec) -> float | Schedule:
+        """The value, or a schedule that brings it to 0 with the training."""
+        raise self.lacks("a method falling(value, falls, spec), as OnPolicy has")
+
+    def core_config(self) -> dict[str, object]:
+        """The core of the network for `build_network`: none, unless the recipe is `Recurrent`, too."""
+        return {"type": "none"}
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {
@@ -97,7 +105,16 @@ class PPO(OnPolicy):
 
     def critic(self, spec: EnvSpec, actor: Network) -> Network:
         """V, on the actor's base where they share one; and then by its core."""
-        share = spec.pixels or self.core != "none" if self.share_base is None else self.share_base
+        share = spec.pixels or self.core_config()["type"] != "none" if self.share_base is None else self.share_base
         base: Base = actor.base if share else build_base(spec.obs, self.base_config(spec, self.init))
-        head = ValueHead(1.0 if self.init == "orthogonal" else None)
+        head = ValueHead(1.0 if self.init == "orthogonal" else None, self.reward_streams)
         return Network(base, head, actor.core if share and isinstance(actor.core, Core) else None)
+
+
+class PPO(OnPolicy, Recurrent, Proximal):
+    """Proximal Policy Optimisation."""
+
+    name: ClassVar[str] = "ppo"
+    paper: ClassVar[str] = "Schulman et al. 2017, arXiv 1707.06347"
+    presets: ClassVar[Presets] = presets.PPO
+    agent_class: ClassVar[type[Agent]] = agents.PPO

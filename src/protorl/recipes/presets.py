@@ -157,6 +157,38 @@ PPO_ATARI: Block = {
     "eval_every": 250_000, "checkpoint_every": 250_000,
 }  # fmt: skip
 
+# Burda et al. 2018, tables 2 to 5 (30 000 rollouts of 128 steps in each of 128 environments), with what the authors' code
+# (run_atari.py, ppo_agent.py) adds: half of each squared error, advantages as they are, no clip of values or of the gradient's
+# norm, 50 random rollouts at first. The tables' sticky actions, whole games and 18 000 frames (4 500 steps) are `machado`'s but
+# for that limit. CleanRL's ppo_rnd_envpool.py differs by: anneal, normalise_advantage, value_coef 0.25 with clip_value 0.1,
+# max_grad_norm 0.5, optimizer_eps 1e-5 (`RND_CLEANRL`).
+RND_ATARI: Block = {
+    "steps": 30_000 * 128 * 128, "num_envs": 128, "rollout_steps": 128, "epochs": 4, "batch_size": 4_096, "lr": 1e-4,
+    "gamma": 0.999, "gae_lambda": 0.95, "clip": 0.1, "value_coef": 0.5, "entropy_coef": 0.001, "normalise_advantage": False,
+    "max_grad_norm": None, "optimizer_eps": 1e-8, "clip_reward": 1.0, "protocol": "machado", "warmup_rollouts": 50,
+    "env_kwargs": {"time_limit": 4_500}, "eval_every": 10_000_000, "checkpoint_every": 10_000_000,
+}  # fmt: skip
+
+# Our own, found with benchmarks/learning/deep_sea.py and run.py. What is new is said by few numbers, and learned as fast as the
+# policy learns, since episodes are few. DoorKey is seen as numbers, not as an image of 255 shades.
+GRID_WRAPPERS = ("minigrid.wrappers:ImgObsWrapper", "gymnasium.wrappers:DtypeObservation(dtype='float32')")
+PPO_SMALL_TASK: Block = {
+    "num_envs": 8, "rollout_steps": 40, "epochs": 4, "batch_size": 80, "lr": 1e-3, "entropy_coef": 0.001, "steps": 200_000,
+}  # fmt: skip
+RND_SMALL_TASK: Block = {**PPO_SMALL_TASK, "predictor_features": 64, "predictor_share": 1.0}
+PPO_DOORKEY: Block = {
+    "num_envs": 16, "rollout_steps": 128, "epochs": 4, "batch_size": 256, "lr": 5e-4, "entropy_coef": 0.001,
+    "normalise_obs": True, "steps": 1_000_000, "eval_every": 50_000, "checkpoint_every": 200_000,
+    "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
+}  # fmt: skip
+RND_DOORKEY: Block = {**PPO_DOORKEY, "predictor_features": 64}
+
+DQN_DEEP_SEA: Block = {
+    "steps": 200_000, "lr": 1e-3, "batch_size": 64, "capacity": 10_000, "warmup_steps": 200, "target_every": 50,
+    "update_every": 1, "epsilon_steps": 1_000, "epsilon_end": 0.02, "widths": (64, 64), "predictor_lr": 1e-3,
+    "predictor_features": 64,
+}  # fmt: skip
+
 # Horgan et al. 2018, appendix C, in agent steps (4 frames) and updates, with the sizes of one machine: 8 environments where the
 # paper has 360 actors, a memory of 1 million steps where it has 2. Its learner makes 19 updates a second whatever the actors
 # do; here 512 examples are drawn for 384 new steps, the 1.3 for one that Kapturowski et al. 2019 state for it.
@@ -341,6 +373,7 @@ RAINBOW_CONTROL: dict[str, Block] = {
 PPO: dict[str, Block] = {
     "CartPole-v1": CLEANRL_PPO, "Acrobot-v1": CLEANRL_PPO, "MountainCar-v0": ZOO_PPO_MOUNTAINCAR,
     "LunarLander*-v3": ZOO_PPO_LUNARLANDER, "BipedalWalker-v3": ZOO_PPO_BIPEDAL, "Pendulum-v1": ZOO_PPO_PENDULUM,
+    "protorl/DeepSea-v0": PPO_SMALL_TASK, "protorl/DiscoMaze-v0": PPO_SMALL_TASK, "MiniGrid-DoorKey-*": PPO_DOORKEY,
     "protorl/CartPoleNoVel-v0": ZOO_PPO_CARTPOLE_NOVEL, "protorl/PendulumNoVel-v0": ZOO_PPO_PENDULUM_NOVEL,
     "protorl/MemoryLength-v0": PPO_MEMORY, "protorl/TMaze-v0": PPO_MEMORY,
     **atari(PPO_ATARI), **dict.fromkeys(MUJOCO, PPO_MUJOCO),
@@ -359,7 +392,7 @@ SAC: dict[str, Block] = {
     "Pendulum-v1": SAC_PENDULUM, "LunarLander*-v3": SAC_LUNARLANDER, "BipedalWalker-v3": SAC_BIPEDAL,
     **dict.fromkeys(MUJOCO, SAC_MUJOCO),
 }  # fmt: skip
-DQN: dict[str, Block] = {**ZOO_DQN, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN)}
+DQN: dict[str, Block] = {**ZOO_DQN, "protorl/DeepSea-v0": DQN_DEEP_SEA, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN)}
 DOUBLE_DQN: dict[str, Block] = {**DQN, **atari(NATURE_DOUBLE_DQN)}
 D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
 MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
@@ -369,6 +402,10 @@ R2D2: dict[str, Block] = {
     **atari(R2D2_ATARI),
 }  # fmt: skip
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
+RND: dict[str, Block] = {
+    "protorl/DeepSea-v0": RND_SMALL_TASK, "protorl/DiscoMaze-v0": RND_SMALL_TASK, "MiniGrid-DoorKey-*": RND_DOORKEY,
+    **atari(RND_ATARI),
+}  # fmt: skip
 RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
 QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
 IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}

@@ -47,12 +47,12 @@ QUICKLY: dict[str, Any] = {
     "atoms": 25, "v_min": -12.0, "v_max": 12.0, "noise_std": 0.5, "weight_decay": 0.0, "action_layer": 1, "actor_lr": 1e-3,
     "num_envs": 1, "device": "cpu", "protocol": None, "clip_reward": None, "package_to_import": None, "reward_scale": 1.0,
     "apply_api_compatibility": False, "backend": "auto", "overlap": False, "steps": 10_000, "anneal": False,
-    "core_size": 16, "sequence_length": 8, "burn_in": 4, "period": 4, "scale": "none",
+    "core_size": 16, "sequence_length": 8, "burn_in": 4, "period": 4, "scale": "none", "bonus": "none",
 }  # fmt: skip
 """How probes are learned within seconds, as far as a recipe has these fields; all others stay the recipe's own."""
 ON_POLICY: dict[str, Any] = {
     "num_envs": 4, "rollout_steps": 32, "batch_size": 64, "epochs": 4, "lr": 1e-2, "max_grad_norm": None, "anneal_clip": False,
-    "normalise_reward": False, "entropy_coef": 0.0,
+    "normalise_reward": False, "entropy_coef": 0.0, "intrinsic_coef": 0.0, "warmup_rollouts": 1,
 }  # fmt: skip
 SOFT: dict[str, Any] = {"alpha": 1e-3, "alpha_lr": None}
 """Where a temperature is learned: known values do not count the entropy."""
@@ -126,7 +126,10 @@ def values(run: Training, obs: tuple[float, ...]) -> Array | None:
 
 def told(out: Any) -> Any:
     """The values in a network's output."""
-    return getattr(out, "q", getattr(out, "value", None))
+    value = getattr(out, "q", None) if hasattr(out, "q") else getattr(out, "value", None)
+    if value is not None and not hasattr(out, "q") and value.dim() > 1:
+        value = value[..., 0]  # of the streams of reward, the environment's
+    return value
 
 
 def remembered(run: Training, obs: tuple[float, ...]) -> Array | None:

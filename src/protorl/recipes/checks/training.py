@@ -35,6 +35,7 @@ def short(recipe: Any, most: int | None = None) -> Any:
     limits = {
         "batch_size": size, "capacity": 10 * size + 1_000 + 20 * lanes,
         "rollout_steps": -(-2 * size // lanes), "epochs": 3, "steps": 5_000, "epsilon_steps": 200, "target_every": 7,
+        "warmup_rollouts": 1,
     }  # fmt: skip
     changes = {name: min(limit, known[name]) for name, limit in limits.items() if isinstance(known.get(name), int)}
     if isinstance(known.get("warmup_steps"), int):
