@@ -73,7 +73,8 @@ class OnRay:
         self.parcel = Packed(job.agent.published())
         chunks = sum(chunk_bytes(columns, job.steps) for columns in self.columns) * (job.count + 1)
         self.shared = chunks + (len(job.lanes) + 1) * self.parcel.size
-        self.stale, self.puts, self.newest = True, 0, None
+        self.stale, self.newest = True, None
+        self.puts = self.updates = 0  # how often weights were put, the last time after so many updates
 
     # Beginning and end
 
@@ -146,10 +147,10 @@ class OnRay:
     def ask(self, i: int, slot: int) -> None:
         if self.stale:  # only now is there somebody who wants them
             self.newest = self.ray.put(self.parcel.packed(self.job.agent.published()))
-            self.stale, self.puts = False, self.puts + 1
+            self.stale, self.puts, self.updates = False, self.puts + 1, self.job.agent.updates
         worker = self.workers[i]
         weights = self.newest if worker.known != self.puts else None
-        worker.ref = worker.handle.answer.remote("act", weights, self.job.agent.updates)
+        worker.ref = worker.handle.answer.remote("act", weights, self.updates)
         worker.known, worker.since = self.puts, time.monotonic()
 
     def hear(self, seconds: float) -> Iterator[tuple[int, Filled | Exception | None]]:
