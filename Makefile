@@ -21,6 +21,10 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(VENV)/.ray: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray]"
+	touch $@
+
 $(BENCH)/.peers: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
@@ -37,8 +41,8 @@ train: $(VENV)/.run
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-# What takes longer: compiling, real processes stopped and killed. At most 15 minutes more.
-test-slow: $(VENV)/.dev
+# What takes longer: compiling, real processes stopped and killed, Ray clusters. At most 15 minutes more.
+test-slow: $(VENV)/.ray
 	$(BIN)/python -m pytest -n 2 -m slow
 
 # Trainings killed and resumed at random for an hour (MINUTES=5: shorter), recorded in benchmarks/results/soak.json.

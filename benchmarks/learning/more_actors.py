@@ -7,10 +7,10 @@
 The paper's control: does Ape-X learn better with more actors because they explore in more ways, or because the memory is
 exchanged faster? There, one actor's steps were added to the memory k times, which exchanges it as fast as k actors would, and
 did not help as they did. Here 1, 2, 4 and 8 environments act in this process, in turns with the learner: a training repeats bit
-for bit. Each keeps an epsilon of its own, of the ladder of eight, evenly spaced; "copied k times" is the one
-environment's every row in k lanes of the memory. All make 8,000 updates, 16 whenever each environment has taken 32 steps, from a
-memory of 10,000 rows. After every 800 updates the greedy agent plays 10 episodes; the number of a seed is the mean of the last
-five evaluations. Every started seed gets a row in results/more-actors.json; the table is results/more-actors.md.
+for bit. Each keeps an epsilon of its own, from the ladder of eight, evenly spaced; copied k times is one environment, whose every
+row comes in k lanes of the memory. All make 8,000 updates, 16 whenever each environment has taken 32 steps; the memory has 10,000
+rows. After every 800 updates the greedy agent plays 10 episodes; the number of a seed is the mean of the last five evaluations.
+Every started seed gets a row in results/more-actors.json; the table is results/more-actors.md.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ faults of the library: natural code that was trained wrong, or forgotten, in sil
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import Any
 
@@ -495,3 +496,13 @@ STAYING: dict[type[prl.Recipe], str] = {
     LearnRaises: "trains",
 }
 """Faults that stay faults, each with the check that finds it, in the quick form too."""
+
+
+# What is wrong where others act
+
+
+class SeededByProcess(Small):
+    """Exploration by a number that a recipe's fields do not bring to a worker."""
+
+    def policy(self, spec: prl.EnvSpec) -> prl.EpsilonGreedy:
+        return prl.EpsilonGreedy(spec.action, 0.5, seed=os.getpid(), rows=spec.lanes)

@@ -21,6 +21,7 @@ from protorl.cli.check import chosen
 from protorl.recipes.checks import Finding, examine, faster
 from protorl.recipes.checks.contents import Contents, apart, difference, farthest, put
 from protorl.recipes.checks.training import Training, short
+from protorl.recipes.checks.workers import workers_agree
 from tests.contract import faulty
 
 
@@ -266,3 +267,36 @@ def test_a_short_training_is_what_a_run_is() -> None:
     one, two = (Training(short(faulty.Small(env="CartPole-v1"))).train(3) for _ in range(2))
     assert difference(one.everything(), two.everything()) is None
     assert one.updates == 3
+
+
+# Workers
+
+
+@pytest.mark.slow
+def test_a_recipe_from_a_file_passes_with_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Path(__file__).parents[2] / "examples/my_paper.py:MyRecipe"
+    assert main(["check", str(recipe), "--quick", "--actors", "2", "--set", "tau=0.1", "--set", "widths=16,16"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "workers, in lockstep = one process pass 2 built their part and ended" in said
+    assert " 0 failed" in said
+
+
+@pytest.mark.slow
+def test_what_a_worker_does_otherwise_is_found() -> None:
+    passed, sentence = workers_agree(faulty.SeededByProcess(workers=1), 8)
+    assert passed is False
+    assert " with 1 worker, and " in sentence
+    passed, sentence = workers_agree(prl.recipes.ApexDQN(workers=1, noisy=True, widths=(8,), num_envs=2), 8)
+    assert passed is True
+    assert "acting draws from torch's generator" in sentence
+    assert "not compared" in sentence
+
+
+def test_without_workers_the_row_does_not_apply() -> None:
+    class Inside(faulty.Small):
+        pass
+
+    for recipe in (faulty.Small(), prl.recipes.PPO()):
+        assert workers_agree(recipe, 8) == (None, "no workers act (--actors N)")
+    with pytest.raises(prl.ProtoRLError, match="2 workers cannot find the recipe: Inside does not stand by itself in a file"):
+        workers_agree(Inside(workers=2), 8)

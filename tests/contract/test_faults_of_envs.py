@@ -102,19 +102,24 @@ def test_what_fails_before_there_is_an_environment_is_named() -> None:
 # From outside
 
 
-def begun(folder: Path, tmp_path: Path, **fields: Any) -> subprocess.Popen[str]:
+def begun(folder: Path, tmp_path: Path, recipe: str = "dqn", **fields: Any) -> subprocess.Popen[str]:
     """A training from the command line, in a group of its own, with worker processes."""
     never = {"eval_every": 0, "checkpoint_every": 0}
     fields = {"backend": "async", "num_envs": 2, "log_every": 20, "accelerate": "eager", **never, **fields}
-    words = [sys.executable, "-m", "protorl", "train", "dqn", "--env", ID, "--steps", "1000000000", "--run-dir", str(folder)]
-    for name, value in settings("dqn", **fields).items():
+    words = ["train", recipe, "--env", ID, "--steps", "1000000000", "--run-dir", str(folder)]
+    for name, value in settings(recipe, **fields).items():
         if name != "env":
             words += ["--set", f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
-    (tmp_path / "tmp").mkdir()
+    return spawned(words, tmp_path)
+
+
+def spawned(words: list[str], tmp_path: Path) -> subprocess.Popen[str]:
+    """A command, in a group of its own."""
+    (tmp_path / "tmp").mkdir(exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "tmp")}
     piped: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
     asks = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731 - which is ignored under nohup
-    return subprocess.Popen(words, start_new_session=True, preexec_fn=asks, **piped)
+    return subprocess.Popen([sys.executable, "-m", "protorl", *words], start_new_session=True, preexec_fn=asks, **piped)
 
 
 def descendants(pid: int) -> list[int]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +20,15 @@ import torch
 
 import protorl as prl
 from protorl.accelerate import accelerate
-from protorl.actors.in_processes import InProcesses
 from protorl.actors.weights import Weights
 from protorl.actors.workers import WorkerActors
 from protorl.checkpoint import Checkpoints
 from protorl.parts import Reached
-from protorl.recipes.saved import resume
+from protorl.recipes.saved import read_recipe, resume
 from protorl.recipes.start import start
 from tests.contract.cases import small
 from tests.contract.faults_of_envs import ID
+from tests.contract.test_faults_of_envs import assert_nothing_left, begun, descendants, spawned, wait_for
 from tests.contract.test_resume import assert_equal, final_state
 
 SLOW = pytest.mark.slow
@@ -86,19 +90,74 @@ def test_a_worker_that_fails_always_ends_the_training_with_everything_saved(tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_learner_leaves_nobody_and_its_side_is_resumed(tmp_path: Path) -> None:
-    recipe = small("apex-dqn", num_envs=4, workers=2, steps=600, checkpoint_every=200, eval_every=0)
-    start(recipe, tmp_path / "run", progress=False)
-    before = final_state(tmp_path / "run")
-    parts = recipe.build()
-    parts.actors.load_state_dict(before["actors"])
-    assert parts.actors.starts == before["actors"]["starts"] + 1  # other episodes than those of before
-    parts.actors.close()
-    again = resume(tmp_path / "run", steps=800, progress=False)
-    after = final_state(tmp_path / "run")
-    assert again.steps >= 800
+def test_whatever_ends_the_learner_leaves_nobody_and_its_side_is_resumed_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, then SIGTERM, each to the whole group as a terminal sends it; then SIGKILL to the learner alone."""
+    folder = tmp_path / "run"
+    kept: dict[str, Any] = {"num_envs": 3, "workers": 2, "backend": "auto", "checkpoint_every": 60}
+
+    def saved() -> list[str]:
+        return sorted(path.name for path in (folder / "checkpoints").glob("step-*"))
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        before = saved()
+        process = spawned(["resume", str(folder)], tmp_path) if before else begun(folder, tmp_path, "apex-dqn", **kept)
+        wait_for(lambda before=before: len({*saved()} - {*before}) == 2, process)  # those that are kept
+        pids = descendants(process.pid)
+        assert len(pids) > 2
+        os.killpg(process.pid, number) if number != signal.SIGKILL else process.kill()
+        said, error = process.communicate(timeout=60)
+        assert_nothing_left([process.pid, *pids], tmp_path)
+        assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), error
+        assert "plan for " in said
+        if number != signal.SIGKILL:
+            assert re.fullmatch(rf"stopped at step \d+ and saved: continue with `protorl resume {folder}`\n", error)
+            assert Checkpoints(folder / "checkpoints").latest() == int(error.split()[3])
+
+    checkpoints = Checkpoints(folder / "checkpoints")
+    latest, before = checkpoints.latest(), checkpoints.load().state
+    assert latest is not None
+    found: dict[str, Any] = {}
+
+    def looks(agent: Any, memory: Any, actors: Any, *, steps: int, monitor: Any) -> None:
+        told = {"agent": agent, "memory": memory, "actors": actors}
+        found.update({name: part.state_dict() for name, part in told.items()}, rows=memory.rows(memory.oldest()))
+        found.update(counters=(monitor.steps, monitor.updates))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("protorl.recipes.start.train", looks)
+        resume(folder, steps=latest + 60, progress=False)
+    assert_equal({name: before[name] for name in ("agent", "memory")}, {name: found[name] for name in ("agent", "memory")})
+    parts = read_recipe(folder).here().build()
+    checkpoints.load(rows=parts.memory)
+    parts.memory.load_state_dict(before["memory"])
+    assert_equal(parts.memory.rows(parts.memory.oldest()), found["rows"])
+    assert found["counters"] == (latest, before["run"]["updates"]) == (latest, before["agent"]["updates"])
+    assert found["actors"]["starts"] == before["actors"]["starts"] + 1  # other episodes than those of before
+    again = resume(folder, steps=latest + 60, progress=False)
+    after = final_state(folder)
+    assert again.steps == after["memory"]["rate"]["steps"] >= latest + 60
     assert after["run"]["updates"] > before["run"]["updates"]
-    assert after["memory"]["rate"]["steps"] >= 800
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_a_script_trains_with_workers_and_needs_no_guard(tmp_path: Path) -> None:
+    """Its own recipe and environment, too: a worker runs the script up to where it begins to train."""
+    script = """
+        import gymnasium, protorl as prl
+        gymnasium.register("Mine-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=9)
+        class Mine(prl.recipes.ApexDQN):
+            widths = (8,)
+        result = Mine(env="Mine-v0", steps=400, warmup_steps=100, batch_size=16, update_every=16, eval_every=0).run("run")
+        print("trained", result.agent.updates)
+        """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    process = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert [line for line in process.stdout.splitlines() if line.startswith("trained")] == ["trained 19"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "script.py"]
 
 
 def test_weights_are_read_whole_and_only_once() -> None:
@@ -175,40 +234,3 @@ def test_every_worker_has_an_environment() -> None:
     columns = agent.columns(prl.make_vec_envs("CartPole-v1", 4).spec)
     with pytest.raises(prl.ProtoRLError, match="5 workers cannot share 4 environments: use 1 to 4, or raise num_envs"):
         WorkerActors(agent, lambda lanes: (agent, agent), columns, "CartPole-v1", workers=5)
-
-
-@pytest.mark.slow
-def test_a_learner_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    parent, child = context.Pipe()
-    process = context.Process(target=begin, args=(child,))
-    process.start()
-    pids = parent.recv()
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    for pid in pids:
-        for _ in range(100):
-            if not alive(pid):
-                break
-            process.join(0.1)
-            parent.poll(0.1)
-        assert not alive(pid)
-
-
-def begin(line: Any) -> None:
-    parts = small("apex-dqn", num_envs=2, workers=2).build()
-    actors: Any = parts.actors
-    assert isinstance(actors.engine, InProcesses)
-    actors.poll(1)
-    line.send([worker.process.pid for worker in actors.engine.workers])
-    while True:
-        actors.poll(1_000)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs, and is not only waiting to be counted."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

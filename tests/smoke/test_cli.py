@@ -20,6 +20,7 @@ import protorl as prl
 from protorl.cli import main
 from protorl.cli.arguments import Check, Train
 from protorl.cli.parse import Misuse, parse, spelled
+from protorl.machine import cores
 from protorl.recipes import RECIPES
 from protorl.recipes.fields import parse_settings
 from protorl.runs.metrics import read_metrics
@@ -330,12 +331,22 @@ def protorl(*words: Any) -> list[str]:
 
 @pytest.mark.slow
 def test_seeds_side_by_side(tmp_path: Path) -> None:
+    """With workers, of which each has as many as its share of the cores allows."""
     folder = tmp_path / "runs"
-    words = protorl("train", "dqn", "--seeds", 2, "--seed", 5, "--run-dir", folder, *settings("steps=120"))
+    small = settings("steps=240", "workers=auto", recipe="apex-dqn")
+    words = protorl("train", "apex-dqn", "--seeds", 2, "--seed", 5, "--run-dir", folder, *small)
     done = subprocess.run(words, capture_output=True, text=True, env=ONE_THREAD, timeout=120)
     assert done.returncode == 0, done.stderr
-    seeds = [json.loads((folder / f"seed-{seed}" / "config.json").read_text())["seed"] for seed in (5, 6)]
-    assert seeds == [5, 6]
+    configs = [json.loads((folder / f"seed-{seed}" / "config.json").read_text()) for seed in (5, 6)]
+    assert [config["seed"] for config in configs] == [5, 6]
+    share = max(cores() // min(cores(), 2), 1)
+    for config in configs:
+        assert config["recipe_config"]["workers"] == "auto"
+        assert (config["plan"]["cores"], config["plan"]["workers"]) == (share, min(max(share - 1, 1), 8))
+        assert "plan" not in config["resumed"][0]
+    metrics = read_metrics(folder / "seed-5" / "metrics.csv")
+    for waits in ("learner_waits", "actors_wait"):
+        assert ((metrics[waits] >= 0) & (metrics[waits] <= 1)).all()
     assert "2 runs in" in done.stdout
     assert f"next: protorl eval {folder}" in done.stdout
     assert (folder / "curve.png").exists()

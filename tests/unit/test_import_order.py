@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "actors": {"data", "rng", "memory", "processes"},
     "checkpoint": {"data", "rng"},
     "accelerate": {"networks", "data", "rng", "jit", "parts"},
-    "loops": {"data", "actors", "memory"},
+    "loops": {"data", "actors", "memory", "modules"},
     "runs": {"data", "digits", "loops", "checkpoint", "parts"},
 }
 BELOW = set(ALLOWED)

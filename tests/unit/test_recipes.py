@@ -655,6 +655,7 @@ def test_initial_weights_follow_the_seed_alone() -> None:
     [
         ("sac", {"env": "Pendulum-v1"}, 4.0, "cuda", "4.00 ms a step on the processor, 1.00 on the GPU"),
         ("sac", {"env": "Pendulum-v1"}, 1.1, "cpu", "1.10 ms a step on the processor, 1.00 on the GPU"),
+        ("apex-dqn", {"workers": 2}, 4.0, "cuda", "learning takes 2.00 ms a step on the processor, 0.50 on the GPU"),
         ("dqn", {"env": "ALE/Pong-v5"}, None, "cuda", "images"),
         ("dqn", {"accelerate": "aot"}, None, "cpu", "where accelerate=aot works"),
         ("dqn", {"accelerate": "cudagraphs"}, None, "cuda", "where accelerate=cudagraphs works"),

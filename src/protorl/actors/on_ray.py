@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from protorl.actors.engine import Filled, Hosted, Job, Left, Report, Unmade
 from protorl.actors.slots import Slots, chunk_bytes
 from protorl.actors.weights import Packed
 from protorl.data import Array, Columns, ProtoRLError
-from protorl.processes import CLOSE_SECONDS, FAILURES, THREADS, Block, Failed, Lost, stops_held
+from protorl.processes import CLOSE_SECONDS, FAILURES, STOPS, THREADS, Block, Failed, Lost, stops_held
 
 PATIENCE = 10.0
 """Seconds after which it is said that workers wait for processors."""
@@ -32,6 +33,18 @@ def imported() -> Any:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
         raise ProtoRLError('engine=ray needs Ray: pip install "protorl[ray]"') from error
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Ray takes the signals that ask to stop for itself: afterwards they are as they were."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # not in the main thread
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class OnRay:
@@ -60,7 +73,8 @@ class OnRay:
         self.parcel = Packed(job.agent.published())
         chunks = sum(chunk_bytes(columns, job.steps) for columns in self.columns) * (job.count + 1)
         self.shared = chunks + (len(job.lanes) + 1) * self.parcel.size
-        self.stale, self.puts, self.newest = True, 0, None
+        self.stale, self.newest = True, None
+        self.puts = self.updates = 0  # how often weights were put, the last time after so many updates
 
     # Beginning and end
 
@@ -81,7 +95,7 @@ class OnRay:
         if ray.is_initialized():
             return
         try:
-            with stops_held():  # whoever asks this process to stop may ask all: Ray goes on until everything is saved
+            with stops_held(), handlers_kept():  # who asks this process to stop may ask all: Ray stays until all is saved
                 if self.address is None:
                     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                     store = max(SMALLEST_STORE, 2 * self.shared)
@@ -117,7 +131,8 @@ class OnRay:
         self.workers.clear()
         self.stale, self.newest = True, None
         if self.ours:
-            ray.shutdown()
+            with handlers_kept():
+                ray.shutdown()
             self.ours = False
         return failures
 
@@ -132,10 +147,10 @@ class OnRay:
     def ask(self, i: int, slot: int) -> None:
         if self.stale:  # only now is there somebody who wants them
             self.newest = self.ray.put(self.parcel.packed(self.job.agent.published()))
-            self.stale, self.puts = False, self.puts + 1
+            self.stale, self.puts, self.updates = False, self.puts + 1, self.job.agent.updates
         worker = self.workers[i]
         weights = self.newest if worker.known != self.puts else None
-        worker.ref = worker.handle.answer.remote("act", weights, self.job.agent.updates)
+        worker.ref = worker.handle.answer.remote("act", weights, self.updates)
         worker.known, worker.since = self.puts, time.monotonic()
 
     def hear(self, seconds: float) -> Iterator[tuple[int, Filled | Exception | None]]:

@@ -37,7 +37,8 @@ class WorkerActors:
     agent: the learner's. build: makes a worker's agent and its actors of some lanes; it is sent there pickled. columns: what
     the learner's memory stores, of all lanes. id: of the environment, for sentences. workers: how many. lockstep: `poll` waits
     for a chunk of every worker and puts them side by side: what is learned depends on nothing else. timeout: seconds in which a
-    worker must have taken some step. engine: how workers are started and spoken with; processes of this machine.
+    worker must have taken some step. publish_every: updates between publications of the weights, at least. engine: how workers
+    are started and spoken with; processes of this machine.
 
     Raises: ProtoRLError where a worker fails too often, or cannot be started.
     """
@@ -53,13 +54,14 @@ class WorkerActors:
         steps: int = 16,
         lockstep: bool = False,
         timeout: float = 60.0,
+        publish_every: int = 1,
         engine: Callable[[Job], Engine] = InProcesses,
     ) -> None:
         n = columns.num_envs
         if not 1 <= workers <= n:
             raise ProtoRLError(f"{workers} workers cannot share {n} environments: use 1 to {n}, or raise num_envs")
         self.agent, self.lockstep, self.timeout = agent, lockstep, timeout
-        self.published = -1  # after so many updates
+        self.publish_every, self.published = publish_every, -1  # after so many updates
         bounds = [n * i // workers for i in range(workers + 1)]
         self.lanes = [range(*pair) for pair in pairwise(bounds)]
         self.count = 1 if lockstep else AHEAD
@@ -113,7 +115,8 @@ class WorkerActors:
         late = begin + (LOOK_EVERY if timeout is None else timeout)
         if not self.started:
             self.start()
-        if self.published != self.agent.updates:
+        newer = self.published < 0 or not 0 <= self.agent.updates - self.published < self.publish_every
+        if newer and any(self.free):  # there is somebody to ask
             self.engine.publish()
             self.published = self.agent.updates
         for i in range(len(self.lanes)):

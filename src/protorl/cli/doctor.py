@@ -237,7 +237,7 @@ def recommend(recipe: Recipe, environments: list[Row], modes: list[Row]) -> Row:
     """
 
     def learning(row: Row) -> float:
-        return seconds_per_step(row, recipe.num_envs)
+        return seconds_per_step(row, recipe)
 
     def fastest(num_envs: int) -> tuple[str, float]:
         speeds = {r["backend"]: r["steps_per_second"] for r in environments if r["num_envs"] == num_envs and "note" not in r}

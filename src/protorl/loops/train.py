@@ -8,6 +8,7 @@ from protorl.actors import Actors
 from protorl.data import ProtoRLError, written
 from protorl.loops.monitor import Monitor
 from protorl.loops.parts import Learner, Memory
+from protorl.modules import work_begins
 
 A = TypeVar("A", bound=Learner)
 
@@ -19,6 +20,7 @@ def train(agent: A, memory: Memory, actors: Actors, *, steps: int, monitor: Moni
     """
     if steps < 0:
         raise ProtoRLError(f"steps {steps} is negative: use the number of agent steps to train for")
+    work_begins()
     monitor = Monitor() if monitor is None else monitor
     observe = written(agent, "observe")
     while monitor.steps < steps and not monitor.stop:

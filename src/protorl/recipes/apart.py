@@ -21,9 +21,16 @@ HERE: dict[str, Any] = {"workers": 0, "engine": "local", "address": None}
 """The fields of a recipe that one process trains."""
 
 
-def apart(reference: str, fields: Mapping[str, object], lanes: range) -> tuple[Agent, Actors]:
-    """Build what acts in these lanes, in a process of its own."""
-    recipe = rebuild(reference, {**fields, **HERE, "device": "cpu", "threads": 1})
+def apart(texts: Mapping[str, str], reference: str, fields: Mapping[str, Any], lanes: range) -> tuple[Agent, Actors]:
+    """Build what acts in these lanes, in a process of its own, maybe on a machine that lacks the user's files. texts: what was
+    in those that reference and fields name, by their paths (`texts_of`), when the training began."""
+    files = brought(texts)
+
+    def moved(name: str) -> str:
+        return next((here + name.removeprefix(path) for path, here in files.items() if name.startswith(f"{path}:")), name)
+
+    names = {"env": moved(fields["env"]), "wrappers": [moved(wrapper) for wrapper in fields["wrappers"]]}
+    recipe = rebuild(moved(reference), {**fields, **names, **HERE, "device": "cpu", "threads": 1})
     torch.manual_seed(rng.integer(recipe.seed, "torch", lanes.start))
     env = recipe.make_env(len(lanes), first_row=lanes.start)
     agent = accelerate(recipe.build_agent(env.spec))
@@ -34,20 +41,6 @@ def apart(reference: str, fields: Mapping[str, object], lanes: range) -> tuple[A
         if hasattr(part, "pace"):
             part.pace = int(pace) if pace == int(pace) else pace
     return agent, recipe.actors(agent, env)
-
-
-def far(texts: Mapping[str, str], reference: str, fields: Mapping[str, Any], lanes: range) -> tuple[Agent, Actors]:
-    """The same on a machine that may lack the files that reference and fields name, of which these are the `texts`."""
-    files = brought(texts)
-
-    def moved(name: str) -> str:
-        for path, here in files.items():
-            if name.startswith(f"{path}:"):
-                return here + name.removeprefix(path)
-        return name
-
-    names = {"env": moved(fields["env"]), "wrappers": [moved(wrapper) for wrapper in fields["wrappers"]]}
-    return apart(moved(reference), {**fields, **names}, lanes)
 
 
 class Among(Aside):

@@ -28,6 +28,9 @@ class ApeX(Recipe):
 
     num_envs: int = hp(8, "environments, of which each explores in its own way", paper="360 (DPG: 64)", low=1)
     workers: int | Literal["auto"] = hp("auto", WORKERS, paper="360 (DPG: 64)", low=0)
+    publish_every: int = hp(
+        1, "between publications of the weights to workers, at least", unit="updates", paper="400 frames of an actor", low=1
+    )
     per_alpha: float = hp(0.6, "prioritization exponent; 0: uniform replay", paper="0.6", low=0.0)
     per_beta: float = hp(0.4, "importance exponent at the start", paper="0.4", low=0.0, high=1.0)
     per_beta_end: float = hp(0.4, "importance exponent in the end", paper="0.4", low=0.0, high=1.0)

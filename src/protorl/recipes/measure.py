@@ -30,15 +30,17 @@ def faster_device(recipe: Experiment, window: float = 0.3) -> tuple[str, str]:
     with kept_threads(), quiet():
         for device in ("cpu", "cuda"):
             here = dataclasses.replace(recipe, device=device)
-            times[device] = seconds_per_step(learning_speed(here, here.accelerate, here.precision, window), here.num_envs)
+            times[device] = seconds_per_step(learning_speed(here, here.accelerate, here.precision, window), here)
     device = "cuda" if FOR_A_GPU * times["cuda"] < times["cpu"] else "cpu"
-    why = f"acting and learning take {times['cpu'] * 1e3:.2f} ms a step on the processor, {times['cuda'] * 1e3:.2f} on the GPU"
+    what = "learning takes" if recipe.processes else "acting and learning take"
+    why = f"{what} {times['cpu'] * 1e3:.2f} ms a step on the processor, {times['cuda'] * 1e3:.2f} on the GPU"
     return device, why
 
 
-def seconds_per_step(row: Row, num_envs: int) -> float:
-    """Acting and learning, per agent step."""
-    return float(row["updates_per_step"] / row["updates_per_second"] + 1 / (row["acts_per_second"] * num_envs))
+def seconds_per_step(row: Row, recipe: Experiment) -> float:
+    """Learning, and acting unless workers do it, per agent step."""
+    acting = 0.0 if recipe.processes else 1 / (row["acts_per_second"] * recipe.num_envs)
+    return float(row["updates_per_step"] / row["updates_per_second"] + acting)
 
 
 def learning_speed(recipe: Experiment, mode: str, precision: str, window: float) -> Row:

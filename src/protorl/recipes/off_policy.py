@@ -18,7 +18,7 @@ from protorl.envs import VecEnv
 from protorl.machine import cores
 from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
 from protorl.modules import texts_of
-from protorl.recipes.apart import HERE, apart, far
+from protorl.recipes.apart import HERE, apart
 from protorl.recipes.config import fields_of, reference, unreachable
 from protorl.recipes.fields import hp
 from protorl.recipes.recipe import Recipe
@@ -58,6 +58,7 @@ class OffPolicy(Recipe):
     address: str | None = hp(
         None, "of the Ray cluster, auto or HOST:PORT; none: Ray is started on this machine, and ends with the training"
     )
+    publish_every: int = hp(1, "between publications of the weights to workers, at least", unit="updates", low=1)
     lockstep: bool = hp(False, "workers wait for each other and the learner: a training repeats bit for bit, and is slower")
 
     def __post_init__(self) -> None:
@@ -92,7 +93,6 @@ class OffPolicy(Recipe):
 
     @property
     def processes(self) -> int:
-        """How many workers there are, on this machine."""
         if self.workers != "auto":
             return self.workers
         return 0 if self.overlap or unreachable(self) else max(1, min(cores() - 1, self.num_envs))
@@ -104,20 +104,20 @@ class OffPolicy(Recipe):
         return self.make_env(1 if self.processes else None)
 
     def actors(self, agent: Agent, env: VecEnv) -> Actors:
-        steps, lockstep = self.chunk_steps, self.lockstep
+        steps, lockstep, every = self.chunk_steps, self.lockstep, self.publish_every
+        engines: dict[str, Callable[[Job], Engine]] = {
+            "local": InProcesses,
+            "ray": functools.partial(OnRay, address=self.address),
+        }
         if workers := self.processes:
             if why := unreachable(self):
                 raise ProtoRLError(f"{workers} workers cannot find the recipe: {why}; put it into one, or use workers=0")
-            name, fields = reference(self), fields_of(self)
-            build = functools.partial(apart, name, fields)
-            engine: Callable[[Job], Engine] = InProcesses
-            if self.engine == "ray":
-                build = functools.partial(far, texts_of([name, self.env, *self.wrappers]), name, fields)
-                engine = functools.partial(OnRay, address=self.address)
+            name = reference(self)
+            build = functools.partial(apart, texts_of([name, self.env, *self.wrappers]), name, fields_of(self))
             columns = self.columns(agent, self.spec_of(env))
             return WorkerActors(
                 agent, build, columns, self.env, workers=workers, steps=steps, lockstep=lockstep,
-                timeout=self.worker_timeout, engine=engine,
+                timeout=self.worker_timeout, publish_every=every, engine=engines[self.engine],
             )  # fmt: skip
         actors = super().actors(agent, env)
         if not self.judged:

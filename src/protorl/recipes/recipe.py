@@ -257,6 +257,11 @@ class Recipe:
         """Agent, memory and actors, ready for `prl.train`."""
         return self.assemble(self.make_env_here())
 
+    @property
+    def processes(self) -> int:
+        """How many workers there are that act, on this machine."""
+        return 0
+
     def here(self) -> Self:
         """This recipe with nothing in processes of their own."""
         return self

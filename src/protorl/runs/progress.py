@@ -42,8 +42,8 @@ class Progress:
         self.hears = Pauses(self)
 
     def update(self, steps: int, updates: int = 0, **figures: float | str | None) -> None:
-        """Tell the agent steps and updates so far and new figures (`return_=...` shows as "return"), numbers or words; most calls
-        show nothing."""
+        """Tell the agent steps and updates so far and new figures (`return_=...` shows as "return"), numbers or words; most
+        calls show nothing."""
         self.steps, self.updates = steps, updates
         if figures:
             self.figures.update(figures)

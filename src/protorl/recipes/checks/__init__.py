@@ -18,6 +18,7 @@ from protorl.recipes.checks.probes import probed
 from protorl.recipes.checks.replay import n_steps_count, priorities_count, weights_count
 from protorl.recipes.checks.saving import evaluation_leaves_no_trace, resumes
 from protorl.recipes.checks.training import Training, short
+from protorl.recipes.checks.workers import workers_agree
 from protorl.recipes.measure import kept_threads, quiet
 from protorl.recipes.recipe import Recipe
 
@@ -43,6 +44,8 @@ def examine(recipe: Recipe, *, quick: bool = False, say: Callable[[str], None] =
         if not quick:
             say("learning in the fastest mode beside eager: compiling may take half a minute")
             yield found("learning, fast = plain", learning_agrees, small)
+        say("workers in lockstep")
+        yield found("workers, in lockstep = one process", workers_agree, recipe, updates)
         say("probe environments")
         yield from probed(recipe.here(), quick)
 

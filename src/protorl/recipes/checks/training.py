@@ -52,7 +52,7 @@ class Training(Monitor):
         super().__init__()
         seed_everything(recipe.seed)
         self.recipe = recipe
-        self.env = recipe.make_env()
+        self.env = recipe.make_env_here()
         self.agent, self.memory, self.actors = recipe.assemble(self.env)
         self.saved: dict[str, Any] = {}
         self.history: list[Step] = []

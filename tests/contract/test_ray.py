@@ -1,0 +1,182 @@
+"""Actors on a Ray cluster of two nodes: in lockstep they change nothing, and nodes and workers may come and go."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import protorl as prl
+from protorl.checkpoint import Checkpoints
+from protorl.recipes.find import find_recipe
+from protorl.recipes.saved import resume
+from protorl.recipes.start import start
+from tests.contract.cases import settings, small
+from tests.contract.faults_of_envs import ID
+from tests.contract.test_resume import assert_equal
+from tests.contract.test_workers import train
+
+ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "protorl[ray]"')
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+STORE = 80_000_000
+HEALTH = {"health_check_initial_delay_ms": 1_000, "health_check_period_ms": 1_000, "health_check_failure_threshold": 3}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one processor each."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": HEALTH}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    yield cluster
+    cluster.shutdown()
+
+
+def on(cluster: Any, name: str = "apex-dqn", **fields: Any) -> Any:
+    return small(name, **{"num_envs": 2, "workers": 2, "engine": "ray", "address": cluster.address, **fields})
+
+
+def test_in_lockstep_workers_on_two_nodes_are_the_process_itself(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"num_envs": 4, "chunk_steps": 6, "lockstep": True}
+    wanted = train("apex-dqn", 300, **fields)
+    versions: list[int] = []
+    kept: list[Any] = []
+
+    def put(value: Any) -> Any:
+        versions.append(kept[0].agent.updates)
+        return plain(value)
+
+    plain, init = ray.put, prl.recipes.off_policy.OnRay.__init__
+
+    def noted(self: Any, job: Any, address: Any) -> None:
+        kept.append(job)
+        init(self, job, address)
+
+    monkeypatch.setattr(ray, "put", put)
+    monkeypatch.setattr(prl.recipes.off_policy.OnRay, "__init__", noted)
+    assert_equal(wanted, train("apex-dqn", 300, workers=2, engine="ray", address=cluster.address, **fields))
+    assert len(versions) == len(set(versions)) > 5
+
+
+def test_training_goes_on_while_a_node_is_killed_and_another_one_comes(cluster: Any, caplog: pytest.LogCaptureFixture) -> None:
+    parts = on(cluster, chunk_steps=20, env_kwargs={"max_episode_steps": 50}).build()
+    actors: Any = parts.actors
+    came = {0: 0, 1: 0}
+
+    def until(enough: Any) -> None:
+        while not enough():
+            for chunk in actors.poll(20):
+                came[int(chunk.lanes[0])] += 1
+
+    until(lambda: min(came.values()) > 3)
+    nodes = {worker.node: i for i, worker in actors.engine.workers.items()}
+    assert len(nodes) == 2
+    other = next(node for node in cluster.worker_nodes)
+    lost = nodes[other.node_id]
+    cluster.remove_node(other, allow_graceful=False)
+    before = dict(came)
+    until(lambda: actors.starts and came[1 - lost] > before[1 - lost] + 20)
+    cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    before = dict(came)
+    until(lambda: came[lost] > before[lost] + 3 and came[1 - lost] > before[1 - lost])
+    assert actors.restarts == 0  # a node that leaves is no failure of a worker
+    assert "has left the cluster" in caplog.text
+    actors.close()
+
+
+def test_where_there_is_no_room_nobody_waits_for_ever(cluster: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Some act, the others wait; in lockstep all wait, and whoever trains is asked again and again whether to go on."""
+    actors: Any = on(cluster, num_envs=3, workers=3, chunk_steps=50, lockstep=True).build().actors
+    assert actors.poll(1, timeout=0.1) == []
+    while len([worker for worker in actors.engine.workers.values() if worker.up]) < 2:
+        assert actors.poll(1) == []
+    actors.engine.tell()
+    assert "the Ray cluster has 2 processors for 3 workers: 1 wait until there are more" in caplog.text
+    actors.close()
+
+
+@pytest.mark.parametrize("fault", ["is killed", "raises", "hangs"])
+def test_a_worker_that_fails_is_started_again(cluster: Any, fault: str, tmp_path: Path, caplog: Any) -> None:
+    happens = {"fault": fault, "after": 30, "once": str(tmp_path / "once")}
+    recipe = on(cluster, env=ID, num_envs=1, workers=1, env_kwargs=happens, worker_timeout=2.0, eval_every=0, steps=200)
+    with caplog.at_level(logging.WARNING, logger="protorl"):
+        result = start(recipe, tmp_path / "run", progress=False)
+    assert result.steps >= 200
+    (told,) = [record.message for record in caplog.records if "started again" in record.message]
+    assert ("failed in step() of row 0" if fault == "raises" else "the worker of environment 0") in told
+    assert "\n" not in told
+
+
+RECIPE = """
+import protorl as prl
+
+class Mine(prl.recipes.ApexDQN):
+    gamma = 0.5
+"""
+
+
+def test_a_recipe_in_a_file_is_brought_to_machines_that_lack_it(cluster: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(RECIPE)
+    mine: Any = find_recipe(f"{file}:Mine")
+    actors = mine(**settings("apex-dqn", num_envs=1, workers=1, engine="ray", address=cluster.address)).build().actors
+    file.unlink()
+    assert any(actors.poll() for _ in range(60))
+    actors.close()
+
+
+def test_a_training_that_is_asked_to_stop_is_saved_resumed_and_leaves_nobody(tmp_path: Path) -> None:
+    """SIGTERM to the whole group of processes, as service managers send it; Ray is started by the training itself."""
+    options = (
+        "--steps 1e6 --num-envs 2 --actors 2 --engine ray --eval-every 0 --log-every 100 --accelerate eager --warmup-steps 50"
+    )
+    command = [sys.executable, "-m", "protorl", "train", "apex-dqn", *options.split(), "--run-dir", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    assert process.stdout is not None
+    while "learner waits" not in (line := process.stdout.readline()):
+        assert line, process.wait()
+    members = [one for one in psutil.process_iter() if os.getpgid(one.pid) == process.pid]
+    os.killpg(process.pid, signal.SIGTERM)
+    said, _ = process.communicate()
+    assert process.returncode == 143, said
+    assert "and saved: continue with" in said
+    assert psutil.wait_procs(members, timeout=20)[1] == []
+    steps = Checkpoints(tmp_path / "run" / "checkpoints").latest()
+    assert steps
+    more = resume(tmp_path / "run", steps=steps + 50, settings={"engine": "local"}, progress=False)
+    assert more.steps >= steps + 50
+
+
+def test_a_learner_that_is_killed_leaves_nobody() -> None:
+    context = multiprocessing.get_context("spawn")
+    parent, child = context.Pipe()
+    process = context.Process(target=begin, args=(child,))
+    process.start()
+    parent.recv()
+    theirs = psutil.Process(process.pid).children(recursive=True)
+    assert len(theirs) > 3
+    process.kill()
+    process.join()
+    assert psutil.wait_procs(theirs, timeout=30)[1] == []
+
+
+def begin(line: Any) -> None:
+    actors = small("apex-dqn", num_envs=2, workers=2, engine="ray").build().actors
+    while not actors.poll():
+        pass
+    line.send(True)
+    while True:
+        actors.poll(1_000)
