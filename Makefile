@@ -45,7 +45,8 @@ test: $(VENV)/.dev lint
 test-slow: $(VENV)/.ray
 	$(BIN)/python -m pytest -n 2 -m slow
 
-# Trainings killed and resumed at random for an hour (MINUTES=5: shorter), recorded in benchmarks/results/soak.json.
+# Trainings killed and resumed at random for an hour (MINUTES=5: shorter), recorded in benchmarks/results/soak.json. Its sibling,
+# `python -m tests.contract.soak_workers`, looks for twenty minutes whether anything grows while worker processes act.
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.contract.soak --minutes $(MINUTES)
 

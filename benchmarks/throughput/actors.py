@@ -46,7 +46,7 @@ def recipe(engine: str, workers: int, env: str) -> prl.Recipe:
         {"batch_size": 32, "capacity": 4_000, "warmup_steps": 1_000} if env.startswith("ALE/") else {"capacity": 20_000}
     )
     return prl.recipes.ApexDQN(
-        env=env, num_envs=LANES, chunk_steps=50, threads=1, device="cpu", accelerate="aot", steps=FOREVER, **small, **where
+        env=env, num_envs=LANES, chunk_steps=50, threads=1, device="cpu", steps=FOREVER, **small, **where
     )
 
 
@@ -67,7 +67,7 @@ class Rates:
     def __init__(self, engine: str, workers: int, env: str) -> None:
         torch.set_num_threads(1)
         self.agent, self.memory, self.actors = recipe(engine, workers, env).build()
-        accelerate(self.agent, "aot")
+        accelerate(self.agent)
         self.apart, self.rows = engine != "here", 0
         while self.memory.storage.counts.min() < self.memory.storage.length:
             self.take(self.store)

@@ -339,7 +339,7 @@ def actors_tables(rows: Sequence[dict[str, Any]]) -> str:
         "training, rows/s": ("training rows", 0),
         "training, times this process": ("training of here", 2),
     }
-    names = {"here": "this process", "processes": "{} processes", "ray": "{} of Ray"}
+    names = {"here": "this process", "processes": "{} of our processes", "ray": "{} of Ray's"}
     text = ""
     for env in ENGINES:
         mine = [r for r in rows if r.get("env") == env]

@@ -1,4 +1,4 @@
-"""Actors in this process: in turns with the learner, and one step ahead of it."""
+"""Actors in this process, in turns with the learner or one step ahead of it; and how the steps of others are handed over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 import protorl as prl
-from protorl.data import Act
+from protorl.actors import WorkerActors
+from protorl.actors.engine import Filled, Job, Report
+from protorl.actors.slots import Slots
+from protorl.data import Act, Columns
 from tests.contract.cases import small
 
 
@@ -170,3 +173,63 @@ def test_who_waited_is_a_share_of_the_time_since_the_last_row(monkeypatch: pytes
     assert actors.figures() == {"learner_waits": 0.25, "actors_wait": 0.75, "weights_age": 7.5}
     now[0] += 12
     assert actors.figures() == {"learner_waits": 0.0, "actors_wait": 0.0, "weights_age": 0.0}
+
+
+class AtOnce:
+    """An engine whose one worker has filled a chunk as soon as it is asked, with numbers that go on."""
+
+    what, deep, shared, beats = "workers", 2, 0, (0,)
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.asked, self.rows, self.published = job, list[int](), 0, 0
+        self.slots = Slots(job.columns, job.steps, job.count)
+
+    def start(self, which: Any, number: int) -> None:
+        """It is there."""
+
+    def up(self, i: int) -> bool:
+        return True
+
+    def publish(self) -> None:
+        self.published += 1
+
+    def ask(self, i: int, slot: int) -> None:
+        rewards = self.slots.slots[slot][2]
+        rewards[...] = self.rows + np.arange(rewards.size).reshape(rewards.shape)
+        self.rows += rewards.size
+        self.asked.append(slot)
+
+    def hear(self, seconds: float) -> Any:
+        assert seconds >= 0
+        chunk = self.slots.chunk(self.asked.pop(0), np.arange(self.job.columns.num_envs))
+        yield 0, Filled(chunk, Report([], 0, 0.0, 0.0))
+
+    def end(self) -> list[str]:
+        return []
+
+
+@pytest.mark.parametrize("rooms", [[1], [2, 3, 1], [7], [30], [9, 1 << 30]])
+def test_chunks_are_cut_to_the_room_there_is_and_nothing_is_lost_or_waited_for(rooms: list[int]) -> None:
+    spec = prl.make_vec_envs("CartPole-v1", 2).spec
+    columns = Columns(spec.obs, spec.action, 2)
+    made: list[AtOnce] = []
+    agent: Any = Counting()
+    actors = WorkerActors(
+        agent, lambda lanes: (agent, None), columns, "CartPole-v1", workers=1, steps=5,
+        engine=lambda job: made.append(AtOnce(job)) or made[0],  # type: ignore[func-returns-value, arg-type, return-value]
+    )  # fmt: skip
+    (engine,) = made
+    rewards: list[float] = []
+    polls = 0
+    while len(rewards) < 60:
+        room = rooms[polls % len(rooms)]
+        given = [chunk.reward.copy() for chunk in actors.poll(room, timeout=0.0)]
+        assert 0 < sum(map(len, given)) <= -(-room // 2)  # what is there comes at once
+        rewards += [float(number) for one in given for number in one.reshape(-1)]
+        polls += 1
+    assert rewards == list(range(len(rewards)))
+    assert engine.published == 1  # nothing was learned
+    agent.updates += 1
+    while engine.published == 1:
+        assert engine.rows < 100
+        actors.poll(4)

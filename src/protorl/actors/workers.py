@@ -115,7 +115,8 @@ class WorkerActors:
         late = begin + (LOOK_EVERY if timeout is None else timeout)
         if not self.started:
             self.start()
-        if self.published < 0 or not 0 <= self.agent.updates - self.published < self.publish_every:
+        newer = self.published < 0 or not 0 <= self.agent.updates - self.published < self.publish_every
+        if newer and any(self.free):  # there is somebody to ask
             self.engine.publish()
             self.published = self.agent.updates
         for i in range(len(self.lanes)):

@@ -21,8 +21,8 @@ TUNABLE = frozenset({
     "samples", "target_samples", "act_samples", "gae_lambda", "clip", "anneal_clip", "clip_value", "value_coef",
     "entropy_coef", "target_kl", "normalise_advantage", "tau", "delay", "target_noise", "noise_clip", "noise_std",
     "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end",
-    "action_gradient_clip", "address", "engine", "publish_every", "eta", "start", "intrinsic_gamma", "intrinsic_lambda", "extrinsic_coef",
-    "intrinsic_coef", "predictor_lr", "predictor_share", "bonus_coef",
+    "action_gradient_clip", "address", "engine", "publish_every", "eta", "start", "intrinsic_gamma",
+    "intrinsic_lambda", "extrinsic_coef", "intrinsic_coef", "predictor_lr", "predictor_share", "bonus_coef",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""

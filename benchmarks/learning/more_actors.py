@@ -1,0 +1,166 @@
+"""More actors at the same number of updates, and the same data several times (Horgan et al. 2018, section 5 and figure 5).
+
+    python benchmarks/learning/more_actors.py                  # CartPole-v1, 5 seeds each: some five minutes
+    python benchmarks/learning/more_actors.py --seeds 2
+    python benchmarks/learning/more_actors.py --report
+
+The paper's control: does Ape-X learn better with more actors because they explore in more ways, or because the memory is
+exchanged faster? There, one actor's steps were added to the memory k times, which exchanges it as fast as k actors would, and
+did not help as they did. Here 1, 2, 4 and 8 environments act in this process, in turns with the learner: a training repeats bit
+for bit. Each keeps an epsilon of its own, from the ladder of eight, evenly spaced; copied k times: one environment, whose every
+row comes in k lanes of the memory. All make 4,000 updates, 16 whenever each environment has taken 32 steps; the memory has
+10,000 rows. After every 400 updates the greedy agent plays 10 episodes; the number of a seed is the mean of the last five
+evaluations. Every started seed gets a row in results/more-actors.json; the table is results/more-actors.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import protorl as prl
+from protorl import rng
+from protorl.accelerate import accelerate
+from protorl.actors import Actors
+from protorl.data import Array, Chunk, EnvSpec, tree_map
+from protorl.policies import EpsilonGreedy
+from protorl.policies.discrete import apex_epsilons
+
+RESULTS = Path(__file__).parent / "results"
+LADDER, STEPS, WARM_UP, EVERY, EPISODES = 8, 8_000, 512, 800, 10
+"""Epsilons; steps of each environment, how many before the first update and between evaluations; episodes of an evaluation."""
+GROUPS = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (1, 8)]
+"""Environments, and how often each of their rows is added."""
+
+
+class MoreActors(prl.recipes.ApexDQN):
+    """Ape-X DQN, whose few environments have epsilons from all of the ladder of many."""
+
+    name = "more-actors"
+
+    def policy(self, spec: EnvSpec) -> EpsilonGreedy:
+        places = LADDER * (2 * np.arange(self.num_envs) + 1) // (2 * self.num_envs)
+        return EpsilonGreedy(
+            spec.action, apex_epsilons(LADDER, self.epsilon, self.epsilon_alpha)[places], self.seed, spec.lanes
+        )
+
+
+class Copied:
+    """Actors whose every row comes `times` times, each time in another lane."""
+
+    def __init__(self, actors: Actors, lanes: int, times: int) -> None:
+        self.actors, self.times, self.lanes = actors, times, np.arange(lanes * times)
+
+    def poll(self, room: int = 1, timeout: float | None = None) -> list[Chunk]:
+        return [self.copied(chunk) for chunk in self.actors.poll(-(-room // self.times), timeout)]
+
+    def copied(self, chunk: Chunk) -> Chunk:
+        def tiled(array: Array) -> Array:
+            return np.concatenate([array] * self.times, 1)
+
+        *columns, _ = chunk
+        arrays: list[Any] = [tree_map(tiled, column) for column in columns]
+        return Chunk(*[*arrays, self.lanes])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.actors, name)
+
+
+def train(environments: int, times: int, seed: int) -> list[dict[str, float]]:
+    """The curve of one training: updates, and the mean return of the greedy agent."""
+    rows = environments * times
+    recipe = MoreActors(
+        env="CartPole-v1", seed=seed, num_envs=environments, workers=0, device="cpu", threads=1, steps=STEPS * rows,
+        capacity=10_000, warmup_steps=WARM_UP * rows, update_every=32 * rows, updates=16,
+    )  # fmt: skip
+    torch.manual_seed(rng.integer(seed, "torch"))
+    curve = []
+    with closing(recipe.make_env()) as env, closing(recipe.make_env(EPISODES, name="eval")) as judge:
+        agent, _, actors = recipe.assemble(env)
+        memory = recipe.memory(agent, dataclasses.replace(env.spec, num_envs=rows))
+        accelerate(agent)
+        for step in range(EVERY, STEPS + WARM_UP + 1, EVERY):
+            prl.train(agent, memory, Copied(actors, environments, times), steps=EVERY * rows)
+            found = prl.evaluate(agent, judge, EPISODES, seed=rng.integer(seed, "eval", step))
+            curve.append({"updates": agent.updates, "return": found.mean})
+    return curve
+
+
+def load() -> list[dict[str, Any]]:
+    path = RESULTS / "more-actors.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
+    return rows
+
+
+def run(environments: int, times: int, seed: int) -> None:
+    """Train one seed, unless it has its row."""
+    key = {"environments": environments, "times": times, "seed": seed}
+    if any(key.items() <= row.items() for row in load()):
+        return
+    row: dict[str, Any] = dict(key)
+    try:
+        curve = train(environments, times, seed)
+        row |= {"score": float(np.mean([point["return"] for point in curve[-5:]])), "curve": curve}
+    except Exception as error:
+        row["failed"] = f"{type(error).__name__}: {error}"
+    rows = sorted([*load(), row], key=lambda r: (GROUPS.index((r["environments"], r["times"])), r["seed"]))
+    (RESULTS / "more-actors.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    print({name: value for name, value in row.items() if name != "curve"}, flush=True)
+
+
+def interval(differences: Array, draws: int = 20_000) -> tuple[float, float]:
+    """Of their mean: the ends of the 95 % bootstrap interval over seeds."""
+    means = np.random.default_rng(0).choice(differences, (draws, len(differences))).mean(-1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def report() -> str:
+    """Each group's scores, beside those of the one environment, seed by seed."""
+    rows = [row for row in load() if "failed" not in row]
+    scores = {group: {r["seed"]: r["score"] for r in rows if (r["environments"], r["times"]) == group} for group in GROUPS}
+    lines = [
+        "# More actors at the same number of updates",
+        "",
+        "Ape-X DQN on CartPole-v1, 4,000 updates, memory of 10,000 rows: mean return of the last five of ten evaluations.",
+        "The paper's figure 5: more actors help, copies of one actor's data do not help as much.",
+        "",
+        "| environments | each row added | seeds | score of each seed | mean | more than one environment, 95 % |",
+        "|--:|--:|--:|---|--:|---|",
+    ]
+    for (environments, times), found in scores.items():
+        if not found:
+            continue
+        both = sorted(found.keys() & scores[1, 1].keys())
+        gained = np.array([found[seed] - scores[1, 1][seed] for seed in both])
+        low, high = interval(gained)
+        more = "" if (environments, times) == (1, 1) else f"{gained.mean():+.0f} [{low:+.0f}, {high:+.0f}]"
+        each = ", ".join(f"{found[seed]:.0f}" for seed in sorted(found))
+        how = "once" if times == 1 else f"{times} times"
+        lines.append(f"| {environments} | {how} | {len(found)} | {each} | {np.mean(list(found.values())):.0f} | {more} |")
+    return "\n".join([*lines, "", "`python benchmarks/learning/more_actors.py`", ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--report", action="store_true", help="only write the table")
+    arguments = parser.parse_args()
+    for seed in range(arguments.first, arguments.first + (0 if arguments.report else arguments.seeds)):
+        for environments, times in GROUPS:
+            run(environments, times, seed)
+    text = report()
+    (RESULTS / "more-actors.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
