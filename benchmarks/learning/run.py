@@ -110,6 +110,8 @@ EXPERIMENTS = {
         "unlearned: what comes and goes is the mean action, which evaluations take. Seed 1, from step 750,000 to 800,000: ten "
         "evaluation episodes go from 5,239 to 893, those of training, in means of 50,000 steps, from 4,010 to 4,259; at the "
         "end it is 743 beside 4,526"),
+    "ppo-doorkey-8x8": Experiment("ppo", "MiniGrid-DoorKey-8x8-v0", "none", None, "own control: RND below", 3, AOT),
+    "rnd-doorkey-8x8": Experiment("rnd", "MiniGrid-DoorKey-8x8-v0", "none", None, "own control: PPO above", 3, AOT),
     "td3-halfcheetah": Experiment("td3", "HalfCheetah-v5", "5514 ± 584", 5514, AUTHORS, 10, {"steps": 100_000, **AOT}),
     "sac-halfcheetah": Experiment(
         "sac", "HalfCheetah-v5", "5470 ± 548", 5470, DOPAMINE_SAC, 5,

@@ -1,7 +1,7 @@
 """Throughput of ProtoRL beside public libraries, paired in one run.
 
     python benchmarks/throughput/run.py                    # everything: about 85 minutes on two cores
-    python benchmarks/throughput/run.py ppo td3 --quick    # some of: dqn ppo td3 sac pong-dqn pong-ppo recurrent-ppo replay actors ...
+    python benchmarks/throughput/run.py ppo td3 --quick    # some of them
     python benchmarks/throughput/run.py sac --device cuda  # networks on the GPU; answers in results/cuda
 
 Every contender is a process of its own, started and warmed up alone. Then all of them work in turns, A B C A B C ...: one

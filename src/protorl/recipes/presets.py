@@ -177,11 +177,11 @@ PPO_SMALL_TASK: Block = {
 }  # fmt: skip
 RND_SMALL_TASK: Block = {**PPO_SMALL_TASK, "predictor_features": 64, "predictor_share": 1.0}
 PPO_DOORKEY: Block = {
-    "num_envs": 16, "rollout_steps": 128, "epochs": 4, "batch_size": 256, "lr": 5e-4, "entropy_coef": 0.001,
-    "normalise_obs": True, "steps": 1_000_000, "eval_every": 50_000, "checkpoint_every": 200_000,
+    "num_envs": 16, "rollout_steps": 128, "epochs": 4, "batch_size": 256, "lr": 5e-4, "entropy_coef": 0.01,
+    "normalise_obs": True, "steps": 500_000, "eval_every": 50_000, "checkpoint_every": 200_000,
     "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
 }  # fmt: skip
-RND_DOORKEY: Block = {**PPO_DOORKEY, "predictor_features": 64}
+RND_DOORKEY: Block = {**PPO_DOORKEY, "entropy_coef": 0.001, "predictor_features": 64}
 
 DQN_DEEP_SEA: Block = {
     "steps": 200_000, "lr": 1e-3, "batch_size": 64, "capacity": 10_000, "warmup_steps": 200, "target_every": 50,
