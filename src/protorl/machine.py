@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from protorl.data import ProtoRLError
+
 CORES = "PROTORL_CORES"
 """Of the environment: the cores that a process may use where others are beside it, as `--seeds` tells each of its runs."""
 
 
 def cores() -> int:
     """Cores that this process may use: those to which it is bound, no more than its control groups leave it time of, and no
-    more than PROTORL_CORES says."""
+    more than PROTORL_CORES says. Raises: ProtoRLError where that is no number."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    told = os.environ.get(CORES, "")
-    return max(1, min(bound, math.floor(min(quotas(), default=bound)), int(told) if told.isdecimal() else bound))
+    told = os.environ.get(CORES) or str(bound)
+    if not told.isdecimal() or int(told) < 1:
+        raise ProtoRLError(f"{CORES} is {told!r} in the environment: give the number of cores to use, 1 or more, or unset it")
+    return max(1, min(bound, math.floor(min(quotas(), default=bound)), int(told)))
 
 
 def quotas(mounted: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> Iterator[float]:

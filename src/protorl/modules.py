@@ -150,7 +150,7 @@ def absolute(text: str) -> str:
 
 def texts_of(names: Iterable[str]) -> dict[str, str]:
     """The files among names such as "/home/me/my_env.py:MyEnv(3)", by their paths: what is in them."""
-    places = {name.partition("(")[0].rpartition(":")[0] for name in names}
+    places = [name.partition("(")[0].rpartition(":")[0] for name in names]
     return {place: Path(place).read_text() for place in places if place.endswith(".py") and Path(place).is_file()}
 
 

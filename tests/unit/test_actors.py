@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from protorl.actors import WorkerActors
 from protorl.actors.engine import Filled, Job, Report
 from protorl.actors.slots import Slots
 from protorl.data import Act, Columns
+from tests.contract.cases import small
 
 
 class Counting:
@@ -159,6 +161,18 @@ def test_so_many_updates_for_so_many_steps_whoever_is_slow(often: float) -> None
     assert watch.updates == agent.updates == 2 * (watch.steps // 7 - 30 // 7) > 180
     assert watch.rounds == actors.polls
     assert (actors.polls > 1_000) == (often < 1)
+
+
+def test_who_waited_is_a_share_of_the_time_since_the_last_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    actors: Any = small("apex-dqn", workers=2, num_envs=2).build().actors
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    actors.figures()
+    actors.waited, actors.times, actors.ages = 3.0, [6.0, 8.0], [30, 4]  # s; s of s, of all workers; updates of chunks
+    now[0] += 12
+    assert actors.figures() == {"learner_waits": 0.25, "actors_wait": 0.75, "weights_age": 7.5}
+    now[0] += 12
+    assert actors.figures() == {"learner_waits": 0.0, "actors_wait": 0.0, "weights_age": 0.0}
 
 
 class AtOnce:

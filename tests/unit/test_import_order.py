@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "parts": set(),
     "agents": {"functional", "networks", "policies", "data", "rng", "parts"},
     "place": set(),
-    "machine": set(),
+    "machine": {"data"},
     "processes": {"modules"},
     "envs": {"data", "rng", "moments", "jit", "words", "modules", "place", "processes"},
     "actors": {"data", "rng", "memory", "processes"},

@@ -65,9 +65,13 @@ def test_the_least_of_all_limits_counts(machine: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr("protorl.machine.quotas", lambda: iter((0.5,)))
     assert cores() == 1
     machine(8)
-    for told, left in (("3", 3), ("100", 8), ("0", 1), ("many", 8)):
+    for told, left in (("3", 3), ("100", 8), ("", 8)):
         monkeypatch.setenv("PROTORL_CORES", told)
         assert cores() == left
+    for told in ("0", "many", "-1"):
+        monkeypatch.setenv("PROTORL_CORES", told)
+        with pytest.raises(prl.ProtoRLError, match=f"^PROTORL_CORES is '{told}' in the environment: give the number of cores"):
+            cores()
 
 
 def test_there_is_a_worker_for_each_core_but_one(machine: Any) -> None:

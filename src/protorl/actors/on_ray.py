@@ -76,12 +76,25 @@ class OnRay:
         self.stale, self.newest = True, None
         self.puts = self.updates = 0  # how often weights were put, the last time after so many updates
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Raises: ProtoRLError where Ray itself fails, and not one of the workers."""
+        try:
+            yield
+        except self.ray.exceptions.RayError as error:
+            raise ProtoRLError(f"Ray does not answer any more: {' '.join(str(error).split())}") from error
+
     # Beginning and end
 
     def start(self, which: Sequence[int], number: int) -> None:
         if not self.workers:
             self.connect()
             self.began, self.told = time.monotonic(), False
+        with self.answering():
+            self.place(which, number)
+
+    def place(self, which: Sequence[int], number: int) -> None:
+        """Have an actor for each, wherever there is room."""
         actor = self.ray.remote(num_cpus=1, num_gpus=0, max_restarts=0, concurrency_groups={"pulse": 1})(OnNode)
         for i in which:
             job = self.job
@@ -146,7 +159,8 @@ class OnRay:
 
     def ask(self, i: int, slot: int) -> None:
         if self.stale:  # only now is there somebody who wants them
-            self.newest = self.ray.put(self.parcel.packed(self.job.agent.published()))
+            with self.answering():
+                self.newest = self.ray.put(self.parcel.packed(self.job.agent.published()))
             self.stale, self.puts, self.updates = False, self.puts + 1, self.job.agent.updates
         worker = self.workers[i]
         weights = self.newest if worker.known != self.puts else None
@@ -155,12 +169,13 @@ class OnRay:
 
     def hear(self, seconds: float) -> Iterator[tuple[int, Filled | Exception | None]]:
         ray, refs = self.ray, {worker.ref: i for i, worker in self.workers.items() if worker.ref is not None}
-        done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
-        if not done:
-            self.take_pulses()
-            done, _ = ray.wait(list(refs), num_returns=1, timeout=seconds)
-        if not self.told and time.monotonic() - self.began > PATIENCE:
-            self.tell()
+        with self.answering():
+            done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
+            if not done:
+                self.take_pulses()
+                done, _ = ray.wait(list(refs), num_returns=1, timeout=seconds)
+            if not self.told and time.monotonic() - self.began > PATIENCE:
+                self.tell()
         for ref in done:
             yield refs[ref], self.answer(refs[ref])
 

@@ -105,10 +105,9 @@ class OffPolicy(Recipe):
 
     def actors(self, agent: Agent, env: VecEnv) -> Actors:
         steps, lockstep, every = self.chunk_steps, self.lockstep, self.publish_every
-        engines: dict[str, Callable[[Job], Engine]] = {
-            "local": InProcesses,
-            "ray": functools.partial(OnRay, address=self.address),
-        }
+        engines: dict[str, Callable[[Job], Engine]]
+        engines = {"local": InProcesses, "ray": functools.partial(OnRay, address=self.address)}
+        engine = engines[self.engine]
         if workers := self.processes:
             if why := unreachable(self):
                 raise ProtoRLError(f"{workers} workers cannot find the recipe: {why}; put it into one, or use workers=0")
@@ -117,7 +116,7 @@ class OffPolicy(Recipe):
             columns = self.columns(agent, self.spec_of(env))
             return WorkerActors(
                 agent, build, columns, self.env, workers=workers, steps=steps, lockstep=lockstep,
-                timeout=self.worker_timeout, publish_every=every, engine=engines[self.engine],
+                timeout=self.worker_timeout, publish_every=every, engine=engine,
             )  # fmt: skip
         actors = super().actors(agent, env)
         if not self.judged:
