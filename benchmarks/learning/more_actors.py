@@ -139,7 +139,7 @@ def report() -> str:
         "# More actors at the same number of updates",
         "",
         "Ape-X DQN on CartPole-v1, 4,000 updates, memory of 10,000 rows: mean return of the last five of ten evaluations.",
-        "Differences: seed by seed, with 95 % bootstrap intervals. The paper's figure 5: more actors help, and one actor's data",
+        "Differences: seed by seed, with 95 % bootstrap intervals. The paper, figure 5: more actors help, and one actor's data",
         "added several times, which exchanges the memory as fast, does not help as much.",
         "",
         "| environments | each row added | seeds | score of each seed | mean | more than one has | than its rows as often |",
