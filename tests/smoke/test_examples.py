@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 EXAMPLES = (
     "my_paper.py:MyRecipe", "averaged_dqn.py:AveragedDQN", "pqn.py:PQN", "awr.py:AWR", "tqc.py:TQC", "redq.py:REDQ",
-    "custom_environment.py:ParkingDQN", "count_bonus.py:CountDQN",
+    "custom_environment.py:ParkingDQN", "count_bonus.py:CountDQN", "drqn.py:DRQN",
 )  # fmt: skip
 
 

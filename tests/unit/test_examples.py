@@ -167,3 +167,27 @@ def test_an_agent_learns_by_the_equations_that_it_names(name: str, equation: str
         if equation == "temperature_loss":
             learned[-1] = [built.agent.alpha_optimizer.m]
     assert not all(torch.equal(a, b) for a, b in zip(*learned, strict=True))
+
+
+def test_drqn_unrolls_from_an_empty_memory_to_the_greedy_value_of_the_next_row() -> None:
+    agent, memory, _ = parts("drqn.py:DRQN", "CartPole-v1", core_size=6, sequence_length=4, n_step=1)
+    batch = memory.sample()
+    losses, priority = agent.loss_and_priority(batch)
+    for b in range(6):
+        carries = [torch.zeros(1, 6)] * 2
+        kept = {"network": carries, "target": carries}
+        q: dict[str, list[Any]] = {"network": [], "target": []}
+        for t, (name, network) in itertools.product(range(5), (("network", agent.network), ("target", agent.target))):
+            seen = prl.Seen(*[column[t, b].unsqueeze(0) for column in batch.seen[:4]])
+            with torch.no_grad():
+                out, kept[name] = network(seen, agent.core.kind(*kept[name]))
+            q[name].append(out.q[0])
+        rows = [t for t in range(4) if batch.mask[t, b]]
+        td = [
+            float(batch.reward[t, b] + batch.discount[t, b] * q["target"][int(batch.successor[t, b])].max())
+            - float(q["network"][t][batch.action[t, b]])
+            for t in rows
+        ]
+        assert_close(priority[b], torch.tensor(sum(map(abs, td)) / len(td)))
+        cost = [0.5 * e * e if abs(e) <= 1 else abs(e) - 0.5 for e in td]
+        assert_close(losses[b], torch.tensor(sum(cost) / len(cost)))

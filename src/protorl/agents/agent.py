@@ -95,8 +95,7 @@ class Agent(metaclass=Noted):
     def recall(self, seen: Seen, carry: Carry, explore: bool) -> tuple[Any, Carry]:
         """The actor's outputs for what is seen, [N, ...], and the carry after it."""
         core = self.core
-        out, after = core.told(self.infer(core.asked(seen, carry), explore), carry)
-        return out, core.at_rest(after)
+        return core.told(self.infer(core.asked(seen, carry), explore), carry)
 
     def explore(self, out: object, seen: Seen) -> Array:
         """The policy's action; a policy with a clock (`idle`) is told of rows whose action is not taken."""
@@ -174,6 +173,6 @@ def as_tensor(obs: Any, device: torch.device) -> Any:
     """NumPy observations as tensors on a device; of what a core is asked, all arrays (a carry may be of tensors already)."""
 
     def tensor(array: Array | torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array).to(device)
+        return (torch.from_numpy(np.ascontiguousarray(array)) if isinstance(array, np.ndarray) else array).to(device)
 
-    return tree_map(tensor, obs)
+    return tensor(obs) if isinstance(obs, np.ndarray) else tree_map(tensor, obs)

@@ -57,8 +57,8 @@ class NoCore:
     def told(self, out: Any, carry: Carry) -> tuple[Any, Carry]:
         return out, carry
 
-    def at_rest(self, carry: Carry) -> Carry:
-        return carry
+    def along(self, network: nn.Module, seen: Any, carry: Carry) -> tuple[Any, Carry]:
+        return network(seen.obs), carry
 
     def initial_carry(self, n: int) -> Carry:
         return ()
@@ -98,8 +98,7 @@ def core_of(network: nn.Module) -> Core | NoCore:
 def unroll(network: nn.Module, seen: Any, carry: Any) -> tuple[Any, Any]:
     """Output and carry of any network, with or without a core, for what is seen: a `Seen` of tensors, [N, ...] for one step or
     [T, B, ...] for many, with the carry before the (first) step."""
-    core = core_of(network)
-    return core.told(core.ask(network, core.asked(seen, carry)), carry)
+    return core_of(network).along(network, seen, carry)
 
 
 class Core(nn.Module):
@@ -184,14 +183,14 @@ class Core(nn.Module):
         return network(*asked)
 
     def told(self, answer: Answer, carry: Any) -> tuple[Any, Any]:
-        """Output and carry."""
+        """Output, and the carry as it is between steps: in NumPy."""
+        return answer.out, self.kind(*[p.numpy(force=True) if isinstance(p, Tensor) else p for p in answer.carry])
+
+    def along(self, network: nn.Module, seen: Any, carry: Any) -> tuple[Any, Any]:
+        answer: Answer = network(seen, carry)
         return answer
 
-    # The carry between steps, and in a memory
-
-    def at_rest(self, carry: Any) -> Carry:
-        """In NumPy."""
-        return self.kind(*[part.numpy(force=True) if isinstance(part, Tensor) else part for part in carry])
+    # The carry in a memory
 
     def initial_carry(self, n: int) -> Carry:
         """Zeros."""

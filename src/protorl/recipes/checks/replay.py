@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from protorl import rng
-from protorl.data import Batch, Update, tree_leaves, tree_map
-from protorl.memory import NStep
+from protorl.data import Array, Batch, Update, tree_leaves, tree_map
+from protorl.memory import NStep, Replay, Sequence
 from protorl.recipes.checks.contents import Contents, farthest, put
 from protorl.recipes.checks.faster import TOLERANCE
 from protorl.recipes.checks.finding import Verdict
@@ -127,14 +128,12 @@ def n_steps_count(recipe: Any, draws: int = 4) -> Verdict:
     seen = 0
     for n in (1, 3):
         with closing(Training(dataclasses.replace(recipe, n_step=n)).train(1)) as run:
-            if not isinstance(getattr(run.memory, "view", None), NStep):
+            if not isinstance(getattr(run.memory, "view", None), NStep | Sequence):
                 return None, "the recipe's memory has a view of its own"
             for _ in range(draws):
                 batch = run.memory.sample()
-                for i, row in enumerate(batch.index.tolist()):
+                for row, told, obs in transitions(run.memory, batch):
                     reward, discount, next_obs = n_step(run, row, n)
-                    told = float(batch.reward[i]), float(batch.discount[i])
-                    obs = [leaf[i].cpu().numpy() for leaf in tree_leaves(batch.next_obs)]
                     if not np.allclose(told, (reward, discount), rtol=1e-4, atol=1e-5):
                         steps = f"its steps say {reward:.5g}, {discount:.5g}"
                         return False, f"at n_step={n} an example has reward {told[0]:.5g}, discount {told[1]:.5g}; {steps}"
@@ -142,6 +141,24 @@ def n_steps_count(recipe: Any, draws: int = 4) -> Verdict:
                         return False, f"at n_step={n} an example's next_obs is not the observation after its steps"
                     seen += 1
     return True, f"{seen} examples of n_step 1 and 3 have the rewards, discounts and successors of their steps"
+
+
+def transitions(memory: Replay, batch: Batch) -> Iterator[tuple[int, tuple[float, float], list[Array]]]:
+    """The transitions in a batch: the row (serial * lanes + lane) at which each begins, its reward and discount, and what its
+    successor shows. Of a sequence these are its trained rows, in which it has returns to its last row at most."""
+    if isinstance(memory.view, NStep):
+        for i, row in enumerate(batch.index.tolist()):
+            shown = [leaf[i].cpu().numpy() for leaf in tree_leaves(batch.next_obs)]
+            yield row, (float(batch.reward[i]), float(batch.discount[i])), shown
+        return
+    window, lanes = memory.window, memory.storage.lanes
+    starts = window.begins(window.slots(batch.index.numpy()))
+    newest = memory.storage.counts[starts // window.ring] - 1
+    serials = newest - (newest - starts) % window.ring
+    for t, i in batch.mask.bool().nonzero().tolist():
+        shown = [leaf[batch.successor[t, i], i].cpu().numpy() for leaf in tree_leaves(batch.seen.obs)]
+        row = (int(serials[i]) + t - memory.view.burn_in) * lanes + int(starts[i]) // window.ring  # type: ignore[attr-defined]
+        yield row, (float(batch.reward[t, i]), float(batch.discount[t, i])), shown
 
 
 def n_step(run: Training, row: int, n: int) -> tuple[float, float, Any]:
