@@ -13,11 +13,12 @@ from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.presets import Presets
+from protorl.recipes.recurrent import Recurrent
 
 DISTRIBUTIONS: dict[str, type[Categorical | Gaussian | Beta]] = {"categorical": Categorical, "gaussian": Gaussian, "beta": Beta}
 
 
-class PPO(OnPolicy):
+class PPO(Recurrent, OnPolicy):
     """Proximal Policy Optimisation."""
 
     name: ClassVar[str] = "ppo"
@@ -50,7 +51,23 @@ class PPO(OnPolicy):
     widths: tuple[int, ...] = hp((64, 64), "hidden layers of an MLP", paper="64, 64", low=1)
     activation: str = hp("tanh", "activation of an MLP", paper="tanh")
     init: str = hp("orthogonal", "initial weights", choices=("orthogonal", "default"))
+    sequence_steps: int | None = hp(
+        None,
+        "length of the sequences that a core learns from; none: rollout_steps, or batch_size if that is less",
+        unit="agent steps",
+        low=1,
+    )
     log_std: float = hp(0.0, "log of a Gaussian's deviation at first")
+
+    def sequence(self) -> int:
+        if self.sequence_steps is None:
+            return super().sequence()
+        if self.sequence_steps > self.batch_size:
+            raise ProtoRLError(
+                f"batch_size {self.batch_size} is less than the {self.sequence_steps} steps of a sequence: raise batch_size or "
+                "lower sequence_steps"
+            )
+        return self.sequence_steps
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {
