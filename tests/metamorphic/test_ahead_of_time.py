@@ -119,9 +119,12 @@ def test_a_recurrent_learner_is_one_graph_whatever_the_length_of_its_sequences()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["iqn", "rainbow"])  # the second draws its layers' noise in `learn`
-def test_distributions_compile_too(name: str) -> None:
-    parts = make(name, per_alpha=0.6, anneal=True, eval_every=0).build()
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("iqn", {}), ("rainbow", {}), ("r2d2", {"sequence_length": 2, "burn_in": 1, "period": 2, "n_step": 1})],
+)  # the second draws its layers' noise in `learn`; the third has a batch of trees
+def test_distributions_and_sequences_compile_too(name: str, fields: dict[str, Any]) -> None:
+    parts = make(name, per_alpha=0.6, anneal=True, eval_every=0, first_priority="largest", **fields).build()
     for _ in range(60):
         parts.memory.add(parts.actors.poll()[0])
     agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "aot")

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import protorl as prl
-from protorl.data import ArraySpec, Chunk, Columns, tree_map
-from protorl.memory import Prioritized, Replay, Sequence, storage, tables, transfer
+from protorl.data import ArraySpec, Chunk, Columns, Field, ProtoRLError, Step, tree_map
+from protorl.memory import NStep, Prioritized, Rate, Replay, Sequence, Uniform, storage, tables, transfer
 from tests.streams import FLOAT, RICH, STREAMS, TAG, ListMemory, Stream, columns, out_of_step
 
 LONG = (0.93, 0.03, 0.03, 0.01)
@@ -218,17 +218,17 @@ def test_every_column_of_every_example_equals_the_oracle_with_a_resume_in_the_mi
 
     memory, oracle, segments, marks, most = make(), Oracle(lanes, 40 * lanes, view, spec), [], [0] * lanes, 0
     stream = Stream(lanes, 3, holes=True, interruptions=True, stack=stack, padding=padding, rich=rich, kinds=kinds)
-    for i, chunk in zip(range(100), out_of_step(stream, 5, 9)):
+    for i, chunk in zip(range(70), out_of_step(stream, 5, 11)):
         chunk = with_goal(chunk) if table == "dict" else chunk
         memory.add(chunk)
         oracle.add(chunk)
-        if i % 8 == 3:
+        if i % 10 == 3:
             most = max(most, assert_same(memory, oracle))
             segments.append(copy.deepcopy(memory.rows([max(both) for both in zip(marks, memory.oldest())])))
             marks = memory.marks()
         if len(memory) >= 3:
             memory.feedback(memory.sample(), torch.rand(3, generator=torch.Generator().manual_seed(i)))
-        if i in (11, 59):
+        if i in (13, 43):
             resumed = make()
             for segment in segments:
                 resumed.restore_rows(segment)
@@ -241,3 +241,228 @@ def test_every_column_of_every_example_equals_the_oracle_with_a_resume_in_the_mi
     assert_same(memory, oracle)
     assert most >= 5
     assert min(map(len, oracle.lanes)) > 80
+
+
+def one(t: int, reward: float = 0.0, *, first: bool, terminated: bool = False, truncated: bool = False, **extras: Any) -> Chunk:
+    """A step of one lane, whose observation is t."""
+
+    def row(value: Any, dtype: Any = np.bool_) -> Any:
+        return np.array([value], dtype)
+
+    obs, after = (np.full((1, 2), time, np.float32) for time in (t, t + 1))
+    step = Step(
+        obs, row(t % 4, np.int64), row(reward, np.float32), row(not terminated, np.float32), row(terminated), row(truncated),
+        after, row(first), row(True), {name: np.asarray([value]) for name, value in extras.items()},
+    )  # fmt: skip
+    return Chunk.of(step)
+
+
+@pytest.mark.parametrize(
+    ("truncated", "discounts"), [(False, [0.729, 0.729, 0, 0, 0]), (True, [0.729, 0.729, 0.729, 0.81, 0.9])]
+)
+def test_traps_a_short_episode_is_learned_from_to_its_end(truncated: bool, discounts: list[float]) -> None:
+    # n = 3, gamma = .9, r = 1..5: returns and discounts as worked out by hand.
+    memory = Replay(columns(), 40, batch_size=1, view=Sequence(7, 2, 4, 3, 0.9))
+    for t in range(5):
+        memory.add(one(t, t + 1, first=t == 0, terminated=t == 4 and not truncated, truncated=t == 4 and truncated))
+    batch = memory.sample()
+    assert len(memory) == len(batch) == 1  # the start at 4 would train nothing new
+    np.testing.assert_allclose(batch.reward[:, 0], [0, 0, 5.23, 7.94, 10.65, 8.5, 5, 0, 0, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(batch.discount[:, 0], [0, 0, *discounts, 0, 0, 0, 0, 0], rtol=1e-6)
+    assert batch.successor[:, 0].tolist() == [0, 1, 5, 6, 7, 7, 7, 7, 8, 9, 10, 11]
+    assert batch.mask[:, 0].tolist() == [0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+    assert batch.ended[:, 0].tolist() == [t == 6 for t in range(12)]
+    assert batch.seen.obs[:, 0, 0].tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 5, 5, 5, 5]
+    assert batch.seen.first[:, 0].tolist() == [True] * 3 + [False] * 9
+    assert batch.seen.reward[:, 0].tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 5, 5, 5, 5]
+    assert batch.seen.action[:, 0].tolist() == [0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0, 0]
+    assert batch.action[:, 0].tolist() == [0, 0, 0, 1, 2, 3, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_sequences_of_one_step_train_on_what_n_step_transitions_do(n: int) -> None:
+    spec = columns(2, (4, 2, 2), np.uint8, TAG, frame_stack=4)
+    one, many = (
+        Replay(spec, 120, batch_size=1, view=view) for view in (NStep(n, 0.9, 1.0, 0.5), Sequence(1, 0, 1, n, 0.9, 1.0, 0.5))
+    )
+    stream = Stream(2, 1, holes=True, interruptions=True, stack=4)
+    for _ in range(150):
+        chunk = Chunk.of(stream.step())
+        one.add(chunk)
+        many.add(chunk)
+    keys, batch = everything(many)
+    rows = np.array([serial * 2 + lane for lane, serial in keys])
+    assert set(one.window.all()) - set(rows) <= {row for row in one.window.all() if row // 2 in one.window.lows}
+    wanted = one.view.batch(one.view.examples(one.storage, one.window, rows, np.ones(len(rows), np.float32)))
+    for name in ("action", "reward", "discount", "tag"):
+        assert torch.equal(batch.columns[name][0], wanted.columns[name]), name
+    assert torch.equal(batch.seen.obs[0], wanted.obs)
+    assert torch.equal(batch.seen.obs[batch.successor[0], torch.arange(len(rows))], wanted.next_obs)
+    assert batch.mask[0].all()
+    assert not batch.mask[1:].any()
+
+
+def test_an_unroll_from_the_stored_carry_repeats_what_the_actor_saw_and_did() -> None:
+    """The carry is the one before row 0; previous actions and rewards belong to the row in which they are seen."""
+    extras = {"carry": Field((2,), FLOAT, starts=True), "heard": Field((2,), FLOAT)}
+    memory = Replay(columns(extras=extras), 60, batch_size=1, view=Sequence(5, 3, 2, 2))
+    rng, t, kept = np.random.default_rng(0), 0, 0
+    for length in rng.integers(1, 30, 12):
+        carry, action, reward = np.zeros(2, np.float32), 0, 0.0
+        for age in range(length):
+            heard = (0.5 * carry + t + action + np.float32(reward)).astype(np.float32)
+            reward = float(rng.normal())
+            memory.add(one(t, reward, first=age == 0, truncated=age == length - 1, carry=carry, heard=heard))
+            carry, action, t = heard, t % 4, t + 1
+        t += 1
+        if not len(memory):
+            continue
+        _, batch = everything(memory)
+        state = batch.carry
+        for row in range(3 + 5):
+            seen = batch.seen
+            state = torch.where(seen.first[row, :, None], torch.zeros(1), state)
+            state = 0.5 * state + seen.obs[row] + (seen.action[row].float() + seen.reward[row])[:, None]
+            real = batch.mask[row].bool() if row >= 3 else ~seen.first[row]
+            torch.testing.assert_close(state[real], batch.heard[row][real], rtol=1e-5, atol=1e-4)
+            kept += int(real.sum())
+    assert kept > 300
+
+
+def test_columns_for_starts_grow_with_very_short_episodes() -> None:
+    extras = {"carry": Field((3,), FLOAT, starts=True), **TAG}
+    view = Sequence(4, 0, 4, 1)
+    memory = Replay(columns(extras=extras), 300, batch_size=1, view=view)
+    planned = memory.storage.kept.rows
+    assert planned < 110
+    for t in range(700):
+        memory.add(one(t, first=True, terminated=True, carry=np.full(3, t, np.float32), tag=t))
+    assert memory.storage.kept.rows >= len(memory) == 300
+    _, batch = everything(memory)
+    assert torch.equal(batch.carry[:, 0], batch.tag[0].float())
+    for t in range(700, 1_000):  # and long ones give the room back
+        memory.add(one(t, first=t == 700, carry=np.full(3, t, np.float32), tag=t))
+    _, batch = everything(memory)
+    assert torch.equal(batch.carry[:, 0], batch.tag[0].float())
+    kept = memory.storage.kept
+    assert kept.count + (kept.at >= 0).sum() == kept.rows
+    assert len(set(kept.free[: kept.count]) | set(kept.at[kept.at >= 0])) == kept.rows
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_given_priorities_are_those_of_the_rows_that_start(starts: bool) -> None:
+    extras = {"priority": Field((), FLOAT, starts), **TAG}
+    sampler = Prioritized(alpha=1.0, epsilon=0.0)
+    memory = Replay(columns(2, extras=extras), 120, batch_size=2, view=Sequence(6, 2, 3, 2), sampler=sampler)
+    stream = Stream(2, 0, kinds=LONG)
+    for t in range(140):
+        step = stream.step()
+        memory.add(Chunk.of(step._replace(extras={"priority": np.array([t + 1, 1_001 + t], np.float32), "tag": np.full(2, t)})))
+    rows = memory.window.all()
+    _, batch = everything(memory)
+    np.testing.assert_array_equal(sampler.tree.get(memory.window.slots(rows)), batch.tag[2] + 1 + rows % 2 * 1_000)
+    sampler.tree.set(memory.window.slots(rows), np.zeros(len(rows)))
+    assert sampler.tree.total == 0  # nothing else has a share
+
+
+def test_feedback_for_sequences_that_have_left_is_ignored() -> None:
+    memory = Replay(columns(2, extras=TAG), 80, batch_size=8, view=Sequence(4, 2, 2, 1), sampler=Prioritized())
+    stream = Stream(2, 0)
+    for _ in range(60):
+        memory.add(Chunk.of(stream.step()))
+    batch = memory.sample()
+    assert memory.window.alive(batch.index.numpy()).all()
+    for _ in range(60):
+        memory.add(Chunk.of(stream.step()))
+    assert not memory.window.alive(batch.index.numpy()).any()
+    before = memory.sampler.tree.sums.copy()
+    memory.feedback(batch, torch.full((8,), 100.0))
+    np.testing.assert_array_equal(memory.sampler.tree.sums, before)
+
+
+def test_every_sequence_is_drawn_equally_often() -> None:
+    memory = Replay(columns(3, extras=TAG), 150, batch_size=40, view=Sequence(6, 2, 3, 1), sampler=Uniform())
+    stream = Stream(3, 2, kinds=LONG)
+    for _ in range(70):
+        memory.add(Chunk.of(stream.step()))
+    rows, draws = memory.window.all(), 500
+    drawn = np.concatenate([memory.sampler.draw(0)[0] for _ in range(draws)])
+    counts, expected = np.bincount(np.searchsorted(rows, drawn), minlength=len(rows)), draws * 40 / len(rows)
+    assert set(drawn) == set(rows)
+    assert ((counts - expected) ** 2 / expected).sum() < len(rows) + 5 * np.sqrt(2 * len(rows))
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("kinds", [LONG, (0.4, 0.3, 0.3, 0.0), (1.0, 0.0, 0.0, 0.0)])
+def test_nothing_is_due_while_there_is_room(num_envs: int, kinds: tuple[float, ...]) -> None:
+    memory = Replay(columns(num_envs, extras=TAG), 150, batch_size=4, view=Sequence(6, 4, 3, 2), rate=Rate(10, 7, 2))
+    stream, promises, made = Stream(num_envs, 0, holes=True, kinds=kinds), [], 0
+    for _ in range(130):
+        promises.append(memory.rate.steps + memory.room())
+        memory.add(Chunk.of(stream.step()))
+        if due := memory.due():
+            assert memory.rate.steps >= max(promises)
+            assert len(memory) >= 4
+            made += due
+    assert made >= memory.expected(memory.rate.steps) > 0  # short episodes have more starts
+    assert kinds[0] < 1 or num_envs > 1 or made == memory.expected(memory.rate.steps)
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        (Sequence(6, 4, 3, 2), "start at every 2 rows of an episode, with 4 before, of this one at every 3, with 4: resume"),
+        (NStep(2), "start at every 2 rows of an episode, with 4 before, of this one at every 1, with 0: resume"),
+        (Sequence(6, 4, 2, 5), r"has \d+ examples and this one's view finds \d+ in it: resume with the same view"),
+    ],
+)
+def test_another_view_is_refused_on_resume(view: Any, message: str) -> None:
+    one, two = (Replay(columns(extras=TAG), 60, batch_size=1, view=view) for view in (Sequence(6, 4, 2, 2), view))
+    stream = Stream(1, 0, kinds=(1.0, 0.0, 0.0, 0.0))
+    for _ in range(40):
+        one.add(Chunk.of(stream.step()))
+    two.restore_rows(one.rows([0]))
+    with pytest.raises(ProtoRLError, match=message):
+        two.load_state_dict(one.state_dict())
+
+
+def test_frames_that_travel_become_the_same_stacks() -> None:
+    memory = Replay(columns(2, (8, 3, 3), np.uint8, TAG, frame_stack=4), 80, batch_size=5, view=Sequence(5, 3, 2, 2))
+    rng, first = np.random.default_rng(0), np.ones(2, bool)
+    stack = rng.integers(0, 255, (2, 2, 3, 3), np.uint8).repeat(4, 0).reshape(2, 8, 3, 3)
+    stack = np.concatenate([stack[:, :2]] * 4, 1)
+    for t in range(60):
+        after = np.concatenate([stack[:, 2:], rng.integers(0, 255, (2, 2, 3, 3), np.uint8)], 1)
+        over = np.full(2, t % 17 == 16)
+        step = Stream(2, 0).step()._replace(obs=stack, next_obs=after, first=first, truncated=over, terminated=~first & False)
+        memory.add(Chunk.of(step))
+        first, stack = over, np.concatenate([after[:, :2]] * 4, 1) if over.all() else after
+    _, here = everything(memory)
+    memory.storage.stacks = False
+    _, there = everything(memory)
+    assert here.seen.obs.shape[2:] == (8, 3, 3)
+    assert torch.equal(here.seen.obs, there.seen.obs)
+    assert here.seen.obs.is_contiguous()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+def test_sequences_from_and_for_a_gpu_are_the_same() -> None:
+    spec = columns(2, (4, 2, 2), np.uint8, RICH, frame_stack=4)
+    places: list[dict[str, Any]] = [{}, {"device": "cuda"}, {"deliver_to": "cuda"}]
+    memories = [
+        Replay(replace(spec, reward_shape=(2,)), 80, batch_size=6, view=Sequence(5, 3, 2, 2), **place) for place in places
+    ]
+    stream = Stream(2, 0, stack=4, rich=True, kinds=LONG)
+    for _ in range(100):
+        chunk = Chunk.of(stream.step())
+        for memory in memories:
+            memory.add(chunk)
+    wanted, *others = (memory.sample() for memory in memories)
+    for other in others:
+        for name in wanted:
+            for a, b in (
+                zip(wanted.seen[:4], other.seen[:4]) if name == "seen" else [(wanted.columns[name], other.columns[name])]
+            ):
+                assert b.device.type == ("cpu" if name == "index" else "cuda")
+                assert torch.equal(a, b.cpu()), name

@@ -483,12 +483,15 @@ def unroll_returns(
 
 
 @compiled()
-def gather(table: Array, rows: Array, out: Array) -> None:
-    """Copy rows [B] of `table` [R, W] to `out` [B, W]."""
-    for b in range(rows.shape[0]):
-        row = rows[b]
-        for w in range(table.shape[1]):  # over words, as in `gather_pairs`
-            out[b, w] = table[row, w]
+def gather_stacks(table: Array, rows: Array, out: Array) -> None:
+    """Copy rows [T + k - 1, B] of `table` [R, W] to `out` [T, B, k, W], k neighbours each: a row comes from memory once, and
+    from the cache k - 1 times."""
+    for b in range(out.shape[1]):
+        for t in range(out.shape[0]):
+            for j in range(out.shape[2]):
+                row = rows[t + j, b]
+                for w in range(table.shape[1]):  # over words, as in `gather_pairs`
+                    out[t, b, j, w] = table[row, w]
 
 
 @compiled()

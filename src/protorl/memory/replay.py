@@ -51,6 +51,7 @@ class Replay:
         self.rate = Rate() if rate is None else rate
         self.batch_size = batch_size
         self.deliver_to = self.storage.device if deliver_to is None else torch.device(deliver_to)
+        self.storage.stacks = self.deliver_to == self.storage.device
         self.window = self.view.window(self.storage)
         if batch_size > self.window.most:
             raise ProtoRLError(

@@ -184,6 +184,7 @@ class Storage:
         self.state = (self.counts, self.live, self.book, self.side_row, self.free)
 
         self.here = in_main_memory(self.device)
+        self.stacks = True  # of frames are made here; False: where sequences are delivered, for which fewer frames must travel
         table = Table if self.here else DeviceTable
         self.obs = tree_map(lambda spec: table(frame(spec), self.slots + self.sides + 1, self.device), columns.obs)
         few = kept_columns(columns)
@@ -336,15 +337,17 @@ class Storage:
         self, slots: Array, burn_in: int, steps: Array, before: Array, shown: Array, columns: Mapping[str, Array]
     ) -> dict[str, TensorObs]:
         """What `unroll_rows` found of sequences whose row `burn_in` is the one in `slots` [B]: the columns of `steps`
-        [T, B, ...]; the actions of those `before` them; single `frames` [T + k - 1, B, ...] of observations, where k make a
-        stack; columns kept for starts, of row 0 [B, ...]; and further `columns`. Tensors on the device."""
+        [T, B, ...]; the actions of those `before` them; observations, `frames`: stacks [T, B, ...], or if these are made
+        elsewhere, single ones [T + k - 1, B, ...]; columns kept for starts, of row 0 [B, ...]; and further `columns`. Tensors
+        on the device."""
         specs = tree_leaves(self.columns.obs)
         frames = [self.frames(slots, burn_in, shown, spec) for spec in specs]
         there = self.place(steps, before, self.kept.before(slots, self.book["age"], self.ring), *frames, *columns.values())
         read: dict[str, TensorObs] = {name: table.gather(there[0]) for name, table in self.readable.items()}
         read["before"] = self.tables["action"].gather(there[1])
         read |= {name: table.read(there[2]) for name, table in self.kept.tables.items()}
-        leaves = iter([table.gather(rows) for table, rows in zip(self.leaves, there[3:])])
+        ks = [spec.frame_stack if self.stacks else 1 for spec in specs]
+        leaves = iter([table.gather(rows, k) for table, rows, k in zip(self.leaves, there[3:], ks)])
         read["frames"] = tree_map(lambda _: next(leaves), self.columns.obs)
         for name, values in zip(columns, there[3 + len(specs) :]):
             read[name] = torch.from_numpy(values) if self.here else values
@@ -444,7 +447,8 @@ class Storage:
                 table.write(self.final_rows(slots), final_obs.numpy())
             for name, table in self.tables.items():
                 table.write(slots, part["tables"][name].numpy())
-            self.kept.restore(slots, part["kept"] if "kept" in part else {"which": np.ones(len(slots), bool), **part["starts"]})
+            whole = {"which": np.ones(len(slots), np.bool_), **part.get("starts", {})}  # as rows were saved before sequences
+            self.kept.restore(slots, part.get("kept", whole))
 
     def state_dict(self) -> State:
         """All but the rows: lane counters and the newest observation of live lanes."""

@@ -19,7 +19,7 @@ from protorl.data import Array, Batch, Columns, ProtoRLError, Seen, Stream, Tens
 from protorl.memory.kept import Starts
 from protorl.memory.kernels import nstep_window, stream_window, unroll_returns, unroll_rows
 from protorl.memory.storage import EVERY_ROW, Storage
-from protorl.memory.tables import Table
+from protorl.memory.tables import Table, stacks
 from protorl.memory.windows import SequenceWindow, Window
 
 
@@ -335,7 +335,7 @@ class Sequence:
     its own, that row is repeated. The last of the T rows is an observation only.
 
     - `seen`: a `Seen` of tensors: obs [T, B, *O], first [T, B] bool, the previous action [T, B, *A] and reward [T, B] as the
-      environment gave it, zeros at `first`. Frame stacks share their frames' memory: never write to them.
+      environment gave it, zeros at `first`.
     - `action` [T, B, *A], `reward`, `discount` [T, B] float32 and `successor` [T, B] int64: what was done in this row, and
 
           reward    = sum_{k<m} gamma^k r_{t+k},    discount = gamma^m * prod_{k<m} d_{t+k},    successor = t + m,
@@ -459,9 +459,9 @@ class Sequence:
         frames, first, before, previous = (found.pop(name) for name in ("frames", "first", "before", "previous"))
         action = before.masked_fill(first.view(*first.shape, *[1] * (before.ndim - 2)), 0)
 
-        def stacked(leaf: Any) -> Any:
+        def stacked(leaf: Any) -> Any:  # unless the storage has done it
             k = len(leaf) - len(first) + 1
-            return leaf if k == 1 else leaf.unfold(0, k, 1).movedim(-1, 2).flatten(2, 3)
+            return leaf if k == 1 else stacks(leaf, k)
 
         seen: tuple[Any, ...] = (tree_map(stacked, frames), first, action, previous)
         return Batch({**found, "seen": Seen(*seen)})

@@ -212,7 +212,7 @@ class Core(nn.Module):
 
     def started(self, batch: Batch) -> Any:
         """The carry with which the examples of a batch start."""
-        return self.kind(*[batch.columns[name] for name in self.names])
+        return self.kind(*[getattr(batch, name) for name in self.names])
 
     # In learning from rollouts
 

@@ -21,13 +21,13 @@ TUNABLE = frozenset({
     "samples", "target_samples", "act_samples", "gae_lambda", "clip", "anneal_clip", "clip_value", "value_coef",
     "entropy_coef", "target_kl", "normalise_advantage", "tau", "delay", "target_noise", "noise_clip", "noise_std",
     "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end",
-    "action_gradient_clip",
+    "action_gradient_clip", "eta", "start",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
 
 WHY_NOT = {
-    "it is another algorithm": "recipe",
+    "it is another algorithm": "recipe scale",
     "it makes other environments": (
         "env num_envs backend protocol env_kwargs wrappers package_to_import apply_api_compatibility overlap"
     ),
@@ -38,7 +38,9 @@ WHY_NOT = {
         "distribution normalise_obs normalise_reward core core_size core_inputs"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
-    "it shapes the memory": "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_steps",
+    "it shapes the memory": (
+        "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_steps sequence_length burn_in period"
+    ),
     "it matters at the beginning alone": "init final_bound log_std alpha warmup_steps",
 }
 

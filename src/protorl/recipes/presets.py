@@ -124,15 +124,17 @@ ZOO_PPO_PENDULUM: Block = {
 }  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/ppo_lstm.yml, CartPoleNoVel-v1 and PendulumNoVel-v1, without the latter's state-dependent
-# exploration. Its LSTM of 64 comes before the layer of 64, and actor and critic have one each; here they share one, after it.
+# exploration. Its LSTM of 64 comes before the layer of 64, and actor and critic have one each; here they share one, after it, so
+# that rewards are scaled: errors of returns of 50 would leave nothing of the policy's gradient.
 ZOO_PPO_CARTPOLE_NOVEL: Block = {
     "steps": 100_000, "num_envs": 8, "rollout_steps": 32, "epochs": 20, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98,
-    "lr": 1e-3, "anneal": True, "anneal_clip": True, "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,),
-    "eval_every": 5_000,
+    "lr": 1e-3, "anneal": True, "anneal_clip": True, "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,), "init": "default",
+    "activation": "relu", "normalise_reward": True, "eval_every": 5_000,
 }  # fmt: skip
 ZOO_PPO_PENDULUM_NOVEL: Block = {
     "steps": 100_000, "num_envs": 4, "rollout_steps": 1_024, "epochs": 10, "batch_size": 128, "gamma": 0.9, "lr": 1e-3,
-    "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,), "sequence_steps": 32,
+    "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,), "init": "default",
+    "activation": "relu", "normalise_reward": True, "sequence_steps": 32,
 }  # fmt: skip
 
 # Our own, for tasks of memory whose episodes are shorter than `sequence_steps`.
@@ -190,6 +192,7 @@ APEX_MUJOCO: Block = {"steps": 300_000, "lr": 1e-3, "actor_lr": None, "warmup_st
 R2D2_ATARI: Block = {
     "steps": 50_000_000, "lr": 1e-4, "optimizer_eps": 1e-3, "max_grad_norm": None, "batch_size": 64, "capacity": 1_000_000,
     "warmup_steps": 50_000, "gamma": 0.997, "core_size": 512, "target_every": 2_500, "update_every": 3_200, "updates": 1,
+    "sequence_length": 80, "burn_in": 40, "period": 40, "n_step": 5,
     "eval_every": 250_000, "checkpoint_every": 250_000, "protocol": "nature", "env_kwargs": {"life_loss": False},
 }  # fmt: skip
 
