@@ -45,7 +45,7 @@ class ActorCritic(nn.Module):
     @property
     def core(self) -> Core | NoCore:
         """What both remember by."""
-        return self.cores()[0]
+        return core_of(self._modules["actor"])  # type: ignore[arg-type]  # asked in every step: not by way of __getattr__
 
     @property
     def shared(self) -> bool:

@@ -87,7 +87,7 @@ def fake_backward(dh: Tensor, dc: Tensor, gates: Tensor, *rest: Tensor) -> tuple
 
 
 # By hand, not by `torch.library.custom_op`: that imports torch's compiler at the first call, which takes seconds.
-OPS = torch.library.Library("protorl", "FRAGMENT")
+OPS: Any = torch.library.Library("protorl", "FRAGMENT")  # type: ignore[no-untyped-call]
 OPS.define("lstm(Tensor x, Tensor keep, Tensor h, Tensor c, Tensor weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
 OPS.define(
     "lstm_backward(Tensor dh, Tensor dc, Tensor gates, Tensor squashed, Tensor h_taken, Tensor c_taken, Tensor keep, "

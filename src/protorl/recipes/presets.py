@@ -124,15 +124,18 @@ ZOO_PPO_PENDULUM: Block = {
 }  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/ppo_lstm.yml, CartPoleNoVel-v1 and PendulumNoVel-v1, without the latter's state-dependent
-# exploration. Its LSTM of 64 comes before the layer of 64, and actor and critic have one each; here they share one, after it.
+# exploration. Its LSTM of 64 comes before the layer of 64, and actor and critic have one each; here they share one, after it,
+# so that rewards are scaled: the errors of returns of 50 would leave little of the policy's gradient.
+ZOO_PPO_NOVEL: Block = {
+    "steps": 100_000, "lr": 1e-3, "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,), "normalise_reward": True,
+}  # fmt: skip
 ZOO_PPO_CARTPOLE_NOVEL: Block = {
-    "steps": 100_000, "num_envs": 8, "rollout_steps": 32, "epochs": 20, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98,
-    "lr": 1e-3, "anneal": True, "anneal_clip": True, "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,),
-    "eval_every": 5_000,
+    **ZOO_PPO_NOVEL, "num_envs": 8, "rollout_steps": 32, "epochs": 20, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98,
+    "anneal": True, "anneal_clip": True,
 }  # fmt: skip
 ZOO_PPO_PENDULUM_NOVEL: Block = {
-    "steps": 100_000, "num_envs": 4, "rollout_steps": 1_024, "epochs": 10, "batch_size": 128, "gamma": 0.9, "lr": 1e-3,
-    "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,), "sequence_steps": 32,
+    **ZOO_PPO_NOVEL, "num_envs": 4, "rollout_steps": 1_024, "epochs": 10, "batch_size": 128, "gamma": 0.9,
+    "sequence_steps": 32,
 }  # fmt: skip
 
 # Our own, for tasks of memory whose episodes are shorter than `sequence_steps`.
