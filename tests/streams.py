@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from protorl.data import ActionSpec, ArraySpec, Chunk, Columns, Field, Step
+from protorl.data import ActionSpec, ArraySpec, Chunk, Columns, Field, Step, tree_map
 from protorl.data import Stream as Reward
 
 ACTION = ActionSpec("discrete", (), np.dtype(np.int64), n=4)
@@ -32,8 +32,10 @@ class Stream:
         stack: int = 1,
         padding: str = "reset",
         rich: bool = False,
+        kinds: tuple[float, ...] = (0.75, 0.1, 0.1, 0.05),
     ):
         self.rng = np.random.default_rng(seed)
+        self.kinds = kinds
         self.n, self.holes, self.interruptions, self.stack, self.padding = num_envs, holes, interruptions, stack, padding
         self.more = np.random.default_rng(seed + 1_000) if rich else None
         self.clock = 0
@@ -58,7 +60,7 @@ class Stream:
     def step(self) -> Step:
         n, rng = self.n, self.rng
         valid = rng.random(n) > 0.15 if self.holes else np.ones(n, bool)
-        kind = rng.choice(4, n, p=[0.75, 0.1, 0.1, 0.05])  # goes on, terminated, truncated, life lost
+        kind = rng.choice(4, n, p=self.kinds)  # goes on, terminated, truncated, life lost
         if self.interruptions:
             for lane in np.flatnonzero((rng.random(n) < 0.05) & valid & ~self.first):
                 self.obs[lane], self.first[lane] = self.frames(None, lane), True
@@ -125,6 +127,11 @@ RICH = {
 STREAMS = (Reward("curious", 0.8, episodic=False), Reward("bonus", 0.7))
 
 
+def row_of(obs: Any, t: int, i: int) -> Any:
+    """One observation of a chunk."""
+    return tree_map(lambda leaf: leaf[t, i].copy(), obs)
+
+
 class ListMemory:
     """Every row as a dict in a list per lane."""
 
@@ -141,19 +148,17 @@ class ListMemory:
                 rows[-1]["ended"] = True  # interrupted: a truncation
             rows.append(
                 {
-                    "obs": chunk.obs[t, i].copy(),
+                    "obs": row_of(chunk.obs, t, i),
                     "action": chunk.action[t, i],
                     "reward": chunk.reward[t, i].astype(np.float64),
                     "discount": float(chunk.discount[t, i]),
-                    "next_obs": chunk.next_obs[t, i].copy(),
+                    "next_obs": row_of(chunk.next_obs, t, i),
                     "ended": bool(chunk.terminated[t, i] or chunk.truncated[t, i]),
                     **{name: values[t, i].copy() for name, values in chunk.extras.items()},
                 }
             )
 
-    def examples(
-        self, n: int, gamma: float, streams: tuple[Reward, ...] = (), every: int = 1
-    ) -> dict[tuple[int, int], dict[str, Any]]:
+    def examples(self, n: int, gamma: float, streams: tuple[Reward, ...] = ()) -> dict[tuple[int, int], dict[str, Any]]:
         """(lane, serial) -> example, for every row that may start one and whose n-step window is complete."""
         found = {}
         flows = any(not stream.episodic for stream in streams)
@@ -170,7 +175,7 @@ class ListMemory:
                 pending = not any(row["ended"] for row in rows[t:]) and len(rows) - t < n
                 complete = complete or (g == 0.0 and not pending)
                 known = len(rows) > t + n or (len(rows) == t + n and not rows[-1]["ended"])  # what comes n rows later
-                if t % every or not complete or (flows and not known):
+                if not complete or (flows and not known):
                     continue
                 more = {}
                 for stream in streams:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         IQN,
         PPO,
         QRDQN,
+        R2D2,
         RND,
         SAC,
         TD3,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         Rate,
         Replay,
         Rollout,
+        Sequence,
         SumTree,
         Uniform,
         plan_memory,
@@ -113,16 +115,16 @@ _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
     "agents": (
-        "DDPG", "DQN", "IQN", "PPO", "QRDQN", "RND", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Novelty", "Rainbow",
-        "curious",
+        "DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Novelty",
+        "Rainbow", "curious",
     ),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
     "loops": ("Evaluation", "Monitor", "evaluate", "train"),
     "runs": ("Run",),
     "memory": (
-        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "SumTree", "Uniform",
-        "plan_memory",
+        "All", "Minibatches", "NStep", "OneStep", "Prioritized", "Rate", "Replay", "Rollout", "Sequence", "SumTree",
+        "Uniform", "plan_memory",
     ),
     "networks": (
         "GRU", "LSTM", "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
@@ -144,17 +146,17 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "RND", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic",
+    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Act", "ActionSpec", "ActorCritic",
     "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical", "CategoricalHead",
     "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec",
     "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "IQNHead",
     "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors", "Minibatches", "Monitor", "MunchausenDQN", "NStep",
     "NatureCNN", "Network", "NoisyDeterministic", "Novelty", "OUNoise", "ObsScaler", "OneStep", "Optimizer", "OverlappedActors",
     "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow", "RandomDistillation",
-    "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "SquashedGaussian", "Step", "Stream",
-    "SumTree", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "curious", "envs",
-    "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng",
-    "train",
+    "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian", "Step",
+    "Stream", "SumTree", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network",
+    "curious", "envs", "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory",
+    "recipes", "rng", "train",
 ]  # fmt: skip
 
 

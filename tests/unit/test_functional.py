@@ -346,3 +346,12 @@ def test_beta_density_has_the_gradients_of_float64(alpha, beta, function):
         y = F.beta_entropy(*wide) if function == "entropy" else F.beta_log_prob(tensor([mean]).to(dtype), *wide)
         found.append(torch.autograd.grad(y.sum(), (a, b)))
     assert_close(*found, rtol=1e-6, atol=0)
+
+
+def test_a_sequence_is_as_surprising_as_its_trained_steps():
+    delta = tensor([0.1, -0.5, 2.0, 0.4])
+    assert_close(F.mixed_priority(delta.unsqueeze(1), torch.ones(4, 1), 0.9), tensor([1.875]))
+    padded = torch.cat([tensor([9.0]), delta, tensor([-7.0, 3.0])]).unsqueeze(1)
+    mask = tensor([0.0, 1, 1, 1, 1, 0, 0]).unsqueeze(1)
+    assert_close(F.mixed_priority(padded, mask, 0.9), tensor([1.875]))
+    assert F.mixed_priority(padded, torch.zeros(7, 1), 0.9).tolist() == [0.0]

@@ -319,11 +319,11 @@ def test_padding_changes_nothing() -> None:
     while not memory.due():
         for chunk in actors.poll():
             memory.add(chunk)
-    batch, state = memory.sample(), agent.state_dict()
+    batch, state = memory.sample(), copy.deepcopy(agent.state_dict())
     there = batch.weight > 0
     assert not there.all()
     update = agent.learn(batch)
-    moved_to = agent.state_dict()
+    moved_to = copy.deepcopy(agent.state_dict())
     agent.load_state_dict(state)
     noise = {
         name: torch.where(there.view(*there.shape, *[1] * (column.ndim - 2)), column, torch.randn_like(column))
@@ -332,7 +332,6 @@ def test_padding_changes_nothing() -> None:
     again = agent.learn(batch.replace(**{**noise, "weight": batch.weight}))
     assert_equal(dict(update.metrics), dict(again.metrics), "metrics")
     assert_equal(agent.state_dict()["network"], moved_to["network"], "network")
-    assert_close(update.metrics["entropy"], (batch.weight * update.metrics["entropy"]).mean())
     a = batch.advantage[there]
     agent.load_state_dict(state)
     with torch.no_grad():

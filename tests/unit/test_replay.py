@@ -20,6 +20,7 @@ from protorl.memory import (
     Rate,
     Replay,
     Rollout,
+    Sequence,
     Uniform,
     plan_memory,
     storage,
@@ -35,13 +36,13 @@ def everything(memory: Replay) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     if not len(rows):
         return {}
     found = memory.view.examples(memory.storage, memory.window, rows, np.ones(len(rows), np.float32))
-    lanes, every = memory.storage.lanes, memory.view.every
-    return {(row % lanes, row // lanes * every): {k: v[i].numpy() for k, v in found.items()} for i, row in enumerate(rows)}
+    lanes = memory.storage.lanes
+    return {(row % lanes, row // lanes): {k: v[i].numpy() for k, v in found.items()} for i, row in enumerate(rows)}
 
 
 def assert_same(memory: Replay, oracle: ListMemory) -> None:
     view = memory.view
-    expected = oracle.examples(view.n, view.gamma, view.streams, view.every)
+    expected = oracle.examples(view.n, view.gamma, view.streams)
     actual = everything(memory)
     assert actual.keys() == expected.keys()
     if not expected:
@@ -112,10 +113,10 @@ def test_lanes_out_of_step_in_chunks_of_unequal_length(
 
 
 @pytest.mark.parametrize("n", [1, 3, 5])
-@pytest.mark.parametrize(("every", "sampler"), [(1, Uniform), (4, Prioritized), (7, Uniform)])
+@pytest.mark.parametrize("sampler", [Uniform, Prioritized])
 @pytest.mark.parametrize(("stack", "table"), [(1, "small"), (4, "big"), (4, "device")])
 def test_streams_teams_and_starts_with_a_resume_in_the_middle(
-    n: int, every: int, sampler: Any, stack: int, table: str, monkeypatch: pytest.MonkeyPatch
+    n: int, sampler: Any, stack: int, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two streams of reward, of which one flows through ends of episodes; rewards of a team; gammas of the rows; a column for
     starts only: 3 lanes out of step that wrap around several times."""
@@ -127,10 +128,10 @@ def test_streams_teams_and_starts_with_a_resume_in_the_middle(
     spec = replace(columns(3, shape, dtype, RICH, frame_stack=stack), reward_shape=(2,))
 
     def make() -> Replay:
-        return Replay(spec, 90, batch_size=4, view=NStep(n, 0.9, streams=STREAMS, every=every), sampler=sampler(), seed=1)
+        return Replay(spec, 90, batch_size=4, view=NStep(n, 0.9, streams=STREAMS), sampler=sampler(), seed=1)
 
     memory, oracle, segments, marks = make(), ListMemory(3, 90), [], [0, 0, 0]
-    chunks = out_of_step(Stream(3, n, holes=True, interruptions=True, stack=stack, rich=True), every, 9)
+    chunks = out_of_step(Stream(3, n, holes=True, interruptions=True, stack=stack, rich=True), n, 9)
     for i, chunk in zip(range(90), chunks):
         memory.add(chunk)
         oracle.add(chunk)
@@ -450,10 +451,9 @@ def test_plan_says_the_bytes_and_refuses_what_does_not_fit() -> None:
     assert 7.0e9 < plan.total < 7.2e9
     assert "replay of 1,000,000 steps on cpu: 7.1 GB (obs 7.1 GB" in str(plan)
     carry = replace(atari, num_envs=4, extras={"carry": Field((1_000,), np.dtype(np.float32), starts=True)})
-    assert plan_memory(carry, 1_000_000, every=40).columns["carry"] == 1_000_000 / 40 * 4_000
+    assert plan_memory(carry, 1_000_000).columns["carry"] == 1_000_016 * 4_000
+    assert 100e6 < plan_memory(carry, 1_000_000, starts=Sequence().starts).columns["carry"] < 110e6
     assert plan_memory(replace(atari, reward_shape=(3,)), 100).columns["reward"] == 12 * 104
-    kept = Replay(columns(2, extras=RICH), 202, batch_size=2, view=NStep(1, every=10)).storage
-    assert len(kept.starts["carry"].array) == 2 * 11
     with pytest.raises(ProtoRLError, match=r"are free: lower capacity to at most [\d,]+ steps"):
         Replay(atari, 10**9)
 
@@ -478,9 +478,9 @@ def test_what_is_told_is_what_is_taken(shape: str, sampler: Any, caplog: pytest.
         "rich": columns(2, extras=RICH),
     }[shape]
     with caplog.at_level("INFO", logger="protorl"):
-        memory = Replay(of, 50_000, batch_size=2, sampler=sampler(), view=NStep(1, every=10 if shape == "rich" else 1))
+        memory = Replay(of, 50_000, batch_size=2, sampler=sampler(), view=Sequence(20, 5, 10) if shape == "rich" else None)
     priorities = getattr(memory.sampler, "bytes", None)
-    plan = plan_memory(of, 50_000, every=memory.view.every, priorities=priorities)
+    plan = plan_memory(of, 50_000, starts=memory.view.starts, priorities=priorities)
     assert str(plan) in caplog.text
     assert taken(memory) == pytest.approx(plan.total + plan.ends, rel=0.02)
 
@@ -505,7 +505,6 @@ def test_contradictory_sizes_get_one_sentence(arguments: dict[str, int], message
         (lambda: NStep(1, 1.5), "gamma 1.5"),
         (lambda: NStep(1, 0.9, 0.0), "clip_reward 0.0"),
         (lambda: NStep(1, 0.9, reward_scale=0.0), "reward_scale 0.0"),
-        (lambda: NStep(every=0), "every 0 is not a number of rows"),
         (lambda: NStep(streams=(Reward("bonus", 1.5),)), "gamma of the stream 'bonus' 1.5"),
         (lambda: Replay(columns(), 50, view=NStep(streams=STREAMS)), "reads the column 'curious', which the"),
         (
@@ -516,7 +515,14 @@ def test_contradictory_sizes_get_one_sentence(arguments: dict[str, int], message
             lambda: Replay(columns(extras={"gamma": TAG["tag"]}), 50),
             "'gamma' is each row's discount: declare it as float32",
         ),
-        (lambda: Replay(columns(), 100, batch_size=30, view=NStep(2, every=4)), "batch_size 30 exceeds the 24 examples"),
+        (lambda: Sequence(0), "length 0 is not a number of steps"),
+        (lambda: Sequence(burn_in=-1), "burn_in -1 is not a number of steps"),
+        (lambda: Sequence(period=0), "period 0 is not a number of steps"),
+        (lambda: Sequence(10, period=11), "period 11 exceeds length 10, so steps in between would never be learned from"),
+        (lambda: Sequence(n_step=0), "n_step 0"),
+        (lambda: Sequence(gamma=-0.1), "gamma -0.1"),
+        (lambda: Replay(columns(), 100, batch_size=22, view=Sequence(8, 6, 4, 3)), "batch_size 22 exceeds the 21 examples"),
+        (lambda: Replay(columns(), 100, view=Sequence()), "exceeds the 0 examples that capacity 100 holds of 1"),
         (lambda: Prioritized(-1), "per_alpha -1"),
         (lambda: Prioritized(0.6, 2.0), "per_beta 2.0"),
         (lambda: Prioritized(normalise="all"), "normalise 'all'"),
@@ -618,28 +624,31 @@ def test_incremental_rows_and_state_bring_everything_back(sampler, stack: int) -
         restored.feedback(two, priority)
 
 
+def test_a_checkpoint_of_before_sequences_is_read() -> None:
+    """Columns for starts lay in a table of their own, which every row had; windows did not say where they ended."""
+    extras = {**TAG, "carry": Field((3,), np.dtype(np.float32), starts=True)}
+    one, two = (
+        Replay(columns(2, extras=extras), 40, batch_size=4, view=NStep(3, 0.9), sampler=Prioritized()) for _ in range(2)
+    )
+    stream = Stream(2, 7, holes=True)
+    for t in range(70):
+        step = stream.step()
+        one.add(Chunk.of(step._replace(extras={**step.extras, "carry": np.full((2, 3), t, np.float32)})))
+    rows, state = one.rows(one.oldest()), one.state_dict()
+    for part in rows["lanes"] + rows["wrapped"]:
+        part["starts"] = {name: values for name, values in part.pop("kept").items() if name != "which"}
+    del state["highs"], state["storage"]["starts"]
+    state["storage"]["every"] = 1
+    two.restore_rows(rows)
+    two.load_state_dict(state)
+    assert len(one) == len(two) > 30
+    for _ in range(3):
+        a, b = one.sample(), two.sample()
+        assert all(torch.equal(a.columns[name], b.columns[name]) for name in a)
+
+
 def tree(segment):
     return tree_map(lambda lanes: [dict(lane) for lane in lanes], segment)
-
-
-def test_another_period_of_starts_is_refused_on_resume() -> None:
-    one, two = (Replay(columns(), 40, batch_size=1, view=NStep(every=every)) for every in (2, 4))
-    with pytest.raises(ProtoRLError, match="start at every 2 rows, of this one at every 4: resume with the same view"):
-        two.load_state_dict(one.state_dict())
-
-
-@pytest.mark.parametrize("starts", [False, True])
-def test_given_priorities_of_starts(starts: bool) -> None:
-    extras = {"priority": Field((), np.dtype(np.float32), starts)}
-    memory = Replay(
-        columns(2, extras=extras), 60, batch_size=2, view=NStep(2, every=3), sampler=Prioritized(alpha=1.0, epsilon=0.0)
-    )  # fmt: skip
-    stream = Stream(2, 0)
-    for t in range(70):
-        memory.add(Chunk.of(stream.step()._replace(extras={"priority": np.array([t + 1, 101 + t], np.float32)})))
-    rows = memory.window.all()
-    leaves = memory.sampler.tree.get(memory.window.slots(rows))
-    np.testing.assert_array_equal(leaves, rows // 2 * 3 + 1 + rows % 2 * 100)
 
 
 def test_given_priorities_are_used_once_the_window_is_complete() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ from protorl.accelerate.faster import CHECKS, TOLERANCES, Backend, differing, gi
 from protorl.accelerate.graph import Unfit, trace
 from protorl.accelerate.kept import Kept
 from protorl.accelerate.reads import Comparison
-from protorl.data import Obs
+from protorl.data import Obs, tree_leaves, tree_map
 from protorl.networks import in_numpy
 from protorl.parts import MODULE_TABLES, Aside, parts
 
@@ -105,17 +106,20 @@ def graph_of_acting(agent: Any, backend: Backend, precision: Any) -> Answer:
     made: dict[str, Any] = {}
 
     def answer(obs: Obs, explore: bool) -> Any:
-        if not explore or isinstance(obs, dict) or len(obs) != made.setdefault("rows", len(obs)):
+        arrays = tree_leaves(obs)
+        if not explore or len(arrays[0]) != made.setdefault("rows", len(arrays[0])):
             return None
-        inputs = [torch.from_numpy(np.ascontiguousarray(obs))]
+        inputs = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
         if "trace" not in made or not made["trace"].reads.hold():
-            made["trace"] = trace(forward, [inputs[0].to(agent.device)], agent)
+            made["trace"] = trace(partial(forward, obs), [tensor.to(agent.device) for tensor in inputs], agent)
             made["run"] = backend(made["trace"], inputs, "acting")
         return tree_unflatten(made["run"](inputs), made["form"])
 
-    def forward(tensor: Tensor) -> list[Tensor]:
+    def forward(like: Obs, *tensors: Tensor) -> list[Tensor]:
+        given = iter(tensors)
         with torch.no_grad(), precision():
-            outputs, made["form"] = tree_flatten(agent.actor(tensor))
+            obs = tree_map(lambda _: next(given), like)
+            outputs, made["form"] = tree_flatten(agent.core.ask(agent.actor, obs))
         return list(outputs)
 
     return answer

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from protorl.accelerate.graph import Trace, Unfit, Unmade, trace
 from protorl.accelerate.kept import Kept
-from protorl.data import Batch, Update
+from protorl.data import Batch, Update, tree_leaves, tree_map
 from protorl.parts import Aside
 
 Run: TypeAlias = Callable[[list[Tensor]], list[Tensor]]
@@ -48,7 +48,7 @@ class Faster(Aside):
     The first calls are plain, while what the method reads is watched: numbers that change all the time cannot be in a graph.
     Then the method is traced and compiled, compared with the plain one (`CHECKS`), and traced anew where something that it read
     has changed, a few times. Whatever does not fit leaves the plain method in place, and one sentence. What was decided is in
-    `agent.settled`, so that a resumed run goes on as it was. Batches of another size, and dict observations, stay plain.
+    `agent.settled`, so that a resumed run goes on as it was. Batches of another size stay plain.
     """
 
     def __init__(self, agent: Any, method: str, backend: Backend, precision: str = "float32") -> None:
@@ -93,7 +93,7 @@ class Faster(Aside):
 
     def fast(self, batch: Batch) -> Update:
         """What the graph answers."""
-        priority, *metrics = self.run([batch.columns[name] for name in self.columns])  # type: ignore[misc]
+        priority, *metrics = self.run(self.inputs(batch))  # type: ignore[misc]
         return Update(priority, dict(zip(self.metrics, metrics)))
 
     def begin(self, batch: Batch) -> Update:
@@ -115,16 +115,19 @@ class Faster(Aside):
     def traced(self, batch: Batch) -> Trace:
         """The method's graph for batches like this one."""
         self.columns = [name for name in batch if name != "index"]
-        inputs = [batch.columns[name] for name in self.columns]
-        if not all(isinstance(column, Tensor) for column in inputs):
-            raise Unfit("dict observations are not compiled")
 
-        def function(*columns: Tensor) -> list[Tensor]:
-            update = self.plain(Batch(dict(zip(self.columns, columns))))
+        def function(*tensors: Tensor) -> list[Tensor]:
+            given = iter(tensors)
+            columns: Any = {name: tree_map(lambda _: next(given), batch.columns[name]) for name in self.columns}
+            update = self.plain(Batch(columns))
             self.metrics = list(update.metrics)
             return [update.priority, *update.metrics.values()]
 
-        return trace(function, inputs, self.agent)
+        return trace(function, self.inputs(batch), self.agent)
+
+    def inputs(self, batch: Batch) -> list[Tensor]:
+        """The tensors of a batch's columns, those of a dict or a `Seen` one after the other."""
+        return [leaf for name in self.columns for leaf in tree_leaves(batch.columns[name])]
 
     def bind(self, made: Trace, batch: Batch) -> None:
         """Run this graph from now on. Raises: Unfit where too many came before."""
@@ -133,7 +136,7 @@ class Faster(Aside):
         self.note["graph"] = code
         if self.note["strikes"] > STRIKES:
             raise Unfit(f"it reads {self.changed}, which has changed too often")
-        self.run = self.backend(made, [batch.columns[name] for name in self.columns], self.method)
+        self.run = self.backend(made, self.inputs(batch), self.method)
         self.size, self.unchanged = len(batch), made.reads.ask()
 
     def compared(self, batch: Batch) -> Update:

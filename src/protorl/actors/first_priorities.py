@@ -26,15 +26,17 @@ class Judges(Acts, Protocol):
 
 
 class FirstPriorities:
-    """Actors whose steps bring the column `priority`, the learner's own: |δ| of the example that begins with each row.
+    """Actors whose steps bring the column `priority`, the learner's own: that of the example that begins with each row, such as
+    |δ|; 0 where none does.
 
     A window memory with the learner's view completes the examples, and `agent.loss_and_priority` judges them, as in learning.
-    Steps are judged and handed over `together` at a time, once the last of their examples is complete, n - 1 steps later: what
-    is learned depends neither on how many steps are taken at once nor on the clock.
+    Steps are judged and handed over `together` at a time, once the last of their examples is complete, `view.pending` steps
+    later: what is learned depends neither on how many steps are taken at once nor on the clock.
 
     actors: whose steps they are. agent: acts and judges. columns: what the learner's memory stores. view: what an example is.
     among: (first, all): judge as if these lanes stood from the first on among so many, since products round by their shape.
-    Raises: ProtoRLError for an agent without `loss_and_priority`, or a view whose examples are not one for each row.
+    Raises: ProtoRLError for an agent without `loss_and_priority`, or a view whose examples go on behind the episode or are used
+    at once.
     Source: Horgan et al. 2018, arXiv 1803.00933, section 3. Differs from the paper: an example is valued when it is
     complete, where the paper's actors keep the values by which they acted.
     """
@@ -53,22 +55,22 @@ class FirstPriorities:
                 f"{type(agent).__name__} has no loss_and_priority(batch), by which actors judge their steps: write it, or use "
                 "first_priority=largest"
             )
-        if view.every != 1 or view.flows or view.once:
-            raise ProtoRLError("first priorities need examples that begin with each row and end with the episode at the latest")
+        if view.flows or view.once:
+            raise ProtoRLError("first priorities need examples that end with the episode at the latest, and are used again")
         if together < 1:
             raise ProtoRLError(f"chunk_steps {together} is not a number of steps: use 1 or more")
         self.actors, self.agent, self.view, self.together = actors, agent, view, together
         extras = {name: field for name, field in columns.extras.items() if name != "priority"}
         obs = tree_map(lambda spec: dataclasses.replace(spec, frame_stack=1), columns.obs)  # whole stacks: they are few
         n = columns.num_envs
-        self.window = Replay(
-            dataclasses.replace(columns, obs=obs, extras=extras), n * (together + view.pending + 1), batch_size=1, view=view
-        )
+        length = max(together, view.starts.every) + view.pending + view.starts.behind + 1
+        self.window = Replay(dataclasses.replace(columns, obs=obs, extras=extras), n * length, batch_size=1, view=view)
+        self.at_once = max(together // view.starts.every, 1)  # examples of a lane that are judged in one call
         self.first, self.all = (0, n) if among is None else among
         self.lanes = np.arange(n)
         self.names = self.lanes  # of the same lanes, for the learner
         self.held: list[Step] = []
-        self.rows: list[Array] = []  # [n] each: where they are in the window, -1: not valid
+        self.rows: list[Array] = []  # [n] each: serial * lanes + lane in the window, -1: not valid
         self.judged: list[Step] = []
 
     def poll(self, room: int = 1, timeout: float | None = None) -> list[Chunk]:
@@ -92,27 +94,34 @@ class FirstPriorities:
         self.held += chunk.steps()
         self.window.add(chunk._replace(lanes=self.lanes))
 
-    @torch.no_grad()
     def judge(self) -> None:
         """The oldest steps, whose examples are complete, get their priorities."""
         steps, rows = self.held[: self.together], np.stack(self.rows[: self.together])
         del self.held[: self.together], self.rows[: self.together]
+        starts = np.where(rows >= 0, self.window.window.starting(self.lanes, rows // len(self.lanes)), -1)  # [T, n]
+        order = np.argsort(starts < 0, axis=0, kind="stable")  # of each lane, the times at which an example begins come first
         priority = np.zeros(rows.shape, np.float32)
-        valid = rows >= 0
-        if valid.any():
-            window, agent = self.window, self.agent
-            every = np.full((len(rows), self.all), rows[valid][0])  # one shape, whatever is valid
-            mine = every[:, self.first : self.first + rows.shape[1]]
-            mine[valid] = rows[valid]
-            ones = np.ones(every.size, np.float32)
-            columns: Any = self.view.examples(window.storage, window.window, every.reshape(-1), ones)
-            batch = Batch({name: tree_map(lambda leaf: leaf.to(agent.device), column) for name, column in columns.items()})
-            found = agent.loss_and_priority(agent.drawn(agent.paid(batch)))[1].float().cpu().numpy()  # type: ignore[attr-defined]
-            found = found.reshape(every.shape)[:, self.first : self.first + rows.shape[1]]
-            priority[valid] = found[valid]
-            if not np.isfinite(priority).all():
-                raise NotFinite("a first priority is not finite", batch)
+        for done in range(0, int((starts >= 0).sum(0).max()), self.at_once):
+            times = order[done : done + self.at_once]
+            np.put_along_axis(priority, times, self.priorities(np.take_along_axis(starts, times, 0)), 0)
         self.judged = [step._replace(extras={**step.extras, "priority": one}) for step, one in zip(steps, priority)]
+
+    @torch.no_grad()
+    def priorities(self, starts: Array) -> Array:
+        """Of the examples `starts` [k, n] (identities), some of each lane; 0 where there is none, -1."""
+        there = starts >= 0
+        every = np.full((len(starts), self.all), starts[there][0])  # one shape, however many there are
+        mine = slice(self.first, self.first + starts.shape[1])
+        every[:, mine][there] = starts[there]
+        ones = np.ones(every.size, np.float32)
+        columns: Any = self.view.examples(self.window.storage, self.window.window, every.reshape(-1), ones)
+        device, agent = self.agent.device, self.agent
+        batch = self.view.batch({name: tree_map(lambda leaf: leaf.to(device), column) for name, column in columns.items()})
+        found = agent.loss_and_priority(agent.drawn(agent.paid(batch)))[1].float().cpu().numpy()  # type: ignore[attr-defined]
+        found = np.where(there, found.reshape(every.shape)[:, mine], np.float32(0))
+        if not np.isfinite(found).all():
+            raise NotFinite("a first priority is not finite", batch)
+        return found
 
     def publish(self, agent: Acts) -> None:
         self.actors.publish(agent)

@@ -8,6 +8,7 @@ from protorl.agents.iqn import IQN
 from protorl.agents.munchausen_dqn import MunchausenDQN
 from protorl.agents.ppo import PPO
 from protorl.agents.qr_dqn import QRDQN
+from protorl.agents.r2d2 import R2D2
 from protorl.agents.rainbow import Rainbow
 from protorl.agents.rnd import RND, Novelty, curious
 from protorl.agents.sac import SAC
@@ -19,6 +20,7 @@ __all__ = [
     "IQN",
     "PPO",
     "QRDQN",
+    "R2D2",
     "RND",
     "SAC",
     "TD3",

@@ -164,22 +164,26 @@ class PPO(Agent):
         return clipped_value_error(value, batch.value, batch.ret, self.clip_value)
 
     def learn(self, batch: Batch) -> Update:
-        out, weight = self.core.outputs(self.network, batch), batch.weight
+        out, share = self.core.outputs(self.network, batch), batch.weight.reshape(-1) / batch.weight.numel()
+
+        def mean(x: torch.Tensor) -> torch.Tensor:
+            return torch.dot(share, x.reshape(-1))
+
         log_ratio = self.policy.log_prob(out.policy, batch.action) - batch.log_prob
-        advantage = standardise(batch.advantage, weight) if self.normalise_advantage else batch.advantage
+        advantage = standardise(batch.advantage, share) if self.normalise_advantage else batch.advantage
         surrogate, value_error = self.surrogate(log_ratio, advantage), self.value_error(out.value, batch)
         entropy = self.policy.entropy(out.policy)
         objective = surrogate - self.value_coef * value_error + self.entropy_coef * entropy
-        loss = -(weight * objective).mean()
+        loss = -mean(objective)
         grad_norm = self.optimizer.step(loss)
         with torch.no_grad():
             metrics = {
                 "loss": loss.detach(),
-                "policy_loss": -(weight * surrogate).mean(),
-                "value_loss": (weight * value_error).mean(),
-                "entropy": (weight * entropy).mean(),
-                "kl": (weight * kl_estimate(log_ratio)).mean(),
-                "clip_fraction": (weight * ((log_ratio.exp() - 1).abs() > self.epsilon)).mean(),
+                "policy_loss": -mean(surrogate),
+                "value_loss": mean(value_error),
+                "entropy": mean(entropy),
+                "kl": mean(kl_estimate(log_ratio)),
+                "clip_fraction": mean(((log_ratio.exp() - 1).abs() > self.epsilon).float()),
             }
         if grad_norm is not None:
             metrics["grad_norm"] = grad_norm

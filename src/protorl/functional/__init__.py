@@ -10,7 +10,7 @@ from protorl.functional.densities import (
 from protorl.functional.distributional import categorical_kl, categorical_projection, quantile_levels
 from protorl.functional.losses import huber, quantile_huber
 from protorl.functional.policy_gradient import clipped_surrogate, clipped_value_error, kl_estimate, standardise
-from protorl.functional.returns import discounted_sum, gae, rescale, rescale_inverse, td_target
+from protorl.functional.returns import discounted_sum, gae, mixed_priority, rescale, rescale_inverse, td_target
 from protorl.functional.values import double_q, log_policy, munchausen_bonus, pick, soft_value
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "huber",
     "kl_estimate",
     "log_policy",
+    "mixed_priority",
     "munchausen_bonus",
     "pick",
     "quantile_huber",

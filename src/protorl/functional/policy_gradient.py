@@ -32,14 +32,15 @@ def clipped_value_error(value: Tensor, old: Tensor, target: Tensor, clip: float 
     return torch.maximum((value - target).square(), (near - target).square())
 
 
-def standardise(x: Tensor, weight: Tensor | None = None, eps: float = 1e-8) -> Tensor:
+def standardise(x: Tensor, share: Tensor | None = None, eps: float = 1e-8) -> Tensor:
     """`(x - mean) / (std + eps)` over all elements, std as of a sample; a single number stays as it is.
 
-    weight: those of mean and variance, alike in shape, with mean 1 (None: all 1). What has weight 0 does not count.
+    share: how much each counts, [elements], with sum 1 (None: all alike).
     """
-    if x.numel() < 2:
+    n = x.numel()
+    if n < 2:
         return x
-    if weight is None:
+    if share is None:
         return (x - x.mean()) / (x.std() + eps)
-    off = x - (weight * x).mean()
-    return off / ((weight * off.square()).sum() / (x.numel() - 1)).sqrt().add(eps)
+    off = x - torch.dot(share, x.reshape(-1))
+    return off / (torch.dot(share, off.square().reshape(-1)) * (n / (n - 1))).sqrt().add(eps)

@@ -35,6 +35,16 @@ def rescale_inverse(z: Tensor, eps: float = 1e-3) -> Tensor:
     return b * (b.abs() + 2)
 
 
+def mixed_priority(error: Tensor, mask: Tensor, eta: float) -> Tensor:
+    """How surprising a sequence is: `η max_t |δ_t| + (1 - η) mean_t |δ_t|`, over its trained steps alone.
+
+    `error` [T, B]; `mask` [T, B] is 1 at trained steps, else 0 -> [B]; 0 where none is trained.
+    Source: Kapturowski et al. 2019 (R2D2), section 2.3 (η = 0.9).
+    """
+    size = error.abs() * mask
+    return eta * size.amax(0) + (1 - eta) * size.sum(0) / mask.sum(0).clamp(min=1)
+
+
 def discounted_sum(x: Tensor, decay: Tensor) -> Tensor:
     """`y_t = x_t + decay_t y_{t+1}` along the first dimension, backwards from `y_T = 0`: [T, ...], [T, ...] -> [T, ...].
 

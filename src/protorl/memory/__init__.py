@@ -1,11 +1,12 @@
 """Memory: Storage (what happened) + View (what an example is) + Sampler (which) + Rate (when)."""
 
+from protorl.memory.kept import Starts
 from protorl.memory.rate import Rate
 from protorl.memory.replay import Replay
 from protorl.memory.samplers import All, Minibatches, Prioritized, Sampler, Uniform
 from protorl.memory.storage import MemoryPlan, Storage, home_of, plan_memory
 from protorl.memory.sumtree import SumTree
-from protorl.memory.views import NStep, OneStep, Rollout, View
+from protorl.memory.views import NStep, OneStep, Rollout, Sequence, View
 
 __all__ = [
     "All",
@@ -18,6 +19,8 @@ __all__ = [
     "Replay",
     "Rollout",
     "Sampler",
+    "Sequence",
+    "Starts",
     "Storage",
     "SumTree",
     "Uniform",

@@ -1,4 +1,4 @@
-"""Compiled loops over a memory's bookkeeping: a ring of rows per lane (environment), sum trees, n-step windows.
+"""Compiled loops over a memory's bookkeeping: a ring of rows per lane (environment), sum trees, n-step windows, sequences.
 
 Rows are numbered per lane by a serial 0, 1, 2, ... that never repeats; row t of lane i lives in slot i * ring + t % ring.
 
@@ -269,15 +269,13 @@ class Turn(NamedTuple):
 
 @compiled()
 def turnover(sizes: tuple[int, ...], state: tuple[Array, ...], out: Array) -> tuple[int, int]:
-    """Advance each lane's range of sampleable starts [low, high); those of rows older than `length` leave, and what has left
-    stays out; those whose window of pending + 1 steps is complete enter. Places that leave go into out[0], places that enter
-    into out[1].
+    """Advance each lane's range of sampleable rows [low, high); those older than `length` leave, and what has left stays out;
+    those whose window of pending + 1 steps is complete enter. Places that leave go into out[0], places that enter into out[1].
 
-    A start is every `every`-th row of a lane; start k of lane i has the place i * places + k % places. flows: windows go on
-    through ends of episodes, and the observation after them must be there. sizes: ring, length, pending, flows, every, places.
-    state: a `Turn`.
+    Row t of lane i has the place i * ring + t % ring. flows: windows go on through ends of episodes, and the observation after
+    them must be there. sizes: ring, length, pending, flows. state: a `Turn`.
     """
-    ring, length, pending, flows, every, places = sizes
+    ring, length, pending, flows = sizes
     counts, live, book, lows, highs = Turn(*state)
     left = 0
     entered = 0
@@ -288,20 +286,212 @@ def turnover(sizes: tuple[int, ...], state: tuple[Array, ...], out: Array) -> tu
             high = count - pending if live[i] else count - pending - 1
         elif live[i]:
             high = count - min(pending, book[i * ring + (count - 1) % ring].age + 1)
-        low = count - length
-        if every > 1:
-            low, high = -(-low // every), -(-high // every)
-        low = max(low, lows[i])
+        low = max(count - length, lows[i])
         high = max(high, low)
         for t in range(lows[i], low):
-            out[0, left] = i * places + t % places
+            out[0, left] = i * ring + t % ring
             left += 1
         for t in range(max(highs[i], low), high):
-            out[1, entered] = i * places + t % places
+            out[1, entered] = i * ring + t % ring
             entered += 1
         lows[i] = low
         highs[i] = max(high, highs[i])
     return left, entered
+
+
+class SequenceTurn(NamedTuple):
+    """What decides which sequences can be sampled."""
+
+    counts: Array  # as in a `Ring`
+    live: Array
+    book: Array
+    lows: Array  # [N] the range of starts, counted per lane, that can be sampled
+    highs: Array
+    judged: Array  # [N] the rows before this one are known to start a sequence, or not to
+    begins: Array  # [N * ring] the row where each start is: start k of lane i at i * ring + k % ring
+
+
+@compiled()
+def turnover_sequences(sizes: tuple[int, ...], state: tuple[Array, ...], out: Array) -> tuple[int, int]:
+    """Advance each lane's range of sampleable starts [low, high) and list the rows where they are.
+
+    Starts are an episode's rows 0, period, 2 * period, ... One enters once `pending` rows follow it, or its episode has ended;
+    then only if the start before it does not train all of its rows, the `trained` from it on. It leaves once the row `behind`
+    rows before it, or the first of its episode, is older than `length`. Places that leave go into out[0], places that enter
+    into out[1]. sizes: ring, length, period, trained, pending, behind. state: a `SequenceTurn`.
+    """
+    ring, length, period, trained, pending, behind = sizes
+    counts, live, book, lows, highs, judged, begins = SequenceTurn(*state)
+    left = 0
+    entered = 0
+    for i in range(counts.shape[0]):
+        count = counts[i]
+        oldest = count - length
+        base = i * ring
+        low = lows[i]
+        high = highs[i]
+        while low < high:
+            row = begins[base + low % ring]
+            if row >= oldest and row - min(book[base + row % ring].age, behind) >= oldest:
+                break
+            out[0, left] = base + low % ring
+            left += 1
+            low += 1
+        row = max(judged[i], oldest)
+        while row < count:
+            age = book[base + row % ring].age
+            if age % period == 0:
+                newest = book[base + (count - 1) % ring].age
+                if newest - age == count - 1 - row:  # of the lane's newest episode
+                    end = count
+                    over = not live[i]
+                else:
+                    end = row + 1
+                    while end <= row + pending and book[base + (end - 1) % ring].side < 0:
+                        end += 1
+                    over = True
+                if not over and end <= row + pending:
+                    break
+                new = age == 0 or row - period + trained < end
+                if new and row - min(age, behind) >= oldest:  # else all starts before it have left, too
+                    begins[base + high % ring] = row
+                    out[1, entered] = base + high % ring
+                    entered += 1
+                    high += 1
+            row += 1
+        lows[i] = low
+        highs[i] = high
+        judged[i] = row
+    return left, entered
+
+
+@compiled()
+def unroll_rows(
+    slots: Array,  # [B]
+    ring: int,
+    burn_in: int,
+    book: Array,  # [S] records reward, discount, side, age
+    steps: Array,  # out [T, B] int64: the slot of each row's step; where there is none, of the step nearest to it
+    before: Array,  # out [T, B] int64: the slot of the step before
+    shown: Array,  # out [T, B] int64: where the observation is: slot, or number of slots + side slot
+    first: Array,  # out [T, B] bool: starts an episode
+    ended: Array,  # out [T, B] bool: the episode ended with this step
+    real: Array,  # out [T, B] bool: is a step
+) -> None:
+    """The rows of sequences whose row `burn_in` is the one in `slots`, all of one episode.
+
+    Where the episode is younger than that its first row is repeated in front; where it is over, its final observation behind.
+    The last row is an observation only.
+    """
+    total = book.shape[0]
+    last = steps.shape[0] - 1
+    for b in range(slots.shape[0]):
+        base = slots[b] // ring * ring
+        age = book[slots[b]].age
+        lead = min(burn_in, age)
+        begin = burn_in - lead
+        slot = base + (slots[b] - base - lead) % ring
+        previous = base + (slot - base - 1) % ring if age > lead else slot
+        for t in range(begin):
+            steps[t, b] = before[t, b] = shown[t, b] = slot
+            first[t, b] = True
+            ended[t, b] = real[t, b] = False
+        over = False
+        for t in range(begin, last + 1):
+            shown[t, b] = slot
+            before[t, b] = previous
+            first[t, b] = t == begin and age == lead
+            if over or t == last:
+                steps[t, b] = previous
+                ended[t, b] = real[t, b] = False
+                continue
+            steps[t, b] = previous = slot
+            real[t, b] = True
+            side = book[slot].side
+            over = side >= 0
+            ended[t, b] = over
+            if over:
+                slot = total + side
+            else:
+                slot = base + (slot - base + 1) % ring
+
+
+@compiled()
+def unroll_frames(
+    slots: Array,  # [B]
+    ring: int,
+    burn_in: int,
+    zero: int,
+    book: Array,  # [S] records reward, discount, side, age
+    shown: Array,  # [T, B] of `unroll_rows`
+    out: Array,  # [k - 1 + T, B] int64
+) -> None:
+    """The rows of the newest frames of `shown`, and of the k - 1 older ones that the first stack needs: k neighbours make a
+    stack. Before the episode's first, `zero` is the row of a zero frame, or -1 to repeat the first."""
+    back = out.shape[0] - shown.shape[0]
+    for b in range(slots.shape[0]):
+        base = slots[b] // ring * ring
+        age = book[slots[b]].age
+        pad = zero if zero >= 0 else base + (slots[b] - base - age) % ring
+        for j in range(out.shape[0]):
+            later = j - back - burn_in  # than the start
+            if age + later < 0:
+                out[j, b] = pad
+            elif j < back:
+                out[j, b] = base + (slots[b] - base + later) % ring
+            else:
+                out[j, b] = shown[j - back, b]
+
+
+@compiled()
+def unroll_returns(
+    pay: Array,  # [T, B, M] float32: rewards
+    discount: Array,  # [T, B] float32: 1, or 0 where nothing is bootstrapped
+    real: Array,  # [T, B] bool: is a step
+    n: int,
+    gamma: float,
+    own: Array,  # [T, B] float32: each row's own gamma; empty: `gamma`
+    episodic: bool,
+    clip: float,
+    scale: float,
+    returns: Array,  # out [T, B, M] float32
+    discounts: Array,  # out [T, B] float32
+    successors: Array,  # out [T, B] int64: the row that is bootstrapped from
+) -> None:
+    """R = scale * sum_{k<m} gamma^k r_{t+k} and the discount gamma^m * prod d of each row, where m <= n stops with the steps
+    and, if the rewards are episodic, after a zero discount; else the discount is gamma^m. Both are 0 where there is no step."""
+    for b in range(pay.shape[1]):
+        for t in range(pay.shape[0]):
+            discounts[t, b] = 0.0
+            successors[t, b] = t
+            for m in range(pay.shape[2]):
+                g = 1.0
+                ret = 0.0
+                row = t
+                while row < t + n and real[row, b]:
+                    ret += g * min(max(pay[row, b, m], -clip), clip)
+                    g *= own[row, b] if own.shape[0] > 0 else gamma
+                    row += 1
+                    if episodic:
+                        g *= discount[row - 1, b]
+                        if discount[row - 1, b] == 0.0:
+                            break
+                returns[t, b, m] = scale * ret
+                if row > t:
+                    discounts[t, b] = g
+                    successors[t, b] = row
+
+
+@compiled()
+def gather_stacks(table: Array, rows: Array, out: Array) -> None:
+    """Copy rows [T + k - 1, B] of `table` [R, W] to `out` [T, B, k, W], k neighbours each: a row comes from memory once, and
+    from the cache k - 1 times."""
+    for b in range(out.shape[1]):
+        for t in range(out.shape[0]):
+            for j in range(out.shape[2]):
+                row = rows[t + j, b]
+                for w in range(table.shape[1]):  # over words, as in `gather_pairs`
+                    out[t, b, j, w] = table[row, w]
 
 
 @compiled()

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from protorl.data import Array, Batch, Chunk, Columns, ProtoRLError, State, tree_leaves, tree_map
-from protorl.memory.kernels import turnover
 from protorl.memory.rate import Rate
-from protorl.memory.samplers import Sampler, Uniform, Window
+from protorl.memory.samplers import Sampler, Uniform
 from protorl.memory.storage import Storage
 from protorl.memory.transfer import send
 from protorl.memory.views import NStep, View, check_streams
@@ -48,30 +47,22 @@ class Replay:
         paid = [stream.name for stream in self.view.streams]
         self.sampler: Sampler = Uniform() if sampler is None else sampler
         priorities = getattr(self.sampler, "bytes", None)
-        self.storage = Storage(columns, capacity, device, every=self.view.every, paid=paid, priorities=priorities)
+        self.storage = Storage(columns, capacity, device, starts=self.view.starts, paid=paid, priorities=priorities)
         self.rate = Rate() if rate is None else rate
         self.batch_size = batch_size
         self.deliver_to = self.storage.device if deliver_to is None else torch.device(deliver_to)
-        whole = self.storage.length - self.view.pending - self.view.flows
-        most = self.storage.lanes * (whole // self.view.every)
-        if batch_size > most:
+        self.storage.stacks = self.deliver_to == self.storage.device
+        self.window = self.view.window(self.storage)
+        if batch_size > self.window.most:
             raise ProtoRLError(
-                f"batch_size {batch_size} exceeds the {most} examples that capacity {capacity} holds of {self.storage.lanes} "
-                "environments: raise capacity or lower batch_size"
+                f"batch_size {batch_size} exceeds the {self.window.most} examples that capacity {capacity} holds of "
+                f"{self.storage.lanes} environments: raise capacity or lower batch_size"
             )
-        self.window = Window(self.storage.lanes, self.storage.places)
         self.sampler.bind(self.window, batch_size, seed)
         self.given = "priority" in columns.extras
         self.spent = False  # a burst of updates has used what the view offers once
         self.short = True  # there are fewer than `batch_size` examples
-        self.moved = self.room_for(1)
-        storage, view = self.storage, self.view
-        self.sizes = (storage.ring, storage.length, view.pending, int(view.flows), storage.every, storage.places)
-        self.turn = (self.storage.counts, self.storage.live, self.storage.book, self.window.lows, self.window.highs)
-
-    def room_for(self, steps: int) -> Array:
-        """For the slots that leave and enter the window when so many steps come."""
-        return np.empty((2, self.storage.lanes * (self.view.pending + steps + 1)), np.int64)
+        self.moved = self.window.room_for(1)
 
     def __len__(self) -> int:
         """Examples that can be sampled now."""
@@ -86,8 +77,8 @@ class Replay:
             self.forget()
         steps = chunk.valid.shape[0]
         valid = self.storage.add(chunk)
-        moved = self.moved if steps == 1 else self.room_for(steps)
-        left, entered = self.advance(moved)
+        moved = self.moved if steps == 1 else self.window.room_for(steps)
+        left, entered = self.window.advance(moved)
         if self.sampler.wants_turnover:
             self.turnover(moved[0, :left], moved[1, :entered])
         idle = 0
@@ -97,21 +88,22 @@ class Replay:
         self.rate.count(valid, idle)
 
     def expected(self, steps: int) -> int:
-        """How many updates a training of so many agent steps makes; an n-step view's first examples come a little later."""
+        """How many updates a training of so many agent steps makes; the first examples may come a little later, or of
+        short episodes earlier."""
+        return self.rate.expected(steps, self.idle)
+
+    @property
+    def idle(self) -> int:
+        """About how many agent steps come while there are fewer than `batch_size` examples."""
         lanes = self.storage.lanes
-        return self.rate.expected(steps, lanes * ((self.batch_size - 1) // lanes))
+        return lanes * (self.window.steps_for(-(-self.batch_size // lanes)) - 1)
 
     def turnover(self, left: Array, entered: Array) -> None:
-        """Tell the sampler which slots left the window and which entered it."""
+        """Tell the sampler which places left the window and which entered it."""
         given = None
         if self.given:
-            given = self.storage.read_starts("priority", self.window, entered).cpu().numpy()
+            given = self.storage.tables["priority"].array[self.window.begins(entered)]
         self.sampler.turnover(left, entered, given)
-
-    def advance(self, moved: Array) -> tuple[int, int]:
-        """Bring the window up to date; returns how many slots left it and how many entered, which then lie in `moved`."""
-        self.window.version += 1
-        return turnover(self.sizes, self.turn, moved)
 
     def forget(self) -> None:
         """No row stored so far is offered again."""
@@ -133,8 +125,7 @@ class Replay:
         offered = 0 if self.spent else len(self)
         if offered >= self.batch_size:
             return max(wait, 1)
-        incomplete = int((-(-self.storage.counts // self.view.every) - self.window.highs).sum())  # may become examples at once
-        return max(wait, self.batch_size - offered - incomplete, 1)
+        return max(wait, self.batch_size - offered - self.window.incomplete, 1)
 
     def ahead(self, taken: int = 0) -> bool:
         """Whether actors must wait that have taken `taken` agent steps more than are stored; never before `batch_size` examples
@@ -143,7 +134,7 @@ class Replay:
 
     def sample(self) -> Batch:
         """Examples with columns obs, action, reward, discount, next_obs, weight, index and the agent's own, [B, ...] each
-        (of a `Rollout`: the columns that its `prepare` returned).
+        (of a `Rollout`: the columns that its `prepare` returned; of a `Sequence`: those that it says).
 
         Raises: ProtoRLError if fewer than `batch_size` examples are stored.
         """
@@ -158,7 +149,7 @@ class Replay:
             there = iter(send(leaves, self.deliver_to))
             columns = {name: tree_map(lambda _: next(there), column) for name, column in columns.items()}
         columns["index"] = torch.from_numpy(rows)
-        return Batch(columns)
+        return self.view.batch(columns)
 
     def feedback(self, batch: Batch, priority: torch.Tensor) -> None:
         """Priorities [B] for the examples of `batch`, for samplers that use them."""
@@ -193,6 +184,7 @@ class Replay:
             "sampler": self.sampler.state_dict(),
             "rate": self.rate.state_dict(),
             "lows": self.window.lows.copy(),
+            "highs": self.window.highs.copy(),
             "spent": self.spent,
         }
 
@@ -201,6 +193,11 @@ class Replay:
         self.rate.load_state_dict(state["rate"])
         self.window.lows[:] = self.window.highs[:] = state["lows"]
         self.spent = state["spent"]
-        self.advance(np.empty((2, self.storage.slots), np.int64))
+        self.window.advance(np.empty((2, self.storage.slots), np.int64))
+        if not np.array_equal(self.window.highs, state.get("highs", self.window.highs)):
+            raise ProtoRLError(
+                f"the checkpoint's memory has {int((state['highs'] - state['lows']).sum())} examples and this one's view finds "
+                f"{len(self)} in it: resume with the same view"
+            )
         self.sampler.load_state_dict(state["sampler"])
         self.short = len(self) < self.batch_size

@@ -8,53 +8,8 @@ import numpy as np
 
 from protorl.data import Array, NotFinite, ProtoRLError, Schedule, State, as_schedule
 from protorl.memory.sumtree import SumTree
+from protorl.memory.windows import Window
 from protorl.rng import generator, pack, unpack
-
-
-class Window:
-    """The examples that can be sampled now: those that start at serials low .. high - 1 of every lane, where every row starts
-    one; else the serials count those rows alone that do.
-
-    A start's identity, its row in what follows, is serial * lanes + lane, unique for the whole run; its slot is one of the
-    `ring` that each lane has.
-    """
-
-    def __init__(self, lanes: int, ring: int) -> None:
-        self.lanes, self.ring = lanes, ring
-        self.lows, self.highs = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
-        self.version = 0  # counts changes of the rows
-
-    @property
-    def size(self) -> int:
-        """Number of examples."""
-        return int((self.highs - self.lows).sum()) if self.lanes > 1 else int(self.highs[0] - self.lows[0])
-
-    def slots(self, rows: Array) -> Array:
-        """Row identities [B] -> slots [B]."""
-        if self.lanes == 1:
-            return rows % self.ring
-        return rows % self.lanes * self.ring + rows // self.lanes % self.ring
-
-    def rows(self, slots: Array) -> Array:
-        """Slots [B] of sampleable rows -> row identities [B]."""
-        if self.lanes == 1:
-            newest = self.highs[0] - 1
-            return newest - (newest - slots) % self.ring
-        lane = slots // self.ring
-        newest = self.highs[lane] - 1
-        return (newest - (newest - slots % self.ring) % self.ring) * self.lanes + lane
-
-    def alive(self, rows: Array) -> Array:
-        """[B] bool: the rows that have not been overwritten or left since they were drawn."""
-        if self.lanes == 1:
-            return (rows >= self.lows[0]) & (rows < self.highs[0])
-        lane, serial = rows % self.lanes, rows // self.lanes
-        return (serial >= self.lows[lane]) & (serial < self.highs[lane])
-
-    def all(self) -> Array:
-        """Every sampleable row, oldest first, lanes side by side."""
-        per_lane = [np.arange(low, high) * self.lanes + lane for lane, (low, high) in enumerate(zip(self.lows, self.highs))]
-        return np.sort(np.concatenate(per_lane))
 
 
 class Sampler(Protocol):

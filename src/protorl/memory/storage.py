@@ -17,8 +17,8 @@ import psutil
 import torch
 
 from protorl.data import Array, ArraySpec, Chunk, Columns, Field, ProtoRLError, State, TensorObs, tree_leaves, tree_map
-from protorl.memory.kernels import append_rows, stack_rows
-from protorl.memory.samplers import Window
+from protorl.memory.kept import Kept, Starts
+from protorl.memory.kernels import append_rows, stack_rows, unroll_frames
 from protorl.memory.tables import DeviceTable, Table, in_main_memory, row_bytes
 from protorl.memory.transfer import page_out, send
 
@@ -26,6 +26,9 @@ AT_ONCE = 10_000
 """Rows restored before the pages that they came from are given back."""
 BOOK = np.dtype([("reward", np.float32), ("discount", np.float32), ("side", np.int32), ("age", np.int32)])
 """A row's numbers, side by side. side: where its final observation lies, -1: the episode goes on; age: steps since it began."""
+
+
+EVERY_ROW = Starts()
 
 
 def human_bytes(n: float) -> str:
@@ -77,39 +80,45 @@ def pays_apart(columns: Columns) -> bool:
     return columns.reward_shape != () or "gamma" in columns.extras
 
 
+def kept_columns(columns: Columns) -> dict[str, Field]:
+    """Those that only rows keep where examples start. A priority takes no more than it would take to find it."""
+    return {name: field for name, field in columns.extras.items() if field.starts and name != "priority"}
+
+
 class Sizes:
     """How many rows there are: of each lane (`length`), of its `ring`, in all lanes' rings (`slots`), of final observations at
-    first (`sides`), and of each lane's starts (`places`)."""
+    first (`sides`), and at first of those that keep columns declared for starts (`kept`)."""
 
-    def __init__(self, columns: Columns, capacity: int, every: int) -> None:
+    def __init__(self, columns: Columns, capacity: int, starts: Starts) -> None:
         self.length = capacity // columns.num_envs
         self.stack = max(spec.frame_stack for spec in tree_leaves(columns.obs))
         self.ring = self.length + self.stack  # stack - 1 older frames and the newest observation, which has no row yet
         self.slots = columns.num_envs * self.ring
-        self.places = self.ring if every == 1 else -(-self.length // every)
         self.sides = columns.num_envs + max(self.slots // 16, 16)
+        some = columns.num_envs * (self.ring // starts.every + 1) + self.sides // starts.every  # short episodes have more
+        self.kept = min(self.slots, some) if kept_columns(columns) else 0
 
 
 def plan_memory(
     columns: Columns,
     capacity: int,
     device: torch.device | str = "cpu",
-    every: int = 1,
+    starts: Starts = EVERY_ROW,
     priorities: Callable[[int], int] | None = None,
 ) -> MemoryPlan:
-    """What `Replay(columns, capacity)` would take, with a view whose examples start at every `every`-th row, and a sampler that
-    takes so many bytes for so many places."""
+    """What `Replay(columns, capacity)` would take, with a view of such `starts`, and a sampler that takes so many bytes for so
+    many places."""
     device = torch.device(device)
-    size = Sizes(columns, capacity, every)
-    places = columns.num_envs * size.places
+    size = Sizes(columns, capacity, starts)
+    few = kept_columns(columns)
     observation = sum(row_bytes(frame(spec)) for spec in tree_leaves(columns.obs))
     sizes = {
         "obs": size.slots * observation,
         "action": size.slots * row_bytes(Field(columns.action.shape, columns.action.dtype)),
-        **{name: (places if field.starts else size.slots) * row_bytes(field) for name, field in columns.extras.items()},
+        **{name: (size.kept if name in few else size.slots) * row_bytes(field) for name, field in columns.extras.items()},
         **({"reward": size.slots * row_bytes(reward_field(columns))} if pays_apart(columns) else {}),
-        **({"priorities": taken} if priorities is not None and (taken := priorities(places)) else {}),
-        "bookkeeping": size.slots * BOOK.itemsize + size.sides * 12,
+        **({"priorities": taken} if priorities is not None and (taken := priorities(size.slots)) else {}),
+        "bookkeeping": size.slots * (BOOK.itemsize + 4 * (size.kept > 0) + 8 * starts.listed) + size.sides * 12 + size.kept * 4,
     }
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return MemoryPlan(capacity, str(device), sizes, int(free), ends=(size.sides + 1) * observation)
@@ -119,12 +128,12 @@ def reward_field(columns: Columns) -> Field:
     return Field(columns.reward_shape, np.dtype(np.float32))
 
 
-def home_of(columns: Columns, capacity: int, learner: torch.device, every: int = 1) -> torch.device:
+def home_of(columns: Columns, capacity: int, learner: torch.device, starts: Starts = EVERY_ROW) -> torch.device:
     """Where the rows of a replay should live: on the learner's device if they take at most half of what is free there, so that
     no example travels; else in main memory."""
     if learner.type == "cpu":
         return learner
-    plan = plan_memory(columns, capacity, learner, every)
+    plan = plan_memory(columns, capacity, learner, starts)
     return learner if 2 * (plan.total + plan.ends) <= plan.available else torch.device("cpu")
 
 
@@ -134,9 +143,9 @@ class Storage:
     Row t of lane i is in slot i * ring + t % ring; slots number 0 .. `slots` - 1. Observations have more rows behind them: row
     `slots + s` is the final observation in side slot s, and the last row is a zero frame.
 
-    every: examples start at every so many rows of a lane: a column that is stored for starts only has the row of start k of
-    lane i at i * places + k % places. paid: columns that pay streams of reward; they stay in main memory, as rewards do.
-    priorities: bytes that a sampler takes for so many places, to be told with the rest.
+    starts: where examples start: what columns that are stored for starts only are kept for. paid: columns that pay streams of
+    reward; they stay in main memory, as rewards do. priorities: bytes that a sampler takes for so many places, to be told with
+    the rest.
 
     Raises: ProtoRLError if the memory does not fit, or a step does not match the columns.
     """
@@ -147,7 +156,7 @@ class Storage:
         capacity: int,
         device: torch.device | str = "cpu",
         *,
-        every: int = 1,
+        starts: Starts = EVERY_ROW,
         paid: Collection[str] = (),
         priorities: Callable[[int], int] | None = None,
     ) -> None:
@@ -155,14 +164,14 @@ class Storage:
             raise ProtoRLError(
                 f"capacity {capacity} is less than one step for each of the {columns.num_envs} environments: raise capacity"
             )
-        plan = plan_memory(columns, capacity, device, every, priorities)
+        plan = plan_memory(columns, capacity, device, starts, priorities)
         logging.getLogger("protorl").info(str(plan))
         plan.check()
         self.columns, self.device = columns, torch.device(device)
         self.lanes = columns.num_envs
-        size = Sizes(columns, capacity, every)
+        size = Sizes(columns, capacity, starts)
         self.length, self.stack, self.ring, self.slots = size.length, size.stack, size.ring, size.slots
-        self.every, self.places, self.sides = every, size.places, size.sides
+        self.sides = size.sides
 
         self.counts = np.zeros(self.lanes, np.int64)
         self.live = np.zeros(self.lanes, np.bool_)
@@ -175,11 +184,12 @@ class Storage:
         self.state = (self.counts, self.live, self.book, self.side_row, self.free)
 
         self.here = in_main_memory(self.device)
+        self.stacks = True  # of frames are made here; False: where sequences are delivered, for which fewer frames must travel
         table = Table if self.here else DeviceTable
         self.obs = tree_map(lambda spec: table(frame(spec), self.slots + self.sides + 1, self.device), columns.obs)
-        extras = columns.extras
+        few = kept_columns(columns)
         fields = {"action": Field(columns.action.shape, columns.action.dtype)}
-        fields |= {name: field for name, field in extras.items() if not field.starts}
+        fields |= {name: field for name, field in columns.extras.items() if name not in few}
         if pays_apart(columns):
             fields["reward"] = reward_field(columns)
         near = {"reward", "gamma", "priority", *paid}  # read by the view, or told to the sampler
@@ -187,9 +197,7 @@ class Storage:
             name: (Table if name in near else table)(field, self.slots, self.device) for name, field in fields.items()
         }
         self.readable = {name: table for name, table in self.tables.items() if name not in near}
-        self.starts: dict[str, Table] = {
-            name: table(field, self.lanes * self.places, self.device) for name, field in extras.items() if field.starts
-        }
+        self.kept = Kept({name: table(field, size.kept + 1, self.device) for name, field in few.items()}, self.slots, starts)
         self.pays_apart = pays_apart(columns)
         self.reward_axes = 2 + len(columns.reward_shape)
         self.leaves: list[Table] = tree_leaves(self.obs)
@@ -219,33 +227,17 @@ class Storage:
             values = values if full else values[chunk.valid]
             table.write(successors, values if self.stack == 1 else newest_frame(values, table.field))
         self.tables["action"].write(slots, chunk.action if full else chunk.action[chunk.valid])
-        for name, field in self.columns.extras.items():
+        for name in self.columns.extras:
             if name not in chunk.extras:
                 raise ProtoRLError(f"the agent declared the column {name!r} but its steps do not carry it in Act.extras")
-            values = chunk.extras[name]
-            if not field.starts:
+            if name not in self.kept.tables:
+                values = chunk.extras[name]
                 self.tables[name].write(slots, values if full else values[chunk.valid])
         if self.pays_apart:
             self.tables["reward"].write(slots, chunk.reward if full else chunk.reward[chunk.valid])
-        if self.starts:
-            self.write_starts(chunk, out[2])
+        if self.kept.tables:
+            self.kept.write(slots.reshape(-1), self.book["age"], chunk.valid, chunk.extras)
         return valid
-
-    def write_starts(self, chunk: Chunk, serials: Array) -> None:
-        """The columns that are stored for starts only. serials: [T, n], of valid rows."""
-        begins = chunk.valid & (serials % self.every == 0)
-        lanes = np.broadcast_to(chunk.lanes, serials.shape)[begins]
-        places = self.start_places(lanes, serials[begins] // self.every)
-        for name, table in self.starts.items():
-            table.write(places, chunk.extras[name][begins])
-
-    def start_places(self, lanes: int | Array, starts: Array) -> Array:
-        """Where the columns of starts are: of a lane, the k-th each."""
-        return lanes * self.places + starts % self.places
-
-    def start_slots(self, rows: Array) -> Array:
-        """The slots where examples begin, of identities k * lanes + lane [B]."""
-        return rows % self.lanes * self.ring + rows // self.lanes * self.every % self.ring
 
     def append(self, chunk: Chunk, out: Array) -> tuple[int, int, int]:
         """Book the rows; returns how many are valid, how many first, and how many observations must move."""
@@ -313,18 +305,16 @@ class Storage:
         slots: Array,
         successors: Array,
         columns: Mapping[str, Array],
-        starts: Array | None = None,
         beyond: Array | None = None,
     ) -> dict[str, TensorObs]:
         """The rows in `slots` [B], with the observations at `successors` [B] (slots, or side rows) as `next_obs`, frame stacks
-        rebuilt, and further `columns`: tensors on the device. starts: the examples' places among starts, for columns that are
-        stored there. beyond: rows of more observations, `beyond`."""
+        rebuilt, and further `columns`: tensors on the device. beyond: rows of more observations, `beyond`."""
         specs = tree_leaves(self.columns.obs)
         places = [place for spec in specs for place in self.found(spec, slots, successors)]
         if beyond is not None:
             places += [place for spec in specs for place in self.found(spec, slots, beyond)[1:]]
-        if self.starts:
-            places.append(slots if starts is None else starts)
+        if self.kept.tables:
+            places.append(self.kept.before(slots, self.book["age"], self.ring))
         at, *there = self.place(slots, *places, *columns.values())
         read: dict[str, TensorObs] = {name: table.read(at) for name, table in self.readable.items()}
         pairs = [
@@ -338,12 +328,39 @@ class Storage:
         for name, leaves in named:
             given = iter(leaves)
             read[name] = tree_map(lambda _, given=given: next(given), self.columns.obs)
-        if self.starts:
-            starting = {name: table for name, table in self.starts.items() if name != "priority"}
-            read |= {name: table.read(there[len(places) - 1]) for name, table in starting.items()}
+        read |= {name: table.read(there[len(places) - 1]) for name, table in self.kept.tables.items()}
         for name, values in zip(columns, there[len(places) :]):
             read[name] = torch.from_numpy(values) if self.here else values
         return read
+
+    def unrolls(
+        self, slots: Array, burn_in: int, steps: Array, before: Array, shown: Array, columns: Mapping[str, Array]
+    ) -> dict[str, TensorObs]:
+        """What `unroll_rows` found of sequences whose row `burn_in` is the one in `slots` [B]: the columns of `steps`
+        [T, B, ...]; the actions of those `before` them; observations, `frames`: stacks [T, B, ...], or if these are made
+        elsewhere, single ones [T + k - 1, B, ...]; columns kept for starts, of row 0 [B, ...]; and further `columns`. Tensors
+        on the device."""
+        specs = tree_leaves(self.columns.obs)
+        frames = [self.frames(slots, burn_in, shown, spec) for spec in specs]
+        there = self.place(steps, before, self.kept.before(slots, self.book["age"], self.ring), *frames, *columns.values())
+        read: dict[str, TensorObs] = {name: table.gather(there[0]) for name, table in self.readable.items()}
+        read["before"] = self.tables["action"].gather(there[1])
+        read |= {name: table.read(there[2]) for name, table in self.kept.tables.items()}
+        ks = [spec.frame_stack if self.stacks else 1 for spec in specs]
+        leaves = iter([table.gather(rows, k) for table, rows, k in zip(self.leaves, there[3:], ks)])
+        read["frames"] = tree_map(lambda _: next(leaves), self.columns.obs)
+        for name, values in zip(columns, there[3 + len(specs) :]):
+            read[name] = torch.from_numpy(values) if self.here else values
+        return read
+
+    def frames(self, slots: Array, burn_in: int, shown: Array, spec: ArraySpec) -> Array:
+        """The rows [T + k - 1, B] of the frames of unrolled observations [T, B]."""
+        if spec.frame_stack == 1:
+            return shown
+        rows = np.empty((len(shown) + spec.frame_stack - 1, len(slots)), np.int64)
+        zero = self.slots + self.sides if spec.stack_padding == "zero" else -1
+        unroll_frames(slots, self.ring, burn_in, zero, self.book, shown, rows)
+        return rows
 
     def found(self, spec: ArraySpec, slots: Array, successors: Array) -> tuple[Array, Array]:
         """The rows of a table where the observations at `slots` and `successors` are; [B, k] for stacks of k frames."""
@@ -354,7 +371,7 @@ class Storage:
         that still wait to go there."""
         if self.here:
             return list(arrays)
-        tables = (*self.leaves, *self.tables.values(), *self.starts.values())
+        tables = (*self.leaves, *self.tables.values(), *self.kept.tables.values())
         late: list[Any] = [table for table in tables if table.waiting]
         once = {id(array): array for array in arrays}
         there = send([*(part for table in late for part in table.unsent()), *once.values()], self.device)
@@ -369,12 +386,6 @@ class Storage:
         zero = self.slots + self.sides if spec.stack_padding == "zero" else -1
         stack_rows(rows, self.ring, self.counts, self.live, self.book, self.side_row, zero, frames)
         return frames
-
-    def read_starts(self, name: str, window: Window, places: Array) -> torch.Tensor:
-        """A column of the starts at `places` [B] of the window."""
-        if name in self.starts:
-            return self.starts[name].read(places)
-        return self.tables[name].read(places if self.every == 1 else self.start_slots(window.rows(places)))
 
     # Rows for an incremental checkpoint
 
@@ -403,12 +414,8 @@ class Storage:
             "obs": [table.span(slots) for table in self.leaves],
             "final_obs": [table.read(sides).cpu() for table in self.leaves],
             "tables": {name: table.span(slots) for name, table in self.tables.items()},
-            "starts": {name: table.read(self.starts_in(lane, first, end)).cpu() for name, table in self.starts.items()},
+            "kept": self.kept.piece(np.arange(slots.start, slots.stop)),
         }
-
-    def starts_in(self, lane: int, first: int, end: int) -> Array:
-        """Where the columns of those starts are that lie among rows first .. end - 1 of a lane."""
-        return self.start_places(lane, np.arange(-(-first // self.every), -(-end // self.every)))
 
     def final_rows(self, slots: Array) -> Array:
         """Where the final observations of those rows lie that ended an episode."""
@@ -440,9 +447,8 @@ class Storage:
                 table.write(self.final_rows(slots), final_obs.numpy())
             for name, table in self.tables.items():
                 table.write(slots, part["tables"][name].numpy())
-            starts = self.starts_in(lane, part["start"], part["start"] + len(final))
-            for name, table in self.starts.items():
-                table.write(starts, part["starts"][name].numpy())
+            whole = {"which": np.ones(len(slots), np.bool_), **part.get("starts", {})}  # as rows were saved before sequences
+            self.kept.restore(slots, part.get("kept", whole))
 
     def state_dict(self) -> State:
         """All but the rows: lane counters and the newest observation of live lanes."""
@@ -451,7 +457,7 @@ class Storage:
         heads = np.where(self.live, heads, zero)
         return {
             "length": self.length,
-            "every": self.every,
+            "starts": [self.kept.starts.every, self.kept.starts.before],
             "counts": self.counts.copy(),
             "live": self.live.copy(),
             "heads": tree_map(lambda table: table.read(heads).cpu(), self.obs),
@@ -463,10 +469,12 @@ class Storage:
                 f"the checkpoint's memory has {len(state['counts'])} lanes of {state['length']} steps, this one "
                 f"{self.lanes} of {self.length}: resume with the same capacity and num_envs"
             )
-        if state.get("every", 1) != self.every:
+        every, before = state.get("starts", EVERY_ROW[:2])
+        if (every, before) != self.kept.starts[:2]:
+            ours = self.kept.starts
             raise ProtoRLError(
-                f"the examples of the checkpoint's memory start at every {state.get('every', 1)} rows, of this one at every "
-                f"{self.every}: resume with the same view"
+                f"the examples of the checkpoint's memory start at every {every} rows of an episode, with {before} before, of "
+                f"this one at every {ours.every}, with {ours.before}: resume with the same view"
             )
         self.counts[:], self.live[:] = state["counts"], state["live"]
         heads = np.array([self.head(lane) for lane in range(self.lanes)])

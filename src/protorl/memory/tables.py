@@ -10,7 +10,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from protorl.data import Array, Field, ProtoRLError
-from protorl.memory.kernels import gather_pairs
+from protorl.memory.kernels import gather_pairs, gather_stacks
 from protorl.memory.transfer import TORCH_DTYPES, send
 
 SMALL_ROW = 256
@@ -21,6 +21,16 @@ WAITING = 1 << 23
 
 def row_bytes(field: Field) -> int:
     return int(np.prod(field.shape, dtype=np.int64)) * field.dtype.itemsize
+
+
+def stack_shape(field: Field, k: int) -> tuple[int, ...]:
+    """Of k rows that make one item."""
+    return (k * field.shape[0], *field.shape[1:]) if k > 1 else field.shape
+
+
+def stacks(frames: torch.Tensor, k: int) -> torch.Tensor:
+    """Frames [T + k - 1, B, C, ...] -> of k neighbours each, [T, B, k * C, ...]."""
+    return frames.unfold(0, k, 1).movedim(-1, 2).flatten(2, 3).contiguous()
 
 
 def in_main_memory(device: torch.device) -> bool:
@@ -87,6 +97,21 @@ class Table:
             return torch.from_numpy(self.array.take(rows, 0))
         return self.data.index_select(0, torch.from_numpy(rows))
 
+    def words(self) -> Array:
+        """The rows as numbers of the largest kind that they are made of: [R, W]."""
+        return self.array.reshape(self.array.shape[0], -1).view(np.int64 if row_bytes(self.field) % 8 == 0 else np.uint8)
+
+    def gather(self, rows: Array, k: int = 1) -> torch.Tensor:
+        """Rows [T, B], as `Storage.place` gives them: [T, B, ...]. Of rows [T + k - 1, B], k neighbours make one item."""
+        shape = (len(rows) - k + 1, rows.shape[1], *stack_shape(self.field, k))
+        if self.small:
+            rows = rows if k == 1 else np.lib.stride_tricks.sliding_window_view(rows, k, 0)  # [T, B, k]
+            return torch.from_numpy(self.array.take(rows, 0)).reshape(shape)
+        table = self.words()
+        out = self.buffers.take((*shape[:2], k, table.shape[1]), table.dtype)
+        gather_stacks(table, rows, out)
+        return torch.from_numpy(out).view(self.data.dtype).reshape(shape)
+
     def span(self, rows: slice) -> torch.Tensor:
         """Neighbouring rows, on the CPU; big ones are not copied."""
         return self.data[rows].clone() if self.small else self.data[rows]
@@ -98,8 +123,8 @@ class Table:
         shape = (rows.shape[0], *shape)
         if self.small:
             return self.read(rows.reshape(-1)).reshape(shape), self.read(successors.reshape(-1)).reshape(shape)
-        word = np.int64 if row_bytes(self.field) % 8 == 0 else np.uint8
-        table = self.array.reshape(self.array.shape[0], -1).view(word)
+        table = self.words()
+        word = table.dtype
         pair = [places.reshape(len(places), -1) for places in (rows, successors)]
         outs = [self.buffers.take((*pair[0].shape, table.shape[1]), word) for _ in range(2)]
         gather_pairs(table, *pair, *outs)
@@ -157,6 +182,10 @@ class DeviceTable(Table):
             self.settle()
             (rows,) = send([rows], self.device)
         return self.data.index_select(0, rows)
+
+    def gather(self, rows: Array | torch.Tensor, k: int = 1) -> torch.Tensor:
+        found = self.read(rows.reshape(-1)).reshape(*rows.shape, *self.field.shape)
+        return found if k == 1 else stacks(found, k)
 
     def span(self, rows: slice) -> torch.Tensor:
         self.settle()

@@ -1,8 +1,8 @@
-"""Views: what an example is. One step, n steps, a rollout.
+"""Views: what an example is. One step, n steps, a rollout, a sequence.
 
-A view also says where examples may start (`every` so many rows of a lane), how many later rows an example waits for
-(`pending`), whether it goes on through ends of episodes (`flows`), and whether examples are used in one burst of updates only
-(`once`).
+A view also says where examples may start (`starts`), which of them can be sampled (`window`), how many later rows an example
+waits for (`pending`) and how many it reads before its start (`starts.before`), whether it goes on through ends of episodes
+(`flows`), and whether examples are used in one burst of updates only (`once`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from protorl.data import Array, Batch, Columns, ProtoRLError, Stream, TensorObs, tree_map
-from protorl.memory.kernels import nstep_window, stream_window
-from protorl.memory.samplers import Window
-from protorl.memory.storage import Storage
-from protorl.memory.tables import Table
+from protorl.data import Array, Batch, Columns, ProtoRLError, Seen, Stream, TensorObs, tree_map
+from protorl.memory.kept import Starts
+from protorl.memory.kernels import nstep_window, stream_window, unroll_returns, unroll_rows
+from protorl.memory.storage import EVERY_ROW, Storage
+from protorl.memory.tables import Table, stacks
+from protorl.memory.windows import SequenceWindow, Window
 
 
 class View(Protocol):
@@ -32,7 +33,7 @@ class View(Protocol):
     def once(self) -> bool: ...
 
     @property
-    def every(self) -> int: ...
+    def starts(self) -> Starts: ...
 
     @property
     def flows(self) -> bool: ...
@@ -40,7 +41,11 @@ class View(Protocol):
     @property
     def streams(self) -> tuple[Stream, ...]: ...
 
+    def window(self, storage: Storage) -> Window: ...
+
     def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, TensorObs]: ...
+
+    def batch(self, columns: Mapping[str, TensorObs]) -> Batch: ...
 
 
 def check_rewards(gamma: float, clip_reward: float | None, streams: tuple[Stream, ...]) -> None:
@@ -50,6 +55,14 @@ def check_rewards(gamma: float, clip_reward: float | None, streams: tuple[Stream
             raise ProtoRLError(f"{name} {value} is not a discount: use a value in [0, 1]")
     if clip_reward is not None and not clip_reward > 0:
         raise ProtoRLError(f"clip_reward {clip_reward} must be positive, or None for raw rewards")
+
+
+def check_n_step(n: int, reward_scale: float) -> None:
+    """Raises ProtoRLError for less than one step, or a scale that is not positive."""
+    if n < 1:
+        raise ProtoRLError(f"n_step {n} is not a number of steps: use 1 or more")
+    if not 0 < reward_scale < np.inf:
+        raise ProtoRLError(f"reward_scale {reward_scale} must be a positive number")
 
 
 def check_streams(streams: tuple[Stream, ...], columns: Columns) -> None:
@@ -74,10 +87,8 @@ def read(
     n: int,
     slots: Array,
     columns: Mapping[str, Array],
-    starts: Array | None = None,
 ) -> dict[str, TensorObs]:
-    """Columns of n-step transitions from `slots` [B] int64, and further `columns`: tensors on the storage's device. starts: the
-    examples' places among starts (None: the slots)."""
+    """Columns of n-step transitions from `slots` [B] int64, and further `columns`: tensors on the storage's device."""
     size = slots.shape[0]
     discounts, successors = np.empty(size, np.float32), np.empty(size, np.int64)
     clip = np.inf if view.clip_reward is None else view.clip_reward
@@ -106,7 +117,7 @@ def read(
             successors = after
         elif view.flows:
             beyond = after
-    found = storage.examples(slots, successors, {**paid, **columns}, starts, beyond)
+    found = storage.examples(slots, successors, {**paid, **columns}, beyond)
     if beyond is not None:
         after_all = found.pop("beyond")
         found |= {f"{one.name}_next_obs": after_all for one in view.streams if not one.episodic}
@@ -154,7 +165,7 @@ class NStep:
 
     n: steps. gamma: discount per step, in [0, 1]. clip_reward: rewards are clipped to [-c, c] each, before they are summed
     (None: raw). reward_scale: multiplies them, after the clip (neither touches further streams). streams: further streams of
-    reward. every: examples start at every so many rows of a lane. Source: Sutton 1988; for replay, Hessel et al. 2018, arXiv
+    reward. Source: Sutton 1988; for replay, Hessel et al. 2018, arXiv
     1710.02298. Differs from the papers: tails at truncations are kept, and bootstrap from the final observation.
     """
 
@@ -163,15 +174,10 @@ class NStep:
     clip_reward: float | None = None
     reward_scale: float = 1.0
     streams: tuple[Stream, ...] = ()
-    every: int = 1
+    starts = EVERY_ROW
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ProtoRLError(f"n_step {self.n} is not a number of steps: use 1 or more")
-        if not 0 < self.reward_scale < np.inf:
-            raise ProtoRLError(f"reward_scale {self.reward_scale} must be a positive number")
-        if self.every < 1:
-            raise ProtoRLError(f"every {self.every} is not a number of rows: use 1 or more")
+        check_n_step(self.n, self.reward_scale)
         check_rewards(self.gamma, self.clip_reward, self.streams)
 
     @property
@@ -189,12 +195,18 @@ class NStep:
         """Whether examples go on through ends of episodes."""
         return any(not stream.episodic for stream in self.streams)
 
+    def window(self, storage: Storage) -> Window:
+        """Every row starts an example."""
+        return Window(storage, self.pending, self.flows)
+
     def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, TensorObs]:
         """Columns for the examples that start at `rows` [B] (row identities), of `weight` [B]: tensors on the storage's
         device."""
-        places = window.slots(rows)
-        slots = places if self.every == 1 else storage.start_slots(rows)
-        return read(storage, self, self.n, slots, {"weight": weight}, places)
+        return read(storage, self, self.n, window.slots(rows), {"weight": weight})
+
+    def batch(self, columns: Mapping[str, TensorObs]) -> Batch:
+        """The examples as a learner gets them, once their columns are where it is."""
+        return Batch(columns)
 
 
 def OneStep(gamma: float = 0.99, clip_reward: float | None = None) -> NStep:  # noqa: N802 - it names a view
@@ -208,8 +220,8 @@ class Rollout:
     At the first sample of a burst the whole rollout is laid out time first, [T, N], with the columns obs, action, reward,
     discount, next_obs, first, ended, weight and the agent's own, and given to `prepare`; besides `last_action` and
     `last_reward`, as in a `Seen`, and `raw_reward`, the reward before it was clipped. What that returns (columns [T, N, ...])
-    is flattened: examples are its rows, drawn by `Minibatches` or `All`, [B, ...], or runs of them, [L, B, ...], of whose columns
-    that are declared for starts the first row's are given, [B, ...]. Once the burst is over, no row is offered again.
+    is flattened: examples are its rows, drawn by `Minibatches` or `All`, [B, ...], or runs of them, [L, B, ...], of whose
+    columns that are declared for starts the first row's are given, [B, ...]. Once the burst is over, no row is offered again.
 
     Where an environment has fewer steps than the others (it spent some on resets), its column begins with rows of weight 0,
     which are never drawn.
@@ -226,7 +238,7 @@ class Rollout:
 
     pending = 0
     once = True
-    every = 1
+    starts = EVERY_ROW
     flows = False  # the last row is used before the one after it is known
     reward_scale = 1.0
 
@@ -242,6 +254,10 @@ class Rollout:
         self.version = -1
         self.length = 0
         self.columns: dict[str, TensorObs] = {}
+
+    def window(self, storage: Storage) -> Window:
+        """Every row is an example."""
+        return Window(storage, self.pending)
 
     def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, TensorObs]:
         """Columns for `rows` (row identities) [B] or [L, B], of `weight` alike, from the rollout as `prepare` returned it."""
@@ -263,6 +279,10 @@ class Rollout:
 
         read = {name: tree_map(partial(chosen, name), value) for name, value in self.columns.items()}
         return read | {"weight": weights}
+
+    def batch(self, columns: Mapping[str, TensorObs]) -> Batch:
+        """The examples as a learner gets them, once their columns are where it is."""
+        return Batch(columns)
 
     def lay_out(self, storage: Storage, window: Window) -> None:
         """Time-major columns of all rows in the window, prepared, then flattened."""
@@ -297,3 +317,151 @@ class Rollout:
         prepare = self.prepare if owner is None else getattr(owner, self.prepare.__name__, self.prepare)
         prepared = prepare(Batch({name: grid(column) for name, column in flat.items()}))
         self.columns = {name: tree_map(lambda leaf: leaf.flatten(0, 1), prepared.columns[name]) for name in prepared}
+
+
+NO_GAMMAS = np.zeros((0, 0), np.float32)
+"""No row has its own."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Stretches of `length` steps for recurrent agents, with what leads up to them and what follows: time first, T rows of B
+    examples, T = burn_in + length + n_step.
+
+    Examples start at the steps 0, period, 2 * period, ... of each episode and never leave it. One is there once its steps and
+    the n_step after them are, or the episode has ended; what no other example trains at an episode's end is the last one's,
+    which is as short as it is. The start is row `burn_in`. The rows before it are those before it in the episode; where there
+    are fewer, the episode's first row is repeated in front, with `first` true. Behind the episode's final observation, a row of
+    its own, that row is repeated. The last of the T rows is an observation only.
+
+    - `seen`: a `Seen` of tensors: obs [T, B, *O], first [T, B] bool, the previous action [T, B, *A] and reward [T, B] as the
+      environment gave it, zeros at `first`.
+    - `action` [T, B, *A], `reward`, `discount` [T, B] float32 and `successor` [T, B] int64: what was done in this row, and
+
+          reward    = sum_{k<m} gamma^k r_{t+k},    discount = gamma^m * prod_{k<m} d_{t+k},    successor = t + m,
+          m = min(n_step, steps to the end of the episode, rows to the last one)
+
+      so row `successor` of this unroll is bootstrapped from: the final observation where the episode ended. A lost life (d = 0)
+      ends the sum.
+    - `mask` [T, B] float32: 1 where the row is to be trained: the steps among the rows burn_in .. burn_in + length - 1.
+    - `ended` [T, B] bool: the episode ended with this step. `weight` [B], `index` [B].
+    - columns declared with `starts=True` [B, ...]: what the actor gave in row 0 of the unroll, such as its carry; zeros where
+      the episode is younger than the burn-in. All others [T, B, ...].
+
+    Rows that are no steps (in front, behind, the last) have reward and discount 0, themselves as successor, and the action and
+    columns of the step nearest to them.
+
+    Each further stream gives `NAME` and `NAME_discount` [T, B] by its own gamma. One that is not episodic takes any end for a
+    truncation, a lost life for none: NAME_discount = gamma^m, bootstrapped from row `NAME_successor`, at the end of the episode
+    from its final observation, in place of the next episode's first, which no example of this one can show.
+
+    length, burn_in, period, n_step: agent steps. gamma: discount per step, in [0, 1]; a column `gamma` is used instead.
+    clip_reward, reward_scale, streams: as `NStep`. Source: Kapturowski et al. 2019, "Recurrent experience replay in distributed
+    reinforcement learning", section 2.3 and appendix. Differs from the paper: the last steps of an episode are a short example
+    rather than an overlap with another, and n_step more rows follow the trained ones, so that these have full returns.
+    """
+
+    length: int = 80
+    burn_in: int = 40
+    period: int = 40
+    n_step: int = 5
+    gamma: float = 0.997
+    clip_reward: float | None = None
+    reward_scale: float = 1.0
+    streams: tuple[Stream, ...] = ()
+    once = False
+    flows = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("length", 1), ("burn_in", 0), ("period", 1)):
+            if getattr(self, name) < least:
+                raise ProtoRLError(f"{name} {getattr(self, name)} is not a number of steps: use {least} or more")
+        if self.period > self.length:
+            raise ProtoRLError(
+                f"period {self.period} exceeds length {self.length}, so steps in between would never be learned from: use a "
+                f"period of at most {self.length}"
+            )
+        check_n_step(self.n_step, self.reward_scale)
+        check_rewards(self.gamma, self.clip_reward, self.streams)
+
+    @property
+    def pending(self) -> int:
+        """How many rows must follow a start."""
+        return self.length + self.n_step - 2
+
+    @property
+    def starts(self) -> Starts:
+        """Where examples start."""
+        return Starts(self.period, self.burn_in, listed=True)
+
+    def window(self, storage: Storage) -> SequenceWindow:
+        """Some rows of each episode start an example; the one before the burn-in must be there for its action and reward."""
+        return SequenceWindow(storage, self.period, self.length, self.pending, self.starts.behind)
+
+    def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, TensorObs]:
+        """Columns for the examples `rows` [B] (identities), of `weight` [B]: tensors on the storage's device, as `batch` takes
+        them."""
+        slots = window.begins(window.slots(rows))
+        shape = self.burn_in + self.length + self.n_step, len(slots)
+        steps, before, shown = np.empty((3, *shape), np.int64)
+        first, ended, real = np.empty((3, *shape), np.bool_)
+        unroll_rows(slots, storage.ring, self.burn_in, storage.book, steps, before, shown, first, ended, real)
+        trained = slice(self.burn_in, self.burn_in + self.length)
+        mask = np.zeros(shape, np.float32)
+        mask[trained] = real[trained]
+        columns = self.paid(storage, steps, before, first, real)
+        columns |= {"first": first, "ended": ended, "mask": mask, "weight": weight}
+        return storage.unrolls(slots, self.burn_in, steps, before, shown, columns)
+
+    def paid(self, storage: Storage, steps: Array, before: Array, first: Array, real: Array) -> dict[str, Array]:
+        """Rewards, discounts and successors of the rows."""
+        gammas = storage.tables["gamma"].array[steps] if "gamma" in storage.tables else NO_GAMMAS
+        clip = np.inf if self.clip_reward is None else self.clip_reward
+        pay = storage.tables["reward"].array if storage.pays_apart else storage.book["reward"]
+        discount = storage.book["discount"][steps]
+        found = self.stream("", pay[steps], discount, real, self.gamma, gammas, True, clip, self.reward_scale)
+        found["previous"] = pay[before]
+        found["previous"][first] = 0
+        if gammas.size:
+            found["gamma"] = gammas
+        for one in self.streams:
+            pay = storage.tables[one.name].array[steps]
+            new = self.stream(f"{one.name}_", pay, discount, real, one.gamma, NO_GAMMAS, one.episodic, np.inf, 1.0)
+            new[one.name] = new.pop(f"{one.name}_reward")
+            if one.episodic:
+                del new[f"{one.name}_successor"]  # as the reward's
+            found |= new
+        return found
+
+    def stream(
+        self,
+        prefix: str,
+        pay: Array,
+        discount: Array,
+        real: Array,
+        gamma: float,
+        own: Array,
+        episodic: bool,
+        clip: float,
+        scale: float,
+    ) -> dict[str, Array]:
+        """n-step sums of rewards [T, B, ...]; see `unroll_returns`."""
+        returns, discounts, successors = np.empty_like(pay), np.empty_like(discount), np.empty(real.shape, np.int64)
+        flat = [array.reshape(*real.shape, -1) for array in (pay, returns)]
+        unroll_returns(
+            flat[0], discount, real, self.n_step, gamma, own, episodic, clip, scale, flat[1], discounts, successors
+        )  # fmt: skip
+        return {f"{prefix}reward": returns, f"{prefix}discount": discounts, f"{prefix}successor": successors}
+
+    def batch(self, columns: Mapping[str, TensorObs]) -> Batch:
+        """The examples as a learner gets them, once their columns are where it is: with `seen`, and stacks of frames."""
+        found: dict[str, Any] = dict(columns)
+        frames, first, before, previous = (found.pop(name) for name in ("frames", "first", "before", "previous"))
+        action = before.masked_fill(first.view(*first.shape, *[1] * (before.ndim - 2)), 0)
+
+        def stacked(leaf: Any) -> Any:  # unless the storage has done it
+            k = len(leaf) - len(first) + 1
+            return leaf if k == 1 else stacks(leaf, k)
+
+        seen: tuple[Any, ...] = (tree_map(stacked, frames), first, action, previous)
+        return Batch({**found, "seen": Seen(*seen)})

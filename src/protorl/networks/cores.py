@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from protorl.data import ActionSpec, Array, Batch, Carry, Field, ProtoRLError, Seen, tree_map
+from protorl.networks import recurrence  # noqa: F401 - it registers protorl::lstm
 from protorl.networks.kernels import gru_step, lstm_step
 from protorl.networks.numpy_forms import view
+
+WORTH_WRITING_OUT = 16
+"""Steps from which on an LSTM's recurrence is faster as one operation."""
 
 
 class Asked(NamedTuple):
@@ -152,7 +156,7 @@ class Core(nn.Module):
         for gates, keep in zip(projected.unbind(0), kept.unbind(0)):
             carry = self.advance(gates, self.kind(*[keep * part for part in carry]))
             outputs.append(carry[0])
-        return torch.stack(outputs), carry
+        return torch.stack(outputs) if outputs else x.new_zeros(*x.shape[:2], self.size), carry
 
     def project(self, x: Tensor) -> Tensor:
         """What the inputs add to the gates, [T, B, gates]."""
@@ -208,7 +212,7 @@ class Core(nn.Module):
 
     def started(self, batch: Batch) -> Any:
         """The carry with which the examples of a batch start."""
-        return self.kind(*[batch.columns[name] for name in self.names])
+        return self.kind(*[getattr(batch, name) for name in self.names])
 
     # In learning from rollouts
 
@@ -263,6 +267,13 @@ class LSTM(Core):
         i, f, g, o = torch.addmm(gates, carry.h, self.cell.weight_hh.t()).chunk(4, -1)
         c = f.sigmoid() * carry.c + i.sigmoid() * g.tanh()
         return LSTMCarry(o.sigmoid() * c.tanh(), c)
+
+    def unroll(self, x: Tensor, first: Tensor, carry: LSTMCarry) -> tuple[Tensor, LSTMCarry]:
+        if len(x) < WORTH_WRITING_OUT or x.device.type != "cpu":
+            return super().unroll(x, first, carry)
+        keep = (~first).to(x.dtype).unsqueeze(-1)
+        h, c, *_ = torch.ops.protorl.lstm(self.project(x), keep, carry.h, carry.c, self.cell.weight_hh)
+        return h, LSTMCarry(h[-1], c[-1])
 
     def in_numpy(self) -> Callable[..., Any]:
         by_input, by_memory, bias, bias_too = self.weights()

@@ -8,13 +8,14 @@ from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.ppo import PPO
+from protorl.recipes.r2d2 import R2D2
 from protorl.recipes.recipe import RECIPES, Parts, Recipe
 from protorl.recipes.rnd import RND
 
 RECIPES |= {
     recipe.name: recipe
     for recipe in (
-        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, RND
+        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2, RND
     )
 }  # fmt: skip
 
@@ -25,6 +26,7 @@ __all__ = [
     "IQN",
     "PPO",
     "QRDQN",
+    "R2D2",
     "RECIPES",
     "RND",
     "SAC",

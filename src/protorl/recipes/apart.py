@@ -45,5 +45,4 @@ class Among(Aside):
             every[self.lanes] = mine
             return every
 
-        out = self.infer(tree_map(padded, obs), explore)
-        return type(out)(*[None if part is None else part[self.lanes] for part in out])
+        return tree_map(lambda part: part[self.lanes], self.infer(tree_map(padded, obs), explore))

@@ -38,7 +38,23 @@ class ApeX(Recipe):
     )
 
 
-class ApexDQN(ApeX, Huber, QLearning, OffPolicy):
+class Ladder(Recipe):
+    """Each environment explores epsilon-greedily with an epsilon of its own, which stays."""
+
+    numbers: ClassVar[str] = ""
+
+    epsilon: float = hp(0.4, "exploration of the environment that explores most", paper="0.4", low=0.0, high=1.0)
+    epsilon_alpha: float = hp(
+        7.0, "environment i of N explores with epsilon^(1 + alpha i / (N - 1)), all along", paper="7", low=0.0
+    )
+
+    def policy(self, spec: EnvSpec) -> EpsilonGreedy:
+        """Epsilon-greedy, by the number of the lane."""
+        ladder = apex_epsilons(self.num_envs, self.epsilon, self.epsilon_alpha)
+        return EpsilonGreedy(spec.action, ladder[list(spec.lanes)], seed=self.seed, rows=spec.lanes)
+
+
+class ApexDQN(ApeX, Ladder, Huber, QLearning, OffPolicy):
     """Ape-X DQN: double Q-learning with a dueling network; each environment has an epsilon of its own.
 
     Differs from the paper: the oldest steps leave the memory one by one; docs/algorithms/apex.md has the list.
@@ -55,15 +71,6 @@ class ApexDQN(ApeX, Huber, QLearning, OffPolicy):
     )
     head: str = hp("dueling", "head of the network", paper="dueling", choices=("q", "dueling"))
     n_step: int = hp(3, "steps of the return", unit="agent steps", paper="3", low=1)
-    epsilon: float = hp(0.4, "exploration of the environment that explores most", paper="0.4", low=0.0, high=1.0)
-    epsilon_alpha: float = hp(
-        7.0, "environment i of N explores with epsilon^(1 + alpha i / (N - 1)), all along", paper="7", low=0.0
-    )
-
-    def policy(self, spec: EnvSpec) -> EpsilonGreedy:
-        """Epsilon-greedy, each lane with its own epsilon, which stays."""
-        ladder = apex_epsilons(self.num_envs, self.epsilon, self.epsilon_alpha)
-        return EpsilonGreedy(spec.action, ladder[list(spec.lanes)], seed=self.seed, rows=spec.lanes)
 
 
 class ApexDDPG(ApeX, Continuous, OffPolicy):

@@ -22,13 +22,13 @@ TUNABLE = frozenset({
     "entropy_coef", "target_kl", "normalise_advantage", "tau", "delay", "target_noise", "noise_clip", "noise_std",
     "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end",
     "action_gradient_clip", "intrinsic_gamma", "intrinsic_lambda", "extrinsic_coef", "intrinsic_coef", "predictor_lr",
-    "predictor_share", "bonus_coef",
+    "predictor_share", "bonus_coef", "eta", "start",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
 
 WHY_NOT = {
-    "it is another algorithm": "recipe bonus",
+    "it is another algorithm": "recipe scale bonus",
     "it makes other environments": (
         "env num_envs backend protocol env_kwargs wrappers package_to_import apply_api_compatibility overlap"
     ),
@@ -39,7 +39,9 @@ WHY_NOT = {
         "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
-    "it shapes the memory": "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_steps",
+    "it shapes the memory": (
+        "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_steps sequence_length burn_in period"
+    ),
     "it matters at the beginning alone": "init final_bound log_std alpha warmup_steps warmup_rollouts",
 }
 

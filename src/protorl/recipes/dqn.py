@@ -44,7 +44,7 @@ class QLearning(Recipe):
     def network(self, spec: EnvSpec) -> Network:
         """Base and head, as `layout` has them, with initial weights of the kind `init`."""
         base, head = self.layout(spec)
-        network = build_network(spec, {"base": base, "head": head})
+        network = build_network(spec, {"base": base, "core": self.core_config(), "head": head})
         initialise(network, self.init)
         return network
 
@@ -55,6 +55,10 @@ class QLearning(Recipe):
         if self.head == "dueling" and base["type"] == "nature":  # section 4.2 of Wang et al. 2016
             return base | {"widths": ()}, head | {"widths": (512,), "base_gradient": 2**-0.5}
         return base, head
+
+    def core_config(self) -> dict[str, object]:
+        """What remembers, between them; nothing does."""
+        return {"type": "none"}
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {"target_every": self.target_every, "lr": self.learning_rate()}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from protorl.agents import Agent
 from protorl.data import EnvSpec, Linear, ProtoRLError
-from protorl.memory import Replay, plan_memory
+from protorl.memory import Replay, Starts, plan_memory
 from protorl.memory.storage import human_bytes
 from protorl.recipes.experiment import Experiment
 
@@ -25,14 +25,15 @@ class Plan(NamedTuple):
     updates: int
     bursts: int  # of updates, one after the other
     first: int  # agent steps before the first of them is due
+    starts: Starts  # of examples
 
 
 def plan(recipe: Experiment, memory: Replay) -> Plan:
     """The plan of a training with this memory, by its rate."""
     rate, lanes = memory.rate, recipe.num_envs
     updates = memory.expected(-(-recipe.steps // lanes) * lanes)  # all environments take the last step
-    first = (max(rate.start, memory.batch_size - 1) // rate.every + 1) * rate.every
-    return Plan(recipe.steps, updates, updates // rate.updates, first)
+    first = (max(rate.start, memory.batch_size - 1, memory.idle) // rate.every + 1) * rate.every
+    return Plan(recipe.steps, updates, updates // rate.updates, first, memory.view.starts)
 
 
 def foresee(recipe: Experiment, agent: Agent, memory: Replay, spec: EnvSpec) -> None:
@@ -74,7 +75,7 @@ def warnings(recipe: Experiment, agent: Agent, made: Plan, spec: EnvSpec) -> lis
             f"use --eval-every {max(steps // 10, 1)} to keep the best weights"
         )
     if (capacity := fields.get("capacity", 0)) > steps:
-        whole, used = (plan_memory(agent.columns(spec), rows).total for rows in (capacity, steps))
+        whole, used = (plan_memory(agent.columns(spec), rows, starts=made.starts).total for rows in (capacity, steps))
         if whole > max(MUCH_MEMORY, 2 * used):
             said.append(
                 f"the memory never fills: capacity {capacity:,} takes {human_bytes(whole)}, of which {steps:,} steps use "

@@ -13,7 +13,7 @@ from protorl.actors import Actors, FirstPriorities, WorkerActors
 from protorl.agents import Agent, Novelty, curious
 from protorl.data import Columns, EnvSpec, Field, Linear
 from protorl.envs import VecEnv
-from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, home_of
+from protorl.memory import NStep, Prioritized, Rate, Replay, Sampler, Uniform, View, home_of
 from protorl.networks import RandomDistillation
 from protorl.recipes.apart import apart
 from protorl.recipes.config import fields_of, reference
@@ -63,7 +63,7 @@ class OffPolicy(Recipe):
         with rng.torch_stream(self.seed, "bonus"):
             return bonuses[self.bonus](self, agent, spec)
 
-    def view(self, agent: Agent) -> NStep:
+    def view(self, agent: Agent) -> View:
         """What an example is."""
         return NStep(self.n_step, self.gamma, self.clip_reward, self.reward_scale, streams=agent.streams)
 
@@ -98,15 +98,15 @@ class OffPolicy(Recipe):
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         beta = Linear(self.per_beta, self.per_beta_end, max(self.steps, 1))
         sampler: Sampler = Prioritized(self.per_alpha, beta) if self.per_alpha > 0 else Uniform()
-        columns = self.columns(agent, spec)
+        columns, view = self.columns(agent, spec), self.view(agent)
         return Replay(
             columns,
             self.capacity,
             batch_size=self.batch_size,
-            view=self.view(agent),
+            view=view,
             sampler=sampler,
             rate=Rate(self.warmup_steps, self.update_every, self.updates),
-            device=home_of(columns, self.capacity, agent.device),
+            device=home_of(columns, self.capacity, agent.device, view.starts),
             deliver_to=agent.device,
             seed=self.seed,
         )

@@ -19,10 +19,6 @@ class OnPolicy(Recipe):
     rollout_steps: int = hp(2_048, "length of a rollout", unit="agent steps, in each environment", paper="2048", low=1)
     epochs: int = hp(10, "passes over each rollout", paper="10", low=1)
     batch_size: int = hp(64, "examples per update", paper="64", low=1)
-    sequence_steps: int | None = hp(
-        None, "length of the sequences that a core learns from; none: rollout_steps, or batch_size if that is less",
-        unit="agent steps", low=1,
-    )  # fmt: skip
     clip_reward: float | None = hp(None, "clips each reward to [-c, c] for learning", paper="Atari: 1", low=0.0)
 
     def falling(self, value: float, falls: bool, spec: EnvSpec) -> float | Schedule:
@@ -41,15 +37,8 @@ class OnPolicy(Recipe):
         return -(-rows // self.batch_size)
 
     def sequence(self) -> int:
-        """Steps of a sequence, for a network with a core."""
-        if self.sequence_steps is None:
-            return min(self.rollout_steps, self.batch_size)
-        if self.sequence_steps > self.batch_size:
-            raise ProtoRLError(
-                f"batch_size {self.batch_size} is less than the {self.sequence_steps} steps of a sequence: raise batch_size or "
-                "lower sequence_steps"
-            )
-        return self.sequence_steps
+        """Steps of the sequences that a network with a core learns from."""
+        return min(self.rollout_steps, self.batch_size)
 
     def updates_per_rollout(self, spec: EnvSpec) -> int:
         """All epochs' minibatches."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
-from protorl.data import EnvSpec, ProtoRLError, Schedule
+from protorl.data import EnvSpec, ProtoRLError
 from protorl.networks import ActorCritic, Base, Core, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
 from protorl.policies import Beta, Categorical, Gaussian, Stochastic
 from protorl.recipes import presets
@@ -20,7 +20,8 @@ DISTRIBUTIONS: dict[str, type[Categorical | Gaussian | Beta]] = {"categorical": 
 
 
 class Proximal(Recipe):
-    """A policy and a value, learned by the clipped surrogate: what PPO and all that is built on it share."""
+    """A policy and a value, learned by the clipped surrogate: what PPO and all that is built on it share. For recipes that are
+    `Recurrent` and `OnPolicy`, too."""
 
     numbers: ClassVar[str] = "ppo"
     reward_streams: ClassVar[int] = 1
@@ -50,17 +51,26 @@ class Proximal(Recipe):
     widths: tuple[int, ...] = hp((64, 64), "hidden layers of an MLP", paper="64, 64", low=1)
     activation: str = hp("tanh", "activation of an MLP", paper="tanh")
     init: str = hp("orthogonal", "initial weights", choices=("orthogonal", "default"))
+    sequence_steps: int | None = hp(
+        None,
+        "length of the sequences that a core learns from; none: rollout_steps, or batch_size if that is less",
+        unit="agent steps",
+        low=1,
+    )
     log_std: float = hp(0.0, "log of a Gaussian's deviation at first")
 
-    def falling(self, value: float, falls: bool, spec: EnvSpec) -> float | Schedule:
-        """The value, or a schedule that brings it to 0 with the training."""
-        raise self.lacks("a method falling(value, falls, spec), as OnPolicy has")
+    def sequence(self: Any) -> int:
+        """Steps of the sequences that a network with a core learns from."""
+        if self.sequence_steps is None:
+            return OnPolicy.sequence(self)
+        if self.sequence_steps > self.batch_size:
+            raise ProtoRLError(
+                f"batch_size {self.batch_size} is less than the {self.sequence_steps} steps of a sequence: raise batch_size or "
+                "lower sequence_steps"
+            )
+        return self.sequence_steps
 
-    def core_config(self) -> dict[str, object]:
-        """The core of the network for `build_network`: none, unless the recipe is `Recurrent`, too."""
-        return {"type": "none"}
-
-    def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
+    def hyperparameters(self: Any, spec: EnvSpec) -> dict[str, object]:
         return {
             "lr": self.falling(self.lr, self.anneal, spec),
             "clip": self.falling(self.clip, self.anneal_clip, spec),
@@ -96,22 +106,22 @@ class Proximal(Recipe):
             critic.base = actor.base if shared else ScaledBase(scaler, critic.base)
         return ActorCritic(actor, critic)
 
-    def actor(self, spec: EnvSpec) -> Network:
+    def actor(self: Any, spec: EnvSpec) -> Network:
         """What the policy's distribution depends on."""
         kind = self.distribution_of(spec)
         start = {"log_std": self.log_std} if kind == "gaussian" else {}
         head = {"type": kind, "gain": 0.01 if self.init == "orthogonal" else None, **start}
         return build_network(spec, {"base": self.base_config(spec, self.init), "core": self.core_config(), "head": head})
 
-    def critic(self, spec: EnvSpec, actor: Network) -> Network:
+    def critic(self: Any, spec: EnvSpec, actor: Network) -> Network:
         """V, on the actor's base where they share one; and then by its core."""
-        share = spec.pixels or self.core_config()["type"] != "none" if self.share_base is None else self.share_base
+        share = spec.pixels or self.core != "none" if self.share_base is None else self.share_base
         base: Base = actor.base if share else build_base(spec.obs, self.base_config(spec, self.init))
         head = ValueHead(1.0 if self.init == "orthogonal" else None, self.reward_streams)
         return Network(base, head, actor.core if share and isinstance(actor.core, Core) else None)
 
 
-class PPO(OnPolicy, Recurrent, Proximal):
+class PPO(Proximal, Recurrent, OnPolicy):
     """Proximal Policy Optimisation."""
 
     name: ClassVar[str] = "ppo"

@@ -124,15 +124,18 @@ ZOO_PPO_PENDULUM: Block = {
 }  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/ppo_lstm.yml, CartPoleNoVel-v1 and PendulumNoVel-v1, without the latter's state-dependent
-# exploration. Its LSTM of 64 comes before the layer of 64, and actor and critic have one each; here they share one, after it.
+# exploration. Its LSTM of 64 comes before the layer of 64, and actor and critic have one each; here they share one, after it,
+# so that rewards are scaled: the errors of returns of 50 would leave little of the policy's gradient.
+ZOO_PPO_NOVEL: Block = {
+    "steps": 100_000, "lr": 1e-3, "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,), "normalise_reward": True,
+}  # fmt: skip
 ZOO_PPO_CARTPOLE_NOVEL: Block = {
-    "steps": 100_000, "num_envs": 8, "rollout_steps": 32, "epochs": 20, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98,
-    "lr": 1e-3, "anneal": True, "anneal_clip": True, "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,),
-    "eval_every": 5_000,
+    **ZOO_PPO_NOVEL, "num_envs": 8, "rollout_steps": 32, "epochs": 20, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98,
+    "anneal": True, "anneal_clip": True,
 }  # fmt: skip
 ZOO_PPO_PENDULUM_NOVEL: Block = {
-    "steps": 100_000, "num_envs": 4, "rollout_steps": 1_024, "epochs": 10, "batch_size": 128, "gamma": 0.9, "lr": 1e-3,
-    "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,), "sequence_steps": 32,
+    **ZOO_PPO_NOVEL, "num_envs": 4, "rollout_steps": 1_024, "epochs": 10, "batch_size": 128, "gamma": 0.9,
+    "sequence_steps": 32,
 }  # fmt: skip
 
 # Our own, for tasks of memory whose episodes are shorter than `sequence_steps`.
@@ -214,6 +217,24 @@ APEX_PENDULUM: Block = {
     "final_bound": 3e-3,
 }
 APEX_MUJOCO: Block = {"steps": 300_000, "lr": 1e-3, "actor_lr": None, "warmup_steps": 10_000}
+
+# Kapturowski et al. 2019, appendix, in agent steps (4 frames) and updates, with the sizes of one machine: 8 environments
+# where the paper has 256 actors, a memory of 1 million steps where it has 4. Its learner makes 5 updates a second whatever
+# the actors do; here 64 sequences are drawn for 80 new ones (of 40 steps each), the replay ratio of 0.8 that the paper
+# states. Rewards are not clipped, and a lost life is no end.
+R2D2_ATARI: Block = {
+    "steps": 50_000_000, "lr": 1e-4, "optimizer_eps": 1e-3, "max_grad_norm": None, "batch_size": 64, "capacity": 1_000_000,
+    "warmup_steps": 50_000, "gamma": 0.997, "core_size": 512, "target_every": 2_500, "update_every": 3_200, "updates": 1,
+    "sequence_length": 80, "burn_in": 40, "period": 40, "n_step": 5,
+    "eval_every": 250_000, "checkpoint_every": 250_000, "protocol": "nature", "env_kwargs": {"life_loss": False},
+}  # fmt: skip
+
+# Our own, for small tasks: short sequences and a small core.
+R2D2_SMALL: Block = {
+    "steps": 100_000, "num_envs": 8, "widths": (64,), "core_size": 64, "lr": 1e-3, "gamma": 0.99, "batch_size": 32,
+    "capacity": 50_000, "warmup_steps": 1_000, "update_every": 32, "target_every": 100, "sequence_length": 20, "burn_in": 10,
+    "period": 10, "n_step": 3,
+}  # fmt: skip
 
 # Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
 # noise, widths, warm-up), with the tau, batch and one learning rate that are the defaults of Stable-Baselines3 2.3 and later.
@@ -379,6 +400,10 @@ DOUBLE_DQN: dict[str, Block] = {**DQN, **atari(NATURE_DOUBLE_DQN)}
 D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
 MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
 APEX_DQN: dict[str, Block] = {**APEX_CONTROL, **MINATAR_APEX, **atari(APEX_ATARI)}
+R2D2: dict[str, Block] = {
+    "CartPole-v1": R2D2_SMALL, "protorl/CartPoleNoVel-*": R2D2_SMALL, "protorl/MemoryLength-*": R2D2_SMALL,
+    **atari(R2D2_ATARI),
+}  # fmt: skip
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
 RND: dict[str, Block] = {
     "protorl/DeepSea-v0": RND_SMALL_TASK, "protorl/DiscoMaze-v0": RND_SMALL_TASK, "MiniGrid-DoorKey-*": RND_DOORKEY,

@@ -13,7 +13,7 @@ import torch
 
 from protorl.data import Array
 from protorl.loops import evaluate
-from protorl.networks import ActorCritic
+from protorl.networks import ActorCritic, Core
 from protorl.recipes.checks.finding import Finding, Verdict, found, sentence_of
 from protorl.recipes.checks.training import Training, rebound
 
@@ -47,6 +47,7 @@ QUICKLY: dict[str, Any] = {
     "atoms": 25, "v_min": -12.0, "v_max": 12.0, "noise_std": 0.5, "weight_decay": 0.0, "action_layer": 1, "actor_lr": 1e-3,
     "num_envs": 1, "device": "cpu", "protocol": None, "clip_reward": None, "package_to_import": None, "reward_scale": 1.0,
     "apply_api_compatibility": False, "backend": "auto", "overlap": False, "steps": 10_000, "anneal": False, "bonus": "none",
+    "core_size": 16, "sequence_length": 8, "burn_in": 4, "period": 4, "scale": "none",
 }  # fmt: skip
 """How probes are learned within seconds, as far as a recipe has these fields; all others stay the recipe's own."""
 ON_POLICY: dict[str, Any] = {
@@ -90,7 +91,7 @@ def probe(recipe: Any, question: Question, kind: str, most: int, patience: float
     with closing(run):
         while True:
             run.train(50)
-            answer = decisions(run, question.obs) if question.action else values(run.agent, question.obs)
+            answer = decisions(run, question.obs) if question.action else values(run, question.obs)
             if answer is None:
                 return None, "the agent's network names no values: `.q`, `.value`, or a critic"
             near = float(np.abs(answer - np.array(question.answer)).max()) < CLOSE
@@ -101,8 +102,11 @@ def probe(recipe: Any, question: Question, kind: str, most: int, patience: float
     return near, f"{question.text}; after {run.updates} updates {told}" + ("" if near else f" where {right} is right")
 
 
-def values(agent: Any, obs: tuple[float, ...]) -> Array | None:
+def values(run: Training, obs: tuple[float, ...]) -> Array | None:
     """What the agent believes observations are worth: [any, O]; None where it does not say."""
+    agent = run.agent
+    if isinstance(agent.core, Core):
+        return remembered(run, obs)
     seen = torch.tensor(obs, dtype=torch.float32, device=agent.device).reshape(len(obs), 1)
     network = agent.network
     network.eval()
@@ -116,10 +120,29 @@ def values(agent: Any, obs: tuple[float, ...]) -> Array | None:
             out = network(seen)
     finally:
         network.train()
-    value = getattr(out, "q", None) if hasattr(out, "q") else getattr(out, "value", None)
+    value = told(out)
     if value is not None and not hasattr(out, "q") and value.dim() > 1:
         value = value[..., 0]  # of the streams of reward, the environment's
     return None if value is None else np.asarray(value.reshape(len(obs), -1).T.cpu())
+
+
+def told(out: Any) -> Any:
+    """The values in a network's output."""
+    return getattr(out, "q", getattr(out, "value", None))
+
+
+def remembered(run: Training, obs: tuple[float, ...]) -> Array | None:
+    """The same of an agent that remembers: what it believes where it comes upon them."""
+    plain, found = run.agent.recall, dict[float, Any]()
+
+    def recalling(seen: Any, *given: Any) -> Any:
+        out, carry = plain(seen, *given)
+        found[float(seen.obs[0, 0])] = told(out)
+        return out, carry
+
+    with rebound(run.agent, recall=recalling):
+        decisions(run, obs)
+    return None if None in found.values() else np.stack([np.asarray(found[x]).reshape(-1) for x in obs], 1)
 
 
 def decisions(run: Training, obs: tuple[float, ...], most: int = 64) -> Array:

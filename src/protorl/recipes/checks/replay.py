@@ -41,11 +41,12 @@ def weights_count(training: Training) -> Verdict:
     weight = torch.ones_like(batch.weight)
     weight[0] = 0.0
     silent = batch.replace(weight=weight)
-    far = int((batch.reward - batch.reward[0]).abs().argmax()) or len(batch) // 2
+    rewards = by_example(batch, batch.reward).reshape(len(batch), -1)
+    far = int((rewards - rewards[0]).abs().amax(1).argmax()) or len(batch) // 2
     reward = batch.reward.clone()
-    reward[0] += 10.0
+    by_example(batch, reward)[0] += 10.0
     row = {
-        name: tree_map(partial(row_from, far), column)
+        name: tree_map(partial(row_from, batch, far), column)
         for name, column in silent.columns.items()
         if name not in ("weight", "index")
     }
@@ -77,11 +78,17 @@ def weights_count(training: Training) -> Verdict:
     )
 
 
-def row_from(row: int, column: Tensor) -> Tensor:
-    """The column with another row in the place of the first."""
+def row_from(batch: Batch, row: int, column: Tensor) -> Tensor:
+    """The column with another example in the place of the first."""
     column = column.clone()
-    column[0] = column[row]
+    by_example(batch, column)[0] = by_example(batch, column)[row]
     return column
+
+
+def by_example(batch: Batch, column: Tensor) -> Tensor:
+    """The column with its examples first: a view, where a batch of sequences has time first."""
+    mask = batch.columns.get("mask")
+    return column if mask is None or column.shape[:2] != mask.shape else column.transpose(0, 1)
 
 
 def priorities_count(recipe: Any, updates: int, draws: int = 64) -> Verdict:
