@@ -157,10 +157,12 @@ def test_an_agent_learns_by_the_equations_that_it_names(name: str, equation: str
     if equation == "z":
         other = type("Other", (plain,), {equation: staticmethod(lambda *args: doubled(plain.z(*args)))})
     learned = []
+    squared = {"kappa": float("inf")}
+    fields: dict[str, Any] = {"dqn": squared, "double-dqn": squared, "rnd": {"normalise_advantage": False}}
     for agent_class in (plain, other):
         cls: Any = type("Own", (RECIPES[name],), {"__module__": __name__, "agent_class": agent_class})
         torch.manual_seed(0)
-        built = cls(**settings(name, **({"kappa": float("inf")} if name in ("dqn", "double-dqn") else {}))).build()
+        built = cls(**settings(name, **fields.get(name, {}))).build()
         prl.train(*built, steps=64)
         built.actors.close()
         learned.append(list(built.agent.network.parameters()))

@@ -62,6 +62,9 @@ class Counts:
     def act(self, seen: Any, carry: Any = (), *, explore: bool) -> Any:
         return prl.Act(np.zeros(len(seen.first), np.int64))
 
+    def paid(self, batch: prl.Batch) -> prl.Batch:
+        return batch
+
     def drawn(self, batch: prl.Batch) -> prl.Batch:
         return batch
 

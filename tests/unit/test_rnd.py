@@ -317,6 +317,17 @@ def test_the_last_observation_of_an_example_pays_by_the_deviation_of_all_errors(
     assert float(after.detach()) < float(error.mean())  # it has learned from the same examples
 
 
+def test_in_sequences_each_row_is_paid_for_its_successor() -> None:
+    parts = trained("r2d2", bonus="rnd", update_every=6)
+    agent, batch = parts.agent, parts.memory.sample()
+    extra = agent.paid(batch).reward - batch.reward
+    for t, b in ((3, 0), (5, 7)):  # trained rows, the first after the burn-in
+        follows = batch.seen.obs[int(batch.successor[t, b]), b]
+        expected = agent.novelty.distillation(follows).detach() / agent.novelty.errors.deviation
+        assert_close(extra[t, b], expected, rtol=1e-4, atol=1e-6)
+    assert float(agent.novelty.errors.total) > 0
+
+
 def test_a_first_priority_counts_the_bonus() -> None:
     parts = trained("dqn", bonus="rnd", per_alpha=0.6, first_priority="td")
     agent, judging = parts.agent, parts.actors

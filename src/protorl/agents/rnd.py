@@ -158,19 +158,26 @@ class Novelty:
         self.distillation, self.optimizer, self.coef = distillation, optimizer, coef
         self.errors = RunningMoments().to(optimizer.flat.buffer.device)
 
+    def judged(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The newest frames that pay [B, *F], and their weights [B]; of sequences the successor of each row, [T, B, *F]."""
+        if "next_obs" in batch.columns:
+            return self.distillation.newest(batch.next_obs), batch.weight
+        frames = self.distillation.newest(batch.seen.obs)
+        return frames[batch.successor, torch.arange(frames.shape[1], device=frames.device)], batch.mask * batch.weight
+
     def reward(self, batch: Batch) -> Tensor:
-        """What the examples are paid [B], by all that was learned so far."""
+        """What the examples are paid, as their reward, by all that was learned so far."""
         with torch.no_grad():
-            error = self.distillation(self.distillation.newest(batch.next_obs))
+            error = self.distillation(self.judged(batch)[0])
         return self.coef * error / self.errors.deviation
 
     def learn(self, batch: Batch) -> Update:
         """The same, and θ learns from the examples; the moments have counted them before."""
-        frames = self.distillation.newest(batch.next_obs)
-        self.distillation.count(frames, batch.weight)
+        frames, weight = self.judged(batch)
+        self.distillation.count(frames, weight)
         error = self.distillation(frames)
-        self.errors.count(error.detach(), batch.weight)
-        loss = (batch.weight * error).mean()
+        self.errors.count(error.detach(), weight)
+        loss = (weight * error).mean()
         self.optimizer.step(loss)
         paid = self.coef * error.detach() / self.errors.deviation
         return Update(paid, {"predictor_loss": loss.detach(), "intrinsic": paid.mean()})
@@ -182,7 +189,7 @@ class Curious(Agent):
     novelty: Novelty
 
     def learn_novelty(self, batch: Batch) -> Update:
-        """One step of the predictor; its priority is what the examples are paid [B]. Tensors only."""
+        """One step of the predictor; its priority is what the examples are paid. Tensors only."""
         return self.novelty.learn(batch)
 
     def paid(self, batch: Batch) -> Batch:

@@ -31,9 +31,10 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def count(self, batch: Tensor, weight: Tensor) -> None:
-        """batch: [B, *shape]. weight: [B], 0 or more; what has 0 is not counted."""
-        x, w = batch.to(torch.float64), weight.to(torch.float64).reshape(-1, *[1] * (batch.dim() - 1))
-        new = weight.to(torch.float64).sum()
+        """batch: [..., *shape]. weight: [...], 0 or more; what has 0 is not counted."""
+        x = batch.reshape(-1, *self.mean.shape).to(torch.float64)
+        w = weight.reshape(-1, *[1] * self.mean.dim()).to(torch.float64)
+        new = w.sum()
         mean = (w * x).sum(0) / new.clamp(min=1e-12)
         difference, total = mean - self.mean, self.total + new
         share = new / total.clamp(min=1e-12)
@@ -105,7 +106,7 @@ class RandomDistillation(nn.Module):
         return obs.narrow(axis, obs.shape[axis] - channels, channels)
 
     def count(self, frames: Tensor, weight: Tensor) -> None:
-        """Newest frames [B, *F], of weight [B]: from now on they are part of μ and σ."""
+        """Newest frames [..., *F], of weight [...]: from now on they are part of μ and σ."""
         self.seen.count(frames, weight)
 
     def forward(self, frames: Tensor) -> Tensor:

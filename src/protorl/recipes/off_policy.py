@@ -87,8 +87,9 @@ class OffPolicy(Recipe):
     def build_agent(self, spec: EnvSpec) -> Agent:
         """The agent, with its bonus, whose networks have a named stream of their own."""
         agent = super().build_agent(spec)
+        bonuses = {"none": none, "rnd": rnd}
         with rng.torch_stream(self.seed, "bonus"):
-            return BONUSES[self.bonus](self, agent, spec)
+            return bonuses[self.bonus](self, agent, spec)
 
     def view(self, agent: Agent) -> View:
         """What an example is."""
@@ -164,6 +165,3 @@ def rnd(recipe: OffPolicy, agent: Agent, spec: EnvSpec) -> Agent:
     distillation = RandomDistillation(spec.obs, recipe.predictor_features).to(agent.device)
     optimizer = recipe.make_optimizer(distillation.predictor, recipe.predictor_lr)
     return curious(agent, Novelty(distillation, optimizer, recipe.bonus_coef))
-
-
-BONUSES: dict[str, Callable[[OffPolicy, Agent, EnvSpec], Agent]] = {"none": none, "rnd": rnd}

@@ -17,7 +17,7 @@ from protorl.recipes.presets import Presets
 from protorl.recipes.recurrent import Recurrent
 
 
-class RND(OnPolicy, Recurrent, Proximal):
+class RND(Proximal, Recurrent, OnPolicy):
     """Random Network Distillation, on PPO with two streams of reward."""
 
     name: ClassVar[str] = "rnd"
