@@ -176,7 +176,8 @@ class EnvSpec:
     @property
     def pixels(self) -> bool:
         """Whether the observation is one image."""
-        return isinstance(self.obs, ArraySpec) and self.obs.pixels
+        seen = visible(self.obs)
+        return isinstance(seen, ArraySpec) and seen.pixels
 
 
 class Step(NamedTuple):
@@ -464,6 +465,15 @@ def written(owner: object, name: str) -> Callable[..., Any] | None:
     """A method that somebody wrote; None where there is none, or the one that does nothing: it need not be called."""
     method = getattr(owner, name, None)
     return None if getattr(method, "optional", False) else method
+
+
+def visible(obs: Any) -> Any:
+    """What networks look at of an observation, or of its specification: all but a mask of actions; the one entry that is left,
+    or the dict of several."""
+    if not isinstance(obs, Mapping) or MASK not in obs:
+        return obs
+    rest = {key: value for key, value in obs.items() if key != MASK}
+    return next(iter(rest.values())) if len(rest) == 1 else rest
 
 
 def tree_map(function: Callable[..., T], first: object, *rest: Any) -> T | dict[str, T]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from multiprocessing import util
@@ -50,6 +50,7 @@ class Done(NamedTuple):
     ret: float
     length: int
     env: int
+    members: Mapping[str, float] = {}
 
 
 class WorkerActors:
@@ -62,7 +63,7 @@ class WorkerActors:
     agent: the learner's. build: makes a worker's agent and its actors of some lanes; it is sent there pickled. columns: what
     the learner's memory stores, of all lanes. id: of the environment, for sentences. workers: processes. lockstep: `poll` waits
     for a chunk of every worker and puts them side by side: what is learned depends on nothing else. timeout: seconds in which a
-    worker must have taken some step.
+    worker must have taken some step. each: lanes of one environment, which stay together.
 
     Raises: ProtoRLError where a worker fails too often, or cannot be started.
     """
@@ -78,14 +79,15 @@ class WorkerActors:
         steps: int = 16,
         lockstep: bool = False,
         timeout: float = 60.0,
+        each: int = 1,
     ) -> None:
-        n = columns.num_envs
+        n = columns.num_envs // each
         if not 1 <= workers <= n:
             raise ProtoRLError(f"{workers} workers cannot share {n} environments: use 1 to {n}, or raise num_envs")
         self.agent, self.id, self.lockstep, self.timeout = agent, id, lockstep, timeout
         self.weights = Weights(agent.published())
         self.published = -1  # after so many updates
-        bounds = [n * i // workers for i in range(workers + 1)]
+        bounds = [n * i // workers * each for i in range(workers + 1)]
         self.lanes = [range(*pair) for pair in pairwise(bounds)]
         self.slots = [
             Slots(dataclasses.replace(columns, num_envs=len(lanes)), steps, 1 if lockstep else AHEAD) for lanes in self.lanes
@@ -317,7 +319,7 @@ class Hosted:
                 self.slots.write(slot, steps, chunk)
                 steps += len(chunk.valid)
             self.beats[self.i] += 1
-        finished = [Done(one.ret, one.length, self.lanes[one.env]) for one in self.actors.episodes()]
+        finished = [Done(one.ret, one.length, self.lanes[one.env], one.members) for one in self.actors.episodes()]
         return steps, finished, updates
 
     def failed(self, verb: str, error: BaseException) -> str:

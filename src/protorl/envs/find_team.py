@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import ModuleType
@@ -57,6 +57,8 @@ def team_factory(
     place, _, name = env.rpartition(":")
     if place:  # mpe2:simple_spread_v3
         found = getattr(module_at(place), name, None)
+        if found is None and not place.endswith(".py") and importlib.util.find_spec(f"{place}.{name}") is not None:
+            found = module_at(f"{place}.{name}")
         if isinstance(found, ModuleType):
             return made(env, maker_in(found, env), more)
     return None

@@ -130,7 +130,7 @@ class TeamGate:
             return None
         try:
             given = self.env.state()
-        except (NotImplementedError, AttributeError):  # PettingZoo's way to say that there is none
+        except (NotImplementedError, AttributeError, TypeError):  # PettingZoo's ways to say that there is none
             return None
         state = as_array(given)
         if state is None or state.dtype.kind not in "biuf":
@@ -230,7 +230,7 @@ def entry(answers: Mapping[Any, Any], key: Any, field: str) -> Any:
 def time_limit_of(env: Any) -> int | None:
     """The limit that an environment tells of, in its own ways."""
     inner = getattr(env, "unwrapped", env)
-    for holder in (env, inner, getattr(env, "env", None)):
+    for holder in (env, inner, getattr(getattr(env, "env", None), "unwrapped", None)):
         for name in ("time_limit", "max_cycles", "_max_episode_steps"):
             limit = getattr(holder, name, None)
             if isinstance(limit, int) and limit > 0:

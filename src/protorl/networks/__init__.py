@@ -5,6 +5,7 @@ from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
 from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
 from protorl.networks.layers import NoisyLinear
+from protorl.networks.masks import masked
 from protorl.networks.network import Network
 from protorl.networks.numpy_forms import in_numpy
 from protorl.networks.optimizer import Adam, FlatParameters, Optimizer, RMSProp, TorchRMSProp, clone, spelled_out
@@ -20,7 +21,7 @@ from protorl.networks.policy_heads import (
     ValueHead,
     ValueOut,
 )
-from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase
+from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase, scaled
 from protorl.networks.torch_optimizer import TorchOptimizer, build_optimizer, optimizer_class
 
 __all__ = [
@@ -68,6 +69,8 @@ __all__ = [
     "chosen",
     "clone",
     "in_numpy",
+    "masked",
     "optimizer_class",
+    "scaled",
     "spelled_out",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from protorl.data import ActionSpec, ProtoRLError, TensorObs
 from protorl.networks.bases import Base
 from protorl.networks.layers import activation_layer
+from protorl.networks.masks import masked
 from protorl.networks.network import Network
 from protorl.networks.numpy_forms import Form, has_hooks, in_numpy
 
@@ -40,7 +41,7 @@ class ActorCritic(nn.Module):
         plain = all(type(part) is Network and not has_hooks(part) for part in (actor, critic))
         if plain and critic.base is actor.base:
             features = actor.base(obs)
-            return ActorCriticOut(actor.head(features), critic.head(features).value)
+            return ActorCriticOut(masked(actor.head(features), obs), critic.head(features).value)
         return ActorCriticOut(actor(obs), critic(obs).value)
 
     def in_numpy(self) -> Form | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from protorl.data import ActionSpec, Array, ProtoRLError, State
 from protorl.policies.discrete import Policy
-from protorl.policies.draws import Draws
+from protorl.policies.draws import Draws, as_numpy
 from protorl.policies.outputs import Out
 
 
@@ -43,7 +43,9 @@ class Warmup(Generic[Out]):
         outputs: Any = out  # a NamedTuple, of N rows
         n = len(outputs[0])
         self.done += n * self.pace
-        return self.action.uniform(self.draws.take(n, self.action.numbers))
+        numbers = getattr(out, "q", getattr(out, "logits", None)) if self.action.kind == "discrete" else None
+        available = None if numbers is None else as_numpy(numbers) != -np.inf  # which is what is not available
+        return self.action.uniform(self.draws.take(n, self.action.numbers), available)
 
     def mode(self, out: Out) -> Array:
         return self.policy.mode(out)

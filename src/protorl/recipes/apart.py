@@ -17,15 +17,15 @@ from protorl.parts import Aside, parts
 from protorl.recipes.find import rebuild
 
 
-def apart(reference: str, fields: Mapping[str, object], lanes: range) -> tuple[Agent, Actors]:
-    """Build what acts in these lanes, in a process of its own."""
+def apart(reference: str, fields: Mapping[str, object], lanes: range, each: int = 1) -> tuple[Agent, Actors]:
+    """Build what acts in these lanes, in a process of its own. each: lanes of one environment."""
     recipe = rebuild(reference, {**fields, "workers": 0, "device": "cpu", "threads": 1})
     torch.manual_seed(rng.integer(recipe.seed, "torch", lanes.start))
-    env = recipe.make_env(len(lanes), first_row=lanes.start)
+    env = recipe.make_env(len(lanes) // each, first_row=lanes.start // each)
     agent = accelerate(recipe.build_agent(env.spec))
     if getattr(recipe, "lockstep", False):
-        agent.infer = Among(agent.infer, lanes, recipe.num_envs)
-    pace = recipe.num_envs / len(lanes)
+        agent.infer = Among(agent.infer, lanes, recipe.num_envs * each)
+    pace = recipe.num_envs * each / len(lanes)
     for _, part in parts(agent.policy):
         if hasattr(part, "pace"):
             part.pace = int(pace) if pace == int(pace) else pace

@@ -62,7 +62,7 @@ class ApexDQN(ApeX, Huber, QLearning, OffPolicy):
 
     def policy(self, spec: EnvSpec) -> EpsilonGreedy:
         """Epsilon-greedy, each lane with its own epsilon, which stays."""
-        ladder = apex_epsilons(self.num_envs, self.epsilon, self.epsilon_alpha)
+        ladder = apex_epsilons(self.num_envs * spec.rows_each, self.epsilon, self.epsilon_alpha)
         return EpsilonGreedy(spec.action, ladder[list(spec.lanes)], seed=self.seed, rows=spec.lanes)
 
 

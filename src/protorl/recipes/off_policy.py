@@ -69,16 +69,16 @@ class OffPolicy(Recipe):
     def actors(self, agent: Agent, env: VecEnv) -> Actors:
         steps, lockstep = self.chunk_steps, self.lockstep
         if self.workers:
-            build = functools.partial(apart, reference(self), fields_of(self))
+            build = functools.partial(apart, reference(self), fields_of(self), each=env.spec.rows_each)
             columns = self.columns(agent, self.spec_of(env))
             return WorkerActors(
                 agent, build, columns, self.env, workers=self.workers, steps=steps, lockstep=lockstep,
-                timeout=self.worker_timeout,
+                timeout=self.worker_timeout, each=env.spec.rows_each,
             )  # fmt: skip
         actors = super().actors(agent, env)
         if not self.judged:
             return actors
-        among = (env.spec.lanes.start, self.num_envs) if lockstep else None
+        among = (env.spec.lanes.start, self.num_envs * env.spec.rows_each) if lockstep else None
         return FirstPriorities(actors, agent, agent.columns(env.spec), self.view(agent), steps, among)
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:

@@ -19,7 +19,7 @@ from protorl.accelerate import MODES, PRECISIONS
 from protorl.accelerate.subnormals import start_threads
 from protorl.actors import Actors, LocalActors, OverlappedActors
 from protorl.agents import Agent
-from protorl.data import ArraySpec, EnvSpec, ProtoRLError
+from protorl.data import ArraySpec, EnvSpec, ProtoRLError, visible
 from protorl.envs import RandomActions, VecEnv, make_vec_envs
 from protorl.memory import Replay
 from protorl.modules import absolute, call_of
@@ -270,7 +270,8 @@ class Recipe:
 
     def spec_of(self, env: VecEnv) -> EnvSpec:
         """Of all environments; where they are stepped elsewhere one stands for them."""
-        return dataclasses.replace(env.spec, num_envs=self.num_envs) if env.num_envs == 1 else env.spec
+        each = env.spec.rows_each
+        return dataclasses.replace(env.spec, num_envs=self.num_envs * each) if env.num_envs == each else env.spec
 
     def build_agent(self, spec: EnvSpec) -> Agent:
         """The agent, its initial weights from the recipe's named stream."""
@@ -302,9 +303,10 @@ class Recipe:
             kind = self.base if self.base != "auto" else image if obs.pixels else "mlp"
             return {"type": kind, "init": init, **(fields if kind == "mlp" else {})}
 
-        if isinstance(spec.obs, dict):
-            return {"type": "dict", "bases": {key: one(entry) for key, entry in spec.obs.items()}}
-        return one(spec.obs)
+        seen = visible(spec.obs)
+        if isinstance(seen, dict):
+            return {"type": "dict", "bases": {key: one(entry) for key, entry in seen.items()}}
+        return one(seen)
 
     def resolve_device(self, spec: EnvSpec) -> torch.device:
         """`auto`: the GPU for images if there is one, else the CPU. (A run with a folder measures where small networks are
