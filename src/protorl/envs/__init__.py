@@ -8,16 +8,20 @@ from protorl.envs.make import make_env, make_vec_envs
 from protorl.envs.normalize import NormalizeObservation, NormalizeReward
 from protorl.envs.random_actions import RandomActions
 from protorl.envs.sync import SyncEnv
+from protorl.envs.teams import AsTeams, Lanes
 from protorl.envs.vector import Episode, VecEnv, VecWrapper
-from protorl.envs.wrappers import Canonical, FrameStack, TimeAware
+from protorl.envs.wrappers import ActionMask, Canonical, FrameStack, TimeAware
 
 __all__ = [
+    "ActionMask",
     "AdaptedEnv",
+    "AsTeams",
     "AtariGame",
     "AtariProtocol",
     "Canonical",
     "Episode",
     "FrameStack",
+    "Lanes",
     "NormalizeObservation",
     "NormalizeReward",
     "OldApi",

@@ -25,10 +25,13 @@ Results = tuple[Any, Any, Any, Any, Info]
 
 
 class Parallel(Protocol):
-    """PettingZoo's interface of agents that act at the same time: everything is a dict by agent, `agents` are those that live."""
+    """PettingZoo's interface of agents that act at the same time: everything is a dict by agent, `agents` are the living."""
 
-    possible_agents: Sequence[str]
-    agents: Sequence[str]
+    @property
+    def possible_agents(self) -> Sequence[str]: ...
+
+    @property
+    def agents(self) -> Sequence[str]: ...
 
     def observation_space(self, agent: str, /) -> AnySpace: ...
 

@@ -56,8 +56,9 @@ def team_factory(
         return made(env, partial(from_registry, env), more)
     place, _, name = env.rpartition(":")
     if place:  # mpe2:simple_spread_v3
-        found = getattr(module_at(place), name, None)
-        if found is None and not place.endswith(".py") and importlib.util.find_spec(f"{place}.{name}") is not None:
+        home = module_at(place)
+        found = getattr(home, name, None)
+        if found is None and hasattr(home, "__path__") and importlib.util.find_spec(f"{place}.{name}") is not None:
             found = module_at(f"{place}.{name}")
         if isinstance(found, ModuleType):
             return made(env, maker_in(found, env), more)
@@ -111,8 +112,8 @@ def mpe2_module(id: str) -> ModuleType:
 
 
 def maker_in(module: ModuleType, id: str) -> Callable[..., object]:
-    """PettingZoo's habit: a module with `parallel_env`, or for agents that take turns `env`. Raises: ProtoRLError where there is
-    neither."""
+    """PettingZoo's habit: a module with `parallel_env`, or for agents that take turns `env`. Raises: ProtoRLError where both are
+    missing."""
     make = getattr(module, "parallel_env", getattr(module, "env", None))
     if not callable(make):
         raise ProtoRLError(f"{id} has neither parallel_env nor env: name a class or a function that makes an environment")

@@ -101,8 +101,8 @@ class TwoStepGame(Game):
     """Two steps, two agents, two actions. In the first, agent 0 chooses between state 2A, where every pair of actions pays 7,
     and 2B, where they pay [[0, 1], [1, 8]]; agent 1 does nothing then.
 
-    The best return is 8. The additive fit of 2B under uniformly random play is [[-1.5, 2.5], [2.5, 6.5]], so that VDN chooses 2A
-    and gets 7. Everybody sees the state one-hot: 1, 2A, 2B, and the end as zeros.
+    The best return is 8. The additive fit of 2B under uniformly random play is [[-1.5, 2.5], [2.5, 6.5]], so that VDN chooses
+    2A and gets 7. Everybody sees the state one-hot: 1, 2A, 2B, and the end as zeros.
     Source: Rashid et al. 2018 (QMIX), arXiv 1803.11485, section 5 and appendix A.
     """
 
@@ -141,7 +141,7 @@ CLIMBING = ((11.0, -30.0, 0.0), (-30.0, 7.0, 6.0), (0.0, 0.0, 5.0))
 
 
 class MatrixGame(Game):
-    """One step, two agents; `payoff` [rows, columns] is what the team gets where agent 0 chooses the row and agent 1 the column.
+    """One step, two agents; `payoff` [rows, columns]: what the team gets, agent 0 choosing the row and agent 1 the column.
 
     The default is the climbing game, whose best pay-off, 11, lies beside the worst. Both see a single 0.
     Raises ProtoRLError unless `payoff` is a table of numbers. Source: Claus and Boutilier 1998, "The dynamics of reinforcement

@@ -15,7 +15,7 @@ import gymnasium
 from gymnasium import wrappers as gym_wrappers
 from gymnasium.envs.registration import load_env_creator
 
-from protorl.data import ObsSpec, ProtoRLError
+from protorl.data import MASK, ObsSpec, ProtoRLError
 from protorl.envs.adapter import AdaptedEnv
 from protorl.envs.api import AnyEnv, Parallel
 from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
@@ -28,8 +28,9 @@ from protorl.envs.sync import SyncEnv
 from protorl.envs.teams import AsTeams, Lanes, ParallelTables, Tables
 from protorl.envs.vector import VecEnv
 from protorl.envs.vmas import VmasFactory, VmasTables
-from protorl.envs.wrappers import Canonical, FrameStack
+from protorl.envs.wrappers import ActionMask, Canonical, FrameStack
 from protorl.modules import EXTRAS, blamed, call_of, module_at
+from protorl.processes import FAILURES
 from protorl.words import listed
 
 Registered = gymnasium.envs.registration.EnvSpec
@@ -38,6 +39,8 @@ Wrap = Callable[[AnyEnv], AnyEnv]
 BACKENDS = ("auto", "sync", "async", "native", "envpool")
 CARTPOLES = {"CartPole-v0": 200, "CartPole-v1": 500}
 ATARI_NATIVE_FROM = 2  # games; one alone is faster in the light loop (see docs of make_vec_envs)
+MASKLESS = ("gymnasium.envs.classic_control", "gymnasium.envs.box2d", "ale_py", "minigrid", "minatar", "protorl.")
+"""Modules whose environments tell of no masks: they need not be asked."""
 FAMILIES = ("MiniGrid-", "ALE/", "MinAtar/", "protorl/")
 """How ids begin that another package registers."""
 
@@ -190,9 +193,7 @@ def _vector(maker: EnvMaker, num_envs: int, backend: str, rows: Rows, worker_tim
     return SyncEnv(maker, num_envs, **rows)
 
 
-def _teams(
-    maker: EnvMaker, factory: Callable[[], object], num_envs: int, backend: str, rows: Rows, as_teams: bool
-) -> VecEnv:
+def _teams(maker: EnvMaker, factory: Callable[[], object], num_envs: int, backend: str, rows: Rows, as_teams: bool) -> VecEnv:
     id = rows["id"]
     if backend not in ("auto", "sync"):
         raise ProtoRLError(f"backend {backend!r} does not step environments of several agents, as {id} is: use sync")
@@ -227,6 +228,8 @@ class EnvMaker:
     frame_stack: int | None = None
     time_limit: int | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, bool] = field(default_factory=dict, compare=False)
+    """What the first one made has shown of all."""
 
     def __call__(self) -> AnyEnv:
         protocol = self.atari_protocol()
@@ -241,10 +244,28 @@ class EnvMaker:
         for name in ("observation_space", "action_space"):
             if not isinstance(space := getattr(made, name, None), gymnasium.Space):
                 raise ProtoRLError(f"{made} has the {name} {space!r}: it must be one of gymnasium.spaces")
+        if isinstance(made.action_space, gymnasium.spaces.Discrete) and self.tells_masks(made):
+            made = ActionMask(made)
         canonical = Canonical(made)
         if canonical.convert is not None:
             made = canonical
         return FrameStack(made, stack, padding) if stack > 1 else made
+
+    def tells_masks(self, made: AnyEnv) -> bool:
+        """Whether it tells which actions are available: as an entry of the observation, or in the info. No space tells of the
+        latter, so the first one made begins an episode that nobody plays."""
+        space = made.observation_space
+        if isinstance(space, gymnasium.spaces.Dict) and MASK in space.spaces:
+            return True
+        if self.apply_api_compatibility or type(made.unwrapped).__module__.startswith(MASKLESS):
+            return False
+        if MASK not in self.known:
+            try:
+                _, info = made.reset(seed=0)
+                self.known[MASK] = isinstance(info, dict) and MASK in info
+            except FAILURES:  # of which the first reset in earnest tells
+                self.known[MASK] = False
+        return self.known[MASK]
 
     def registered(self) -> Registered:
         """Gymnasium's entry for the id.

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from protorl.data import MASK, ActionSpec, Array, ArraySpec, Obs, ProtoRLError, TeamSpec
-from protorl.envs.answers import NUMERIC, Refused, as_array, refuse
+from protorl.envs.answers import NUMERIC, Refused, as_array, available, refuse
 from protorl.envs.api import AnySpace
 from protorl.envs.spec import ActionEdge, canonical
 
@@ -157,45 +157,31 @@ class Members:
         return given
 
 
-def available(name: str, mask: Any, count: int, n: int) -> Array:
-    """[n] uint8: which actions may be taken. A mask of zeros, as some environments give it where nothing can be chosen (the
-    game is over, or it is another's turn), forbids nothing. Raises: Refused unless there is a number for each action."""
-    array = as_array(mask)
-    if array is None or array.shape != (count,) or array.dtype.kind not in NUMERIC:
-        refuse(f"{MASK} of {name}", mask, f"0 or 1 for each of {count} actions")
-    may = np.zeros(n, np.uint8)
-    may[:count] = array != 0
-    if not may.any():
-        may[:count] = 1
-    return may
-
-
 def seen_of(space: AnySpace) -> tuple[spaces.Box, Convert | None]:
-    """The box that an agent's observations lie in, and the function that takes one there (None: it lies there already). A dict's
-    mask of actions is no part of it; what else has several entries becomes one vector.
+    """The box that an agent's observations lie in, and the function that takes one there (None: it lies there already). A
+    dict's mask of actions is no part of it; what else has several entries becomes one vector.
 
     Raises: ProtoRLError for a space that cannot be made one.
     """
     if isinstance(space, spaces.Dict) and MASK in space.spaces:
         rest = {key: leaf for key, leaf in space.spaces.items() if key != MASK}
         if len(rest) == 1:
-            (key, leaf), = rest.items()
+            ((key, leaf),) = rest.items()
             box, function = seen_of(leaf)
             return box, lambda seen: seen[key] if function is None else function(seen[key])
         return flattened(spaces.Dict(rest), lambda seen: {name: seen[name] for name in rest})
     if isinstance(space, spaces.Box | spaces.Discrete):
-        box, function = canonical(space)
-        assert isinstance(box, spaces.Box)  # for the type checker: neither of them becomes anything else
-        return box, function
+        found: tuple[Any, Convert | None] = canonical(space)
+        return found
     return flattened(space, None)
 
 
 def flattened(space: AnySpace, before: Convert | None) -> tuple[spaces.Box, Convert]:
     """A space as one vector; `before` takes an observation to it."""
     try:
-        box = spaces.flatten_space(space)
+        box: object = spaces.flatten_space(space)
     except NotImplementedError:
-        box = space
+        box = None
     if not isinstance(box, spaces.Box):
         raise ProtoRLError(f"observation space {space} of an agent is not supported: it cannot be one vector")
     return box, lambda seen: spaces.flatten(space, seen if before is None else before(seen))

@@ -57,8 +57,8 @@ def parallel(made: Any) -> Parallel:
 
 
 class TupleTeam:
-    """A Gymnasium environment whose spaces are Tuples with an entry per agent, and whose rewards are a list: Level-Based Foraging.
-    All live until the episode ends."""
+    """A Gymnasium environment whose spaces are Tuples with an entry per agent, and whose rewards are a list, as that of
+    Level-Based Foraging. All live until the episode ends."""
 
     def __init__(self, env: AnyEnv) -> None:
         observation, action = env.observation_space, env.action_space
@@ -236,5 +236,3 @@ def time_limit_of(env: Any) -> int | None:
             if isinstance(limit, int) and limit > 0:
                 return limit
     return None
-
-

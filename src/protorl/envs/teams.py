@@ -137,7 +137,7 @@ class Teams(HostedEnvs):
         if self._limit is not None:
             late = after.alive & (self._lengths >= self._limit)[:, None]
             told.cut[late], after.alive[late] = True, False
-        over = ~after.alive.any(1)
+        over: Array = ~np.any(after.alive, 1)
         joined = after.alive & ~before.alive
         following = after
         if over.any():

@@ -60,11 +60,13 @@ class VmasTables:
         self.random: list[Any] = []
         self.construct()
         agents = self.env.agents
-        spaces = [[convert_space(one) for one in space.spaces] for space in (self.env.observation_space, self.env.action_space)]
-        if not all(len(getattr(space, "shape", None) or ()) == 1 for space in spaces[0]):
+        seen, done = (
+            [convert_space(one) for one in space.spaces] for space in (self.env.observation_space, self.env.action_space)
+        )
+        if not all(len(getattr(space, "shape", None) or ()) == 1 for space in seen):
             raise ProtoRLError(f"the agents of {id} do not see vectors: choose arguments of the scenario so that they do")
-        self.members = Members([agent.name for agent in agents], *spaces)
-        self.edges = [ActionEdge(space, num_envs) for space in spaces[1]]
+        self.members = Members([agent.name for agent in agents], seen, done)
+        self.edges = [ActionEdge(space, num_envs) for space in done]
         self.time_limit = self.env.max_steps
 
     def construct(self) -> None:

@@ -1,6 +1,6 @@
 """Actions that are not available: their values and logits are -inf, so that nothing chooses, prefers or expects them.
 
-The mask travels in the observation (`protorl.data.MASK`), and with it through every memory and view to the next observation of an
+The mask travels in the observation (`protorl.data.MASK`), and with it through every memory and view to the next one of an
 example; networks put it on what their heads say. From there on every argmax, maximum and softmax is over what is available, in
 acting and in targets alike.
 """

@@ -73,7 +73,8 @@ class Greedy:
 class EpsilonGreedy:
     """With probability ε a uniformly random action, else the greedy one; each row tosses a coin of its own.
 
-    `out.q` [N, A] -> [N]; an action of the value -inf is not available, and not taken. `epsilon` is a number, a schedule over this policy's clock, or one number per row [N]
+    `out.q` [N, A] -> [N]; an action of the value -inf is not available, and not taken.
+    `epsilon` is a number, a schedule over this policy's clock, or one number per row [N]
     (`apex_epsilons`). The clock counts agent steps: N per exploring call, less rows that were `idle`, so that a schedule means
     the same for any number of environments. `rows` names the environments served (row i draws from stream i, whoever hosts
     it); None: 0..N-1.

@@ -42,8 +42,8 @@ class OnPolicy(Recipe):
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         rows = self.rollout_steps * spec.num_envs
-        # Environments that spend steps on resets leave more of the rollout to the others, but not twice as much; those of a team
-        # that have died leave theirs to the last that lives.
+        # Environments that spend steps on resets leave more of the rollout to the others, but not twice as much; agents of a
+        # team that have died leave theirs to the last that lives.
         share = max(2, spec.rows_each)
         return Replay(
             agent.columns(spec),
