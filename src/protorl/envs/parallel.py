@@ -23,7 +23,10 @@ class IsTeam(ProtoRLError):  # noqa: N818 - it says what was found
     """What was made has several agents."""
 
     def __init__(self, made: object) -> None:
-        super().__init__(f"{made} has several agents: make_vec_envs makes such environments, and make_env none")
+        super().__init__(
+            f"{made} has several agents: make_vec_envs makes such environments, and steps them in this process (backend sync); "
+            "make_env makes none"
+        )
         self.made = made
 
 
