@@ -45,7 +45,7 @@ class Zoo:
         self.acts.append(actions)
         acted, self.t = list(self.agents), self.t + 1
         dies = {a: a == "small" and self.t == 2 for a in acted}
-        cut = {a: self.t == 4 for a in acted}
+        cut = dict.fromkeys(acted, self.t == 4)
         self.agents = [a for a in acted if not (dies[a] or cut[a])]
         answer = {
             "seen": {a: self.observe(a) for a in acted},
@@ -157,7 +157,9 @@ def test_both_views_live_through_the_same() -> None:
 def test_memory_gives_back_what_teams_saw_and_were_paid() -> None:
     env = make_vec_envs("protorl/EarlyDeath-v0", 1, as_teams=True)
     spec = env.spec
-    memory = Replay(prl.data.Columns(spec.obs, spec.action, 1, reward_shape=spec.reward_shape), 20, batch_size=4, view=NStep(1, 0.9))
+    memory = Replay(
+        prl.data.Columns(spec.obs, spec.action, 1, reward_shape=spec.reward_shape), 20, batch_size=4, view=NStep(1, 0.9)
+    )
     for step in steps_of(env, 8):
         memory.add(Chunk.of(step))
     batch = memory.sample()
@@ -201,7 +203,9 @@ def test_rows_have_seeds_of_their_own_and_resume_exactly() -> None:
             return False
 
     def rolled(env: Any, n: int) -> Any:
-        return np.stack([step.next_obs["obs"] if isinstance(step.next_obs, dict) else step.next_obs for step in steps_of(env, n)])
+        return np.stack(
+            [step.next_obs["obs"] if isinstance(step.next_obs, dict) else step.next_obs for step in steps_of(env, n)]
+        )
 
     both, second = make_vec_envs(Dice, 2), make_vec_envs(Dice, 1, first_row=1)
     np.testing.assert_array_equal(rolled(both, 5)[:, 2:], rolled(second, 5))

@@ -22,6 +22,7 @@ from protorl.networks.policy_heads import (
     ValueOut,
 )
 from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase, scaled
+from protorl.networks.separate import Separate, separate
 from protorl.networks.torch_optimizer import TorchOptimizer, build_optimizer, optimizer_class
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "RMSProp",
     "ReturnScaler",
     "ScaledBase",
+    "Separate",
     "TorchOptimizer",
     "TorchRMSProp",
     "ValueHead",
@@ -72,5 +74,6 @@ __all__ = [
     "masked",
     "optimizer_class",
     "scaled",
+    "separate",
     "spelled_out",
 ]

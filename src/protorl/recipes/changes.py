@@ -34,7 +34,7 @@ WHY_NOT = {
     "it decides who steps the environments, and how": "workers lockstep chunk_steps first_priority epsilon epsilon_alpha",
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
-        "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
+        "base share widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
         "distribution normalise_obs normalise_reward"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",

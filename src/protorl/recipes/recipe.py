@@ -23,7 +23,7 @@ from protorl.data import ArraySpec, EnvSpec, ProtoRLError, visible
 from protorl.envs import RandomActions, VecEnv, make_vec_envs
 from protorl.memory import Replay
 from protorl.modules import absolute, call_of
-from protorl.networks import Optimizer, build_optimizer, optimizer_class
+from protorl.networks import Optimizer, build_optimizer, optimizer_class, separate
 from protorl.policies import Policy
 from protorl.recipes.fields import Fields, check, hints, hp, hp_field, unknown_field
 from protorl.recipes.presets import Presets, preset
@@ -130,6 +130,7 @@ class Recipe:
     widths: tuple[int, ...] = hp((256, 256), "hidden layers of an MLP", low=1)
     activation: str = hp("relu", "activation of an MLP")
     layer_norm: bool = hp(False, "layer normalisation in an MLP")
+    share: bool = hp(True, "of several agents: they share one network, told apart by their one-hot; no: each has its own")
     env_kwargs: dict[str, Any] = hp({}, "further arguments of the environment, as a dict")
     log_every: int = hp(1_000, "between rows of metrics.csv", unit="agent steps", low=1)
     eval_every: int = hp(5_000, "between evaluations; 0: none", unit="agent steps", low=0)
@@ -212,10 +213,21 @@ class Recipe:
         """The agent, its networks on `resolve_device(spec)`; called with torch's generator on a stream of its own."""
         if self.agent_class is Agent:
             raise self.lacks("agent_class, or a method agent(spec)")
-        network = self.network(spec).to(self.resolve_device(spec))
+        network = self.networks(spec).to(self.resolve_device(spec))
         arguments = {**self.optimizers(network), **self.hyperparameters(spec), **self.agent_arguments()}
         build: Callable[..., Agent] = self.agent_class
         return build(network, self.policy(spec), **arguments)
+
+    def networks(self, spec: EnvSpec) -> nn.Module:
+        """`network(spec)`, or one such for each agent of a team."""
+        if self.share:
+            return self.network(spec)
+        if spec.team is None or not spec.team.lanes or spec.team.size < 2 or spec.pixels:
+            raise ProtoRLError(
+                f"share=false gives each agent of a team networks of its own, by the place in its observation vector that says "
+                f"which one it is, and {spec.id} has none: use share=true"
+            )
+        return separate([self.network(spec) for _ in spec.team.agents])
 
     def network(self, spec: EnvSpec) -> nn.Module:
         """All that is learned: a Network, or an ActorCritic."""
