@@ -112,7 +112,7 @@ def mpe2_module(id: str) -> ModuleType:
 
 
 def maker_in(module: ModuleType, id: str) -> Callable[..., object]:
-    """What PettingZoo calls `parallel_env` in a module, or for agents that take turns `env`. Raises: ProtoRLError where both are
+    """What PettingZoo calls `parallel_env` in a module, or `env` where agents take turns. Raises: ProtoRLError where both are
     missing."""
     make = getattr(module, "parallel_env", getattr(module, "env", None))
     if not callable(make):
