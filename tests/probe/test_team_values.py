@@ -1,4 +1,4 @@
-"""Games for teams whose values are known: independent learners, which are single-agent recipes on lanes, must find the numbers."""
+"""Games for teams whose values are known: independent learners, single-agent recipes on lanes, must find the numbers."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ WHY_NOT = {
     "it decides who steps the environments, and how": "workers lockstep chunk_steps first_priority epsilon epsilon_alpha",
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
-        "base share widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
-        "distribution normalise_obs normalise_reward"
+        "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
+        "distribution normalise_obs normalise_reward share"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
     "it shapes the memory": "capacity batch_size n_step per_alpha priority rollout_steps epochs",
