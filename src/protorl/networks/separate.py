@@ -24,8 +24,8 @@ class Plan(Aside):
 
 
 class Separate(nn.Module):
-    """M networks of one kind, as one: each row of a batch is answered by that of its agent, whose one-hot stands at the end of the
-    observation vector (`TeamSpec`).
+    """M networks of one kind, as one: each row of a batch is answered by that of its agent, whose one-hot stands at the end of
+    its observation vector (`TeamSpec`).
 
     Their parameters are stacked, [M, ...] each, and all M answer all rows in one batched product, of which each row keeps its
     own: gradients reach the agent's network alone. What the networks give besides (critics' q [K, B]) keeps its form.
