@@ -41,6 +41,7 @@ def train(name: str, steps: int, **fields: Any) -> dict[str, Any]:
     [
         ("apex-dqn", {}),
         pytest.param("apex-ddpg", {}, marks=SLOW),
+        pytest.param("apex-dqn", {"env": "protorl/EarlyDeath-v0", "n_step": 2}, marks=SLOW),  # lanes of teams, some dead
         pytest.param("d3qn", {"per_alpha": 0.6, "first_priority": "td", "n_step": 3, "epsilon_steps": 400}, marks=SLOW),
     ],
 )
