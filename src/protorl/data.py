@@ -99,9 +99,15 @@ class ActionSpec:
         with np.errstate(over="ignore", invalid="ignore"):
             return ~np.isfinite(self.high - self.low)
 
-    def uniform(self, u: Array) -> Array:
-        """Uniformly random actions [N, *A] from uniform numbers in [0, 1): [N, `numbers`]."""
+    def uniform(self, u: Array, available: Array | None = None) -> Array:
+        """Uniformly random actions [N, *A] from uniform numbers in [0, 1): [N, `numbers`]. available: [..., n], not 0 where a
+        discrete action may be taken (None: everywhere)."""
         u = u.reshape(len(u), *self.shape)
+        if available is not None:
+            there = available != 0
+            place = (u * there.sum(-1)).astype(np.int64)  # the how-manieth of those that are there
+            chosen: Array = (there.cumsum(-1) > place[..., None]).argmax(-1)
+            return chosen
         if self.kind == "discrete":
             u = u * self.n
         elif self.kind == "multidiscrete":
@@ -111,10 +117,37 @@ class ActionSpec:
         return u.astype(self.dtype)
 
 
+MASK = "action_mask"
+"""The entry of an observation that tells which discrete actions are available: [..., n] uint8, 0 where one is not."""
+
+
+@dataclass(frozen=True)
+class TeamSpec:
+    """Who plays together in one environment: M agents, in the order of every axis over them.
+
+    `kinds` [M]: agents with the same number have the same observations and actions. `sizes` [M]: how many numbers of an
+    observation vector are an agent's own; what follows is padding, and then, for teams of more than one, the agent's one-hot.
+    `action`: of one agent, padded to what the largest takes. `lanes`: rows are agents, lane i * M + m being agent m of
+    environment i; otherwise they are teams, with arrays [N, M, ...].
+    """
+
+    agents: tuple[str, ...]
+    kinds: tuple[int, ...]
+    sizes: tuple[int, ...]
+    action: ActionSpec
+    lanes: bool
+
+    @property
+    def size(self) -> int:
+        """M."""
+        return len(self.agents)
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """Everything the other parts size themselves from. `time_limit` is in agent steps (None: no limit known), `frame_skip`
-    in frames of an emulator per agent step (None: no emulator), `first_lane` the number of row 0 over all actors."""
+    in frames of an emulator per agent step (None: no emulator), `first_lane` the number of row 0 over all actors, `team` who
+    plays together (None: each row is one agent's environment)."""
 
     id: str
     obs: ObsSpec
@@ -123,6 +156,7 @@ class EnvSpec:
     time_limit: int | None = None
     frame_skip: int | None = None
     first_lane: int = 0
+    team: TeamSpec | None = None
 
     @property
     def lanes(self) -> range:
@@ -130,9 +164,20 @@ class EnvSpec:
         return range(self.first_lane, self.first_lane + self.num_envs)
 
     @property
+    def rows_each(self) -> int:
+        """Rows that one environment takes: as many as a team has agents, where each of them is a lane."""
+        return self.team.size if self.team is not None and self.team.lanes else 1
+
+    @property
+    def reward_shape(self) -> tuple[int, ...]:
+        """Of one row's reward: a number, or one for each agent of a team."""
+        return () if self.team is None or self.team.lanes else (self.team.size,)
+
+    @property
     def pixels(self) -> bool:
         """Whether the observation is one image."""
-        return isinstance(self.obs, ArraySpec) and self.obs.pixels
+        seen = visible(self.obs)
+        return isinstance(seen, ArraySpec) and seen.pixels
 
 
 class Step(NamedTuple):
@@ -146,7 +191,7 @@ class Step(NamedTuple):
 
     obs: Obs  # [N, *O]
     action: Array  # [N, *A]
-    reward: Array  # [N] float32, as the environment gave it
+    reward: Array  # [N] float32, as the environment gave it; [N, M] for teams
     discount: Array  # [N] float32, 0 or 1
     terminated: Array  # [N] bool
     truncated: Array  # [N] bool
@@ -166,7 +211,8 @@ class Step(NamedTuple):
 
 
 class Finished(Protocol):
-    """An episode that ended: its undiscounted return, its length in agent steps, and the row of its environment."""
+    """An episode that ended: its undiscounted return, its length in agent steps, and the number of its environment among those
+    stepped together. Of a team: the sum of its agents' returns, and `members` those by name, else empty."""
 
     @property
     def ret(self) -> float: ...
@@ -176,6 +222,9 @@ class Finished(Protocol):
 
     @property
     def env(self) -> int: ...
+
+    @property
+    def members(self) -> Mapping[str, float]: ...
 
 
 class Seen(NamedTuple):
@@ -188,7 +237,7 @@ class Seen(NamedTuple):
     obs: Obs  # [N, *O]
     first: Array  # [N] bool
     action: Array  # [N, *A]
-    reward: Array  # [N] float32, or [N, ...] for teams
+    reward: Array  # [N] float32, or [N, M] for teams
     pending: Array | None = None  # [N] bool; None: no row
 
     @classmethod
@@ -416,6 +465,15 @@ def written(owner: object, name: str) -> Callable[..., Any] | None:
     """A method that somebody wrote; None where there is none, or the one that does nothing: it need not be called."""
     method = getattr(owner, name, None)
     return None if getattr(method, "optional", False) else method
+
+
+def visible(obs: Any) -> Any:
+    """What networks look at of an observation, or of its specification: all but a mask of actions; the one entry that is left,
+    or the dict of several."""
+    if not isinstance(obs, Mapping) or MASK not in obs:
+        return obs
+    rest = {key: value for key, value in obs.items() if key != MASK}
+    return next(iter(rest.values())) if len(rest) == 1 else rest
 
 
 def tree_map(function: Callable[..., T], first: object, *rest: Any) -> T | dict[str, T]:

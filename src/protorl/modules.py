@@ -18,7 +18,18 @@ from typing import Any, NamedTuple
 from protorl.data import ProtoRLError
 from protorl.place import own_place
 
-EXTRAS = {"box2d": "box2d", "Box2D": "box2d", "mujoco": "mujoco", "ale_py": "atari", "cv2": "atari", "minigrid": "minigrid"}
+EXTRAS = {
+    "box2d": "box2d",
+    "Box2D": "box2d",
+    "mujoco": "mujoco",
+    "ale_py": "atari",
+    "cv2": "atari",
+    "minigrid": "minigrid",
+    "pettingzoo": "multiagent",
+    "mpe2": "multiagent",
+    "lbforaging": "multiagent",
+    "vmas": "vmas",
+}
 """Our extras, by what their packages are imported as."""
 
 

@@ -98,6 +98,9 @@ CASES = {
     "dqn-bonus-per-nstep-vector": (
         "dqn", {"bonus": "rnd", "num_envs": 2, "per_alpha": 0.6, "n_step": 3, "first_priority": "td"}
     ),
+    "dqn-lanes-that-die": ("dqn", {"env": "protorl/EarlyDeath-v0", "num_envs": 2, "n_step": 3}),
+    "ppo-lanes-that-die": ("ppo", {"env": "protorl/EarlyDeath-v0", "num_envs": 2, "rollout_steps": 16}),
+    "dqn-masked": ("dqn", {"env": "protorl/MatrixGame-v0", "env_kwargs": {"payoff": [[1, 2, 3], [0, 1, 0]]}, "num_envs": 2}),
     "ddpg-vector": ("ddpg", {"num_envs": 3, "widths": (8, 8)}),
     "td3-per-nstep-vector": ("td3", {"num_envs": 2, "per_alpha": 0.6, "n_step": 3, "delay": 2}),
     "d3qn-per-nstep-vector": ("d3qn", {"per_alpha": 0.6, "n_step": 3, "num_envs": 3}),
@@ -133,7 +136,7 @@ CASES = {
 
 QUICK = {
     *RECIPES, "ppo-gaussian-scaled-vector", "d3qn-per-nstep-vector", "d3qn-per-frames", "dqn-native", "dqn-overlap",
-    "dqn-radam", "dqn-bonus-per-nstep-vector",
+    "dqn-radam", "dqn-bonus-per-nstep-vector", "ppo-lanes-that-die", "dqn-masked",
 }  # fmt: skip
 """One of each kind; the slow layer has all."""
 

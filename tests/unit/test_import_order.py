@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "words": set(),
     "modules": {"data", "place"},
     "digits": set(),
-    "networks": {"functional", "data", "rng", "moments", "jit"},
+    "networks": {"functional", "data", "rng", "moments", "jit", "parts"},
     "policies": {"functional", "data", "rng", "jit"},
     "memory": {"functional", "data", "rng", "jit"},
     "parts": set(),

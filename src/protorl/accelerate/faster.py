@@ -173,6 +173,10 @@ def differing(names: list[str], wanted: list[Tensor], found: list[Tensor], toler
         if not one.numel():
             continue
         one, two = one.detach().double().reshape(-1), two.detach().double().reshape(-1)
+        forbidden = one == -torch.inf  # actions that a mask leaves out
+        if not torch.equal(forbidden, two == -torch.inf):
+            return f"{name} is -inf elsewhere"
+        one, two = one.masked_fill(forbidden, 0.0), two.masked_fill(forbidden, 0.0)
         scale = max(float(one.abs().max()), float(two.abs().max()))
         apart = (one - two).abs()
         if math.isfinite(scale) and float(apart.max()) > tolerance * scale + 1e-5:

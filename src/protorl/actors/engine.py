@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -31,6 +31,7 @@ class Done(NamedTuple):
     ret: float
     length: int
     env: int
+    members: Mapping[str, float] = {}
 
 
 class Report(NamedTuple):
@@ -155,7 +156,7 @@ class Hosted:
                 slots.write(slot, steps, chunk)
                 steps += len(chunk.valid)
             beat()
-        finished = [Done(one.ret, one.length, self.lanes[one.env]) for one in self.actors.episodes()]
+        finished = [Done(one.ret, one.length, self.lanes[one.env], one.members) for one in self.actors.episodes()]
         self.done = time.monotonic()
         return Report(finished, self.agent.updates, begin - before, self.done - begin)
 

@@ -37,8 +37,8 @@ class WorkerActors:
     agent: the learner's. build: makes a worker's agent and its actors of some lanes; it is sent there pickled. columns: what
     the learner's memory stores, of all lanes. id: of the environment, for sentences. workers: how many. lockstep: `poll` waits
     for a chunk of every worker and puts them side by side: what is learned depends on nothing else. timeout: seconds in which a
-    worker must have taken some step. publish_every: updates between publications of the weights, at least. engine: how workers
-    are started and spoken with; processes of this machine.
+    worker must have taken some step. each: lanes of one environment, which stay together. publish_every: updates between
+    publications of the weights, at least. engine: how workers are started and spoken with; processes of this machine.
 
     Raises: ProtoRLError where a worker fails too often, or cannot be started.
     """
@@ -54,15 +54,16 @@ class WorkerActors:
         steps: int = 16,
         lockstep: bool = False,
         timeout: float = 60.0,
+        each: int = 1,
         publish_every: int = 1,
         engine: Callable[[Job], Engine] = InProcesses,
     ) -> None:
-        n = columns.num_envs
+        n = columns.num_envs // each
         if not 1 <= workers <= n:
             raise ProtoRLError(f"{workers} workers cannot share {n} environments: use 1 to {n}, or raise num_envs")
         self.agent, self.lockstep, self.timeout = agent, lockstep, timeout
         self.publish_every, self.published = publish_every, -1  # after so many updates
-        bounds = [n * i // workers for i in range(workers + 1)]
+        bounds = [n * i // workers * each for i in range(workers + 1)]
         self.lanes = [range(*pair) for pair in pairwise(bounds)]
         self.count = 1 if lockstep else AHEAD
         self.job = Job(id, cloudpickle.dumps(build), self.lanes, columns, steps, self.count, agent, timeout)

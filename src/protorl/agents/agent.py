@@ -80,7 +80,7 @@ class Agent(metaclass=Noted):
     def columns(self, spec: EnvSpec) -> Columns:
         """What a memory must remember of each step; an agent that emits extras adds them as generic fields. With a core, they
         are what it carried before the step."""
-        return Columns(spec.obs, spec.action, spec.num_envs, self.core.columns())
+        return Columns(spec.obs, spec.action, spec.num_envs, self.core.columns(), spec.reward_shape)
 
     def initial_carry(self, n: int) -> Carry:
         """The carry of `n` rows at an episode's start: any tree of arrays or tensors [n, ...]. A feed-forward agent has none.

@@ -20,7 +20,7 @@ from protorl.agents.dqn import DQN
 from protorl.agents.qr_dqn import refuse_infinite
 from protorl.data import Batch, Obs, ProtoRLError, TensorObs, tree_leaves
 from protorl.functional import quantile_huber, td_target
-from protorl.networks import Network, QuantileOut, chosen
+from protorl.networks import Network, QuantileOut, chosen, masked
 from protorl.policies.draws import Draws
 
 
@@ -58,7 +58,7 @@ class IQN(DQN):
     def z(network: Network, obs: TensorObs, tau: Tensor) -> QuantileOut:
         """Z_tau(s, .) [B, A, N] at the levels `tau` [B, N], and its mean over them."""
         out: QuantileOut = network.head(network.base(obs), tau)
-        return out
+        return masked(out, obs)
 
     @torch.inference_mode()
     def infer(self, obs: Obs, explore: bool) -> QuantileOut:

@@ -29,6 +29,7 @@ from protorl.data import (
     Seen,
     Update,
     as_schedule,
+    visible,
 )
 from protorl.functional import clipped_surrogate, clipped_value_error, gae, kl_estimate, standardise
 from protorl.networks import ActorCritic, ObsScaler, Optimizer, ReturnScaler
@@ -116,7 +117,7 @@ class PPO(Agent):
         self.stopped = False
         present = rollout.weight > 0
         for scaler in self.obs_scalers:
-            scaler.count(rollout.obs[present])
+            scaler.count(visible(rollout.obs)[present])
         reward = rollout.reward
         if self.reward_scaler is not None:
             reward = self.reward_scaler(reward, rollout.discount, rollout.ended, rollout.weight)

@@ -148,6 +148,7 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
         "std": result.std,
         "returns": result.returns,
         "lengths": result.lengths,
+        **({"agents": result.members} if result.members else {}),
         "episodes": len(result.returns),
         "cut": result.cut,
         "seed": arguments.seed,
@@ -162,6 +163,8 @@ def evaluate_run(run_dir: Path, arguments: Eval) -> float:
         f"{run_dir}: return {plus_minus(result.mean, result.std)} over {arguments.episodes} episodes "
         f"({trained.which} weights, from step {trained.step:,}{f', epsilon {trained.epsilon}' if trained.epsilon else ''})"
     )
+    for name, returns in result.members.items():
+        print(f"  {name}: {plus_minus(float(np.mean(returns)), float(np.std(returns)))}")
     if arguments.normalise is not None:
         print(f"human-normalised: {report['human_normalised']:.1f} %")
     if result.remark is not None:

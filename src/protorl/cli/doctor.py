@@ -19,7 +19,8 @@ import numpy as np
 import psutil
 import torch
 
-from protorl.data import Array, EnvSpec, ProtoRLError
+from protorl.data import MASK, Array, EnvSpec, ProtoRLError
+from protorl.envs import RandomActions
 from protorl.envs.make import BACKENDS
 from protorl.machine import cores
 from protorl.recipes import Recipe
@@ -33,7 +34,8 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "minatar": ("MinAtar's small games", ("minatar",)),
     "minigrid": ("MiniGrid and BabyAI", ("minigrid",)),
     "envpool": ("environments stepped in C++ (backend=envpool)", ("envpool",)),
-    "multiagent": ("PettingZoo and MPE", ("pettingzoo", "mpe2")),
+    "multiagent": ("PettingZoo, MPE and Level-Based Foraging", ("pettingzoo", "mpe2", "lbforaging")),
+    "vmas": ("VMAS: several agents, vectorised in torch", ("vmas",)),
     "ray": ("actors on Ray", ("ray",)),
     "video": ("protorl eval --video", ("imageio", "imageio-ffmpeg", "pygame-ce")),
 }
@@ -165,7 +167,9 @@ def measure_environments(recipe: Recipe, window: float, quick: bool, say: Callab
 
 def step_rate(recipe: Recipe, num_envs: int, window: float) -> float:
     """Steps per second of the recipe's environment."""
-    with closing(recipe.make_env(num_envs)) as env:
+    with closing(recipe.make_env(num_envs)) as made:
+        masked = isinstance(made.spec.obs, dict) and MASK in made.spec.obs
+        env = RandomActions(made, 1.0) if masked else made  # which takes what is available
         env.reset()
         actions = random_actions(env.spec)
         return num_envs * per_second(lambda: (env.step(next(actions)), env.episodes()), window)

@@ -8,16 +8,20 @@ from protorl.envs.make import make_env, make_vec_envs
 from protorl.envs.normalize import NormalizeObservation, NormalizeReward
 from protorl.envs.random_actions import RandomActions
 from protorl.envs.sync import SyncEnv
+from protorl.envs.teams import AsTeams, Lanes
 from protorl.envs.vector import Episode, VecEnv, VecWrapper
-from protorl.envs.wrappers import Canonical, FrameStack, MaskObs, TimeAware
+from protorl.envs.wrappers import ActionMask, Canonical, FrameStack, MaskObs, TimeAware
 
 __all__ = [
+    "ActionMask",
     "AdaptedEnv",
+    "AsTeams",
     "AtariGame",
     "AtariProtocol",
     "Canonical",
     "Episode",
     "FrameStack",
+    "Lanes",
     "MaskObs",
     "NormalizeObservation",
     "NormalizeReward",

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from protorl.data import Array, ArraySpec, Obs, ObsSpec, ProtoRLError
+from protorl.data import MASK, Array, ArraySpec, Obs, ObsSpec, ProtoRLError
 
 NUMBERS = frozenset({float, int, np.float64, np.float32, np.int64})
 FLAGS = frozenset({bool, np.bool_})
@@ -104,6 +104,19 @@ def _array(spec: ArraySpec, value: Any, rows: tuple[int, ...], name: str) -> Arr
     if array.dtype.char not in fitting(spec.dtype) and (array.dtype.kind == "f" or array.min() < 0 or array.max() > 255):
         raise Refused(f"{name} is {array.dtype} where its space says {spec.dtype}: {MEND}")
     return array
+
+
+def available(whose: str, mask: Any, count: int, n: int) -> Array:
+    """[n] uint8: which actions may be taken. A mask of zeros, as some environments give it where nothing can be chosen (the
+    game is over, or it is another's turn), forbids nothing. Raises: Refused unless there is a number for each action."""
+    array = as_array(mask)
+    if array is None or array.shape != (count,) or array.dtype.kind not in NUMERIC:
+        refuse(f"{MASK} of {whose}", mask, f"0 or 1 for each of {count} actions")
+    may = np.zeros(n, np.uint8)
+    may[:count] = array != 0
+    if not may.any():
+        may[:count] = 1
+    return may
 
 
 def fitting(dtype: np.dtype[np.generic]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import gymnasium
 from gymnasium import spaces
@@ -21,3 +22,23 @@ Result = tuple[Any, Any, bool, bool, Info]
 """What `step` returns: observation, reward, terminated, truncated, info."""
 Results = tuple[Any, Any, Any, Any, Info]
 """The same for many rows."""
+
+
+class Parallel(Protocol):
+    """PettingZoo's interface of agents that act at the same time: everything is a dict by agent, `agents` are the living."""
+
+    @property
+    def possible_agents(self) -> Sequence[str]: ...
+
+    @property
+    def agents(self) -> Sequence[str]: ...
+
+    def observation_space(self, agent: str, /) -> AnySpace: ...
+
+    def action_space(self, agent: str, /) -> AnySpace: ...
+
+    def reset(self, seed: int | None = None, options: Options = None) -> tuple[Mapping[str, Any], Mapping[str, Info]]: ...
+
+    def step(self, actions: dict[str, Any], /) -> tuple[Mapping[str, Any], ...]: ...
+
+    def close(self) -> None: ...

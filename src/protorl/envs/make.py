@@ -15,17 +15,22 @@ import gymnasium
 from gymnasium import wrappers as gym_wrappers
 from gymnasium.envs.registration import load_env_creator
 
-from protorl.data import ObsSpec, ProtoRLError
+from protorl.data import MASK, ObsSpec, ProtoRLError
 from protorl.envs.adapter import AdaptedEnv
-from protorl.envs.api import AnyEnv
+from protorl.envs.api import AnyEnv, Parallel
 from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
 from protorl.envs.compat import OldApi
+from protorl.envs.find_team import team_factory
 from protorl.envs.gate import warn_once
 from protorl.envs.native import CartPoleRows, EnvPoolRows
+from protorl.envs.parallel import IsTeam, has_several, parallel
 from protorl.envs.sync import SyncEnv
+from protorl.envs.teams import AsTeams, Lanes, ParallelTables, Tables
 from protorl.envs.vector import VecEnv
-from protorl.envs.wrappers import Canonical, FrameStack
+from protorl.envs.vmas import VmasFactory, VmasTables
+from protorl.envs.wrappers import ActionMask, Canonical, FrameStack
 from protorl.modules import EXTRAS, blamed, call_of, module_at
+from protorl.processes import FAILURES
 from protorl.words import listed
 
 Registered = gymnasium.envs.registration.EnvSpec
@@ -34,6 +39,8 @@ Wrap = Callable[[AnyEnv], AnyEnv]
 BACKENDS = ("auto", "sync", "async", "native", "envpool")
 CARTPOLES = {"CartPole-v0": 200, "CartPole-v1": 500}
 ATARI_NATIVE_FROM = 2  # games; one alone is faster in the light loop (see docs of make_vec_envs)
+MASKLESS = ("gymnasium.envs.classic_control", "gymnasium.envs.box2d", "ale_py", "minigrid", "minatar", "protorl.")
+"""Modules whose environments tell of no masks: they need not be asked."""
 FAMILIES = ("MiniGrid-", "ALE/", "MinAtar/", "protorl/")
 """How ids begin that another package registers."""
 
@@ -100,9 +107,15 @@ def make_vec_envs(
     name: str = "env",
     first_row: int = 0,
     worker_timeout: float = 60.0,
+    as_teams: bool = False,
     **env_kwargs: object,
 ) -> VecEnv:
     """N environments behind the contract of `VecEnv`; see `make_env` for what the other arguments mean.
+
+    Environments of several agents are made by name as well: "mpe2/simple_spread_v3", an id of PettingZoo's registry
+    ("sisl/pursuit-v5"), one of Level-Based Foraging ("Foraging-8x8-2p-3f-v3"), "vmas/balance", "protorl/TwoStepGame-v0"; or as
+    "module:name", a class, a callable or an object of PettingZoo's parallel or AEC interface. Each agent is a row of its own
+    (`Lanes`), or with `as_teams` each environment is one, with arrays over its agents (`AsTeams`).
 
     backend: "sync" steps them in a loop in this process; "async" gives each a worker process; "native" uses a fast vector
     implementation (ALE's C++ threads, a compiled CartPole); "envpool" uses EnvPool. "auto" takes ALE's C++ from two
@@ -135,7 +148,17 @@ def make_vec_envs(
     )
     id = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     rows = Rows(id=id, seed=seed, name=name, first_row=first_row)
-    made = _vector(maker, num_envs, backend, rows, worker_timeout)
+    factory = team_factory(env, package_to_import, render_mode, env_kwargs)
+    if factory is None:
+        try:
+            made = _vector(maker, num_envs, backend, rows, worker_timeout)
+        except IsTeam as found:
+            first: list[object] = [found.made]
+            factory = lambda: first.pop() if first else maker.make_own()  # noqa: E731 - what was made is not thrown away
+    if factory is not None:
+        return _teams(maker, factory, num_envs, backend, rows, as_teams)
+    if as_teams:
+        raise ProtoRLError(f"{id} has a single agent: there are no teams in it, leave as_teams out")
     protocol = maker.atari_protocol(pool=backend == "envpool")
     if protocol is not None:
         made.spec = replace(made.spec, frame_skip=protocol.frame_skip)
@@ -170,6 +193,28 @@ def _vector(maker: EnvMaker, num_envs: int, backend: str, rows: Rows, worker_tim
     return SyncEnv(maker, num_envs, **rows)
 
 
+def _teams(maker: EnvMaker, factory: Callable[[], object], num_envs: int, backend: str, rows: Rows, as_teams: bool) -> VecEnv:
+    id = rows["id"]
+    if backend not in ("auto", "sync"):
+        raise ProtoRLError(f"backend {backend!r} does not step environments of several agents, as {id} is: use sync")
+    for name, given in (("protocol", maker.protocol), ("frame_stack", maker.frame_stack)):
+        if given is not None:
+            raise ProtoRLError(f"{name} {given!r} is not for environments of several agents, as {id} is: leave it out")
+
+    def make() -> Parallel:
+        made = factory()
+        for wrap in maker.wrappers:
+            made = put_around(wrap, made, has_several) if isinstance(wrap, str) else wrap(made)  # type: ignore[arg-type]
+        return parallel(made)
+
+    tables: Tables
+    if isinstance(factory, VmasFactory):
+        tables = VmasTables(factory, num_envs, id)
+    else:
+        tables = ParallelTables(make, num_envs, id, rows["first_row"], as_teams)
+    return (AsTeams if as_teams else Lanes)(tables, num_envs, **rows, time_limit=maker.time_limit)
+
+
 @dataclass(frozen=True)
 class EnvMaker:
     """Builds one environment when called, here or in another process; the arguments are those of `make_env`."""
@@ -183,6 +228,8 @@ class EnvMaker:
     frame_stack: int | None = None
     time_limit: int | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, bool] = field(default_factory=dict, compare=False)
+    """What the first one made has shown of all."""
 
     def __call__(self) -> AnyEnv:
         protocol = self.atari_protocol()
@@ -197,10 +244,28 @@ class EnvMaker:
         for name in ("observation_space", "action_space"):
             if not isinstance(space := getattr(made, name, None), gymnasium.Space):
                 raise ProtoRLError(f"{made} has the {name} {space!r}: it must be one of gymnasium.spaces")
+        if isinstance(made.action_space, gymnasium.spaces.Discrete) and self.tells_masks(made):
+            made = ActionMask(made)
         canonical = Canonical(made)
         if canonical.convert is not None:
             made = canonical
         return FrameStack(made, stack, padding) if stack > 1 else made
+
+    def tells_masks(self, made: AnyEnv) -> bool:
+        """Whether it tells which actions are available: as an entry of the observation, or in the info. No space tells of the
+        latter, so the first one made begins an episode that nobody plays."""
+        space = made.observation_space
+        if isinstance(space, gymnasium.spaces.Dict) and MASK in space.spaces:
+            return True
+        if self.apply_api_compatibility or type(made.unwrapped).__module__.startswith(MASKLESS):
+            return False
+        if MASK not in self.known:
+            try:
+                _, info = made.reset(seed=0)
+                self.known[MASK] = isinstance(info, dict) and MASK in info
+            except FAILURES:  # of which the first reset in earnest tells
+                self.known[MASK] = False
+        return self.known[MASK]
 
     def registered(self) -> Registered:
         """Gymnasium's entry for the id.
@@ -247,14 +312,10 @@ class EnvMaker:
         render: dict[str, Any] = {} if self.render_mode is None else {"render_mode": self.render_mode}
         if self.apply_api_compatibility:
             return self.old_simulator()
-        own = self.own_class()
-        if own is not None:
-            try:
-                made = own(**render, **self.env_kwargs)
-            except Exception as error:
-                if not isinstance(self.env, str):
-                    raise
-                raise ProtoRLError(f"{self.env} cannot be made: {blamed(error)}") from error
+        if self.own_class() is not None:
+            made = self.make_own()
+            if has_several(made):
+                raise IsTeam(made)
             if not isinstance(made, gymnasium.Env):
                 raise ProtoRLError(
                     f"{made!r} is not a gymnasium.Env: derive it from one, or pass apply_api_compatibility=True "
@@ -269,6 +330,17 @@ class EnvMaker:
                 return gymnasium.make(spec, disable_env_checker=True, **limit, **render, **self.env_kwargs)
         except Exception as error:
             raise _explained(self.env, error) from error
+
+    def make_own(self) -> Any:
+        """What the class, or the callable, makes."""
+        own: Any = self.own_class()
+        render: dict[str, Any] = {} if self.render_mode is None else {"render_mode": self.render_mode}
+        try:
+            return own(**render, **self.env_kwargs)
+        except Exception as error:
+            if not isinstance(self.env, str):
+                raise
+            raise ProtoRLError(f"{self.env} cannot be made: {blamed(error)}") from error
 
     def old_simulator(self) -> AnyEnv:
         """A class of the old interface, or one that is registered."""
@@ -290,8 +362,12 @@ class EnvMaker:
         return gym_wrappers.TimeLimit(made, self.time_limit)
 
 
-def put_around(wrapper: str, env: AnyEnv) -> AnyEnv:
-    """The environment inside a wrapper that is named, with its arguments.
+def is_env(made: object) -> bool:
+    return isinstance(made, gymnasium.Env)
+
+
+def put_around(wrapper: str, env: Any, fits: Callable[[object], bool] = is_env) -> Any:
+    """The environment inside a wrapper that is named, with its arguments. fits: whether what it makes is an environment.
 
     Raises:
         ProtoRLError: there is no such wrapper, or it does not take this environment.
@@ -307,7 +383,7 @@ def put_around(wrapper: str, env: AnyEnv) -> AnyEnv:
         raise
     except Exception as error:
         raise ProtoRLError(f"{wrapper} cannot be put around {env}: {type(error).__name__}: {error}") from error
-    if not isinstance(made, gymnasium.Env):
+    if not fits(made):
         raise ProtoRLError(f"{wrapper} makes no environment: it must be a gymnasium.Wrapper, or a function that returns one")
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from protorl.data import Obs, ProtoRLError, State, Step
+from protorl.data import MASK, Obs, ProtoRLError, State, Step
 from protorl.envs.vector import VecEnv, VecWrapper
 from protorl.rng import RowStreams
 
@@ -37,7 +37,9 @@ class RandomActions(VecWrapper):
         u = self.streams.take(1 + self.spec.action.numbers)
         taken = np.array(action)
         rows = u[:, 0] < self.epsilon
-        taken[rows] = self.spec.action.uniform(u[:, 1:])[rows]
+        obs = self.obs
+        available = obs[MASK] if isinstance(obs, dict) and MASK in obs else None
+        taken[rows] = self.spec.action.uniform(u[:, 1:], available)[rows]
         return super().step(taken)
 
     def state_dict(self) -> State:

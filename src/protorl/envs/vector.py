@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,12 @@ from protorl.processes import FAILURES
 
 class Episode(NamedTuple):
     """A finished episode: its return (the environment's own rewards, summed in float64), its length in agent steps, and
-    the row of its environment."""
+    the number of its environment. members: the returns of a team's agents, by name."""
 
     ret: float
     length: int
     env: int
+    members: Mapping[str, float] = {}
 
 
 class VecEnv(ABC):
@@ -179,7 +181,7 @@ class HostedEnvs(VecEnv):
         state: State = {
             "seed": self.seed,
             "boundary": self._boundary,
-            "finished": [list(episode) for episode in self._finished],
+            "finished": [[*episode[:3], dict(episode.members)] for episode in self._finished],
         }
         if self.exact and self._obs is not None:
             # In this order: reading `obs` first would begin episodes that nobody asked for.
@@ -211,7 +213,9 @@ class HostedEnvs(VecEnv):
         else:
             self._obs = None
             self._begin()
-        self._finished = [Episode(float(ret), int(length), int(env)) for ret, length, env in state["finished"]]
+        self._finished = [  # checkpoints of before did not name members
+            Episode(float(ret), int(length), int(env), *members) for ret, length, env, *members in state["finished"]
+        ]
 
     @property
     def _host(self) -> str:
@@ -248,7 +252,8 @@ class HostedEnvs(VecEnv):
         """Forget unfinished episodes: each row starts one."""
         n, action = self.num_envs, self.spec.action
         self._first, self._pending, self._waits = np.ones(n, np.bool_), np.zeros(n, np.bool_), False
-        self._action, self._reward = np.zeros((n, *action.shape), action.dtype), np.zeros(n, np.float32)
+        self._action = np.zeros((n, *action.shape), action.dtype)
+        self._reward = np.zeros((n, *self.spec.reward_shape), np.float32)
 
     @abstractmethod
     def _render(self) -> object: ...

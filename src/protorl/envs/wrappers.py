@@ -12,7 +12,8 @@ from gymnasium import spaces
 from gymnasium import wrappers as gym_wrappers
 from numpy.typing import ArrayLike
 
-from protorl.data import Array, Obs, ProtoRLError, State
+from protorl.data import MASK, Array, Obs, ProtoRLError, State
+from protorl.envs.answers import available
 from protorl.envs.api import AnyEnv, AnyWrapper, Options, Reset, Result
 from protorl.envs.snapshot import freeze, thaw
 from protorl.envs.spec import canonical
@@ -107,6 +108,43 @@ class MaskObs(gym_wrappers.TransformObservation[Any, Any, Any]):
         high = np.where(hidden, np.maximum(space.high, 0), space.high)
         masked = spaces.Box(low, high, dtype=space.dtype.type)
         super().__init__(env, lambda obs: np.where(hidden, np.zeros((), space.dtype), obs), masked)
+
+
+class ActionMask(AnyWrapper):
+    """Which discrete actions are available, told in `info["action_mask"]` or as an entry of a Dict observation, in view: the
+    entry "action_mask" [n] of uint8 beside "obs", or beside the entries of a Dict. Agents then take none of the others.
+
+    `make_vec_envs` puts it around environments that tell of masks. A mask that is missing, or of zeros, forbids nothing.
+    Raises ProtoRLError for actions that are not discrete, Refused for a mask that does not fit them.
+    """
+
+    def __init__(self, env: AnyEnv) -> None:
+        super().__init__(env)
+        space, action = env.observation_space, env.action_space
+        if not isinstance(action, spaces.Discrete):
+            raise ProtoRLError(f"the actions of {env} are {action}: only discrete ones can be masked")
+        self.n = int(action.n)
+        seen = dict(space.spaces) if isinstance(space, spaces.Dict) else {"obs": space}
+        self.observation_space = spaces.Dict({**seen, MASK: spaces.Box(0, 1, (self.n,), np.uint8)})
+
+    def reset(self, *, seed: int | None = None, options: Options = None) -> Reset:
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._show(obs, info), info
+
+    def step(self, action: object) -> Result:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._show(obs, info), reward, terminated, truncated, info
+
+    def _show(self, obs: Any, info: Any) -> Obs:
+        seen = dict(obs) if isinstance(obs, dict) else {"obs": obs}
+        mask = info.get(MASK) if isinstance(info, dict) and MASK in info else seen.get(MASK)
+        return {**seen, MASK: available("info or observation", np.ones(self.n) if mask is None else mask, self.n, self.n)}
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to remember."""
 
 
 class TimeAware(AnyWrapper):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -22,11 +22,13 @@ class Stopped(ProtoRLError):  # noqa: N818 - it is not a mistake
 @dataclass(frozen=True)
 class Evaluation:
     """Undiscounted raw returns and lengths (agent steps) of complete episodes, but for `cut` of them, which were ended by the
-    evaluation's limit: their returns are what they had brought until then."""
+    evaluation's limit: their returns are what they had brought until then. members: of a team, the returns of each agent by
+    name, of which those of the team are the sums."""
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
     cut: int = 0
+    members: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -70,7 +72,8 @@ def evaluate(
         raise ProtoRLError(f"episodes {episodes} is too few: evaluate at least 1")
     env.reset(seed)
     env.episodes()  # those of before are nobody's here
-    tally = Tally(env.num_envs, episodes, limit)
+    team = env.spec.team
+    tally = Tally(env.num_envs // env.spec.rows_each, episodes, limit, () if team is None else team.agents)
     carry = initial_carry(agent, env.num_envs)
     carries = bool(carry_leaves(carry))
     while tally.owed.any():
@@ -85,27 +88,31 @@ def evaluate(
         act = agent.act(seen, restarted(carry, agent, seen.first) if carries else carry, explore=False)
         carry = act.carry
         tally.add(env.step(act.action), env.episodes())
-    return Evaluation(tuple(tally.returns), tuple(tally.lengths), tally.cut)
+    members = {name: tuple(one[name] for one in tally.members) for name in tally.names}
+    return Evaluation(tuple(tally.returns), tuple(tally.lengths), tally.cut, members)
 
 
 class Tally:
     """The episodes of an evaluation as they end, and how many each environment still owes.
 
     An episode that reaches `limit` steps counts as it stands. Its environment goes on unheeded until it ends by itself, or
-    until all that owe episodes are in its place: then new episodes begin everywhere.
+    until all that owe episodes are in its place: then new episodes begin everywhere. names: of a team's agents.
     """
 
-    def __init__(self, num_envs: int, episodes: int, limit: int | None) -> None:
+    def __init__(self, num_envs: int, episodes: int, limit: int | None, names: Sequence[str] = ()) -> None:
         self.limit = np.inf if limit is None else limit
         self.owed = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
         self.returns: list[float] = []
         self.lengths: list[int] = []
         self.cut = 0
+        self.names = tuple(names)
+        self.members: list[Mapping[str, float]] = []
         self.begin()
 
     def begin(self) -> None:
         """Every environment starts an episode."""
-        self.gained, self.lasted = np.zeros(len(self.owed)), np.zeros(len(self.owed), np.int64)
+        n = len(self.owed)
+        self.gained, self.lasted = np.zeros((n, max(len(self.names), 1))), np.zeros(n, np.int64)
 
     def stuck(self) -> bool:
         """Whether all that owe episodes are in one that was cut."""
@@ -115,18 +122,22 @@ class Tally:
         """What a step revealed, and the episodes that ended in it."""
         for episode in finished:
             if episode.length <= self.limit:
-                self.count(episode.env, episode.ret, episode.length)
-        self.gained += step.reward
-        self.lasted += step.valid
-        self.gained[step.ended] = self.lasted[step.ended] = 0
-        for row in np.flatnonzero(step.valid & (self.lasted == self.limit)).tolist():
-            self.cut += self.count(row, float(self.gained[row]), int(self.lasted[row]))
+                self.count(episode.env, episode.ret, episode.length, episode.members)
+        n, over = len(self.owed), [episode.env for episode in finished]
+        valid = step.valid.reshape(n, -1).any(1)  # of a team's lanes, those that live
+        self.gained += step.reward.reshape(n, -1)
+        self.lasted += valid
+        self.gained[over] = self.lasted[over] = 0
+        for row in np.flatnonzero(valid & (self.lasted == self.limit)).tolist():
+            members = dict(zip(self.names, self.gained[row].tolist()))
+            self.cut += self.count(row, float(self.gained[row].sum()), int(self.lasted[row]), members)
 
-    def count(self, row: int, ret: float, length: int) -> bool:
+    def count(self, row: int, ret: float, length: int, members: Mapping[str, float]) -> bool:
         """An episode, if its environment owes one; whether it does."""
         owed = bool(self.owed[row] > 0)
         if owed:
             self.owed[row] -= 1
             self.returns.append(ret)
             self.lengths.append(length)
+            self.members.append(members)
         return owed

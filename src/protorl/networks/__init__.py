@@ -20,6 +20,7 @@ from protorl.networks.distillation import RandomDistillation
 from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
 from protorl.networks.layers import NoisyLinear
+from protorl.networks.masks import masked
 from protorl.networks.network import Network
 from protorl.networks.numpy_forms import in_numpy
 from protorl.networks.optimizer import Adam, FlatParameters, Optimizer, RMSProp, TorchRMSProp, clone, spelled_out
@@ -35,7 +36,8 @@ from protorl.networks.policy_heads import (
     ValueHead,
     ValueOut,
 )
-from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase
+from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase, scaled
+from protorl.networks.separate import Separate, separate
 from protorl.networks.torch_optimizer import TorchOptimizer, build_optimizer, optimizer_class
 
 __all__ = [
@@ -84,6 +86,7 @@ __all__ = [
     "RandomDistillation",
     "ReturnScaler",
     "ScaledBase",
+    "Separate",
     "TorchOptimizer",
     "TorchRMSProp",
     "ValueHead",
@@ -95,7 +98,10 @@ __all__ = [
     "clone",
     "core_of",
     "in_numpy",
+    "masked",
     "optimizer_class",
+    "scaled",
+    "separate",
     "spelled_out",
     "unroll",
 ]

@@ -13,6 +13,7 @@ from protorl.data import ActionSpec, ProtoRLError, TensorObs
 from protorl.networks.bases import Base
 from protorl.networks.cores import Core, NoCore, core_of
 from protorl.networks.layers import activation_layer
+from protorl.networks.masks import masked
 from protorl.networks.network import Network, remembering
 from protorl.networks.numpy_forms import Form, has_hooks, in_numpy
 
@@ -61,7 +62,9 @@ class ActorCritic(nn.Module):
             return core.answer(ActorCriticOut(policy, judged.value), carry)
         critic: Any = self.critic
         x, carry = self.actor.core.trunk(self.actor.base, *seen)
-        return self.actor.core.answer(ActorCriticOut(self.actor.head(x), critic.head(x).value), carry)
+        return self.actor.core.answer(
+            ActorCriticOut(masked(self.actor.head(x), self.actor.core.shown(*seen)), critic.head(x).value), carry
+        )
 
     def in_numpy(self) -> Form | None:
         if isinstance(self.core, Core):

@@ -45,6 +45,9 @@ class NoCore:
     def trunk(self, base: nn.Module, obs: Any) -> tuple[Tensor, Carry]:
         return base(obs), ()
 
+    def shown(self, obs: Any) -> Any:
+        return obs
+
     def answer(self, out: Any, carry: Carry) -> Any:
         return out
 
@@ -171,6 +174,10 @@ class Core(nn.Module):
         return [view(p).T for p in (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)]
 
     # What a network with a core is asked and says
+
+    def shown(self, seen: Any, carry: Any) -> Any:
+        """The observation in what a network is asked about."""
+        return seen.obs
 
     def answer(self, out: Any, carry: Any) -> Answer:
         return Answer(out, carry)

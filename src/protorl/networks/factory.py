@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from protorl.data import ActionSpec, EnvSpec, ObsSpec, ProtoRLError
+from protorl.data import MASK, ActionSpec, EnvSpec, ObsSpec, ProtoRLError, visible
 from protorl.networks.bases import MLP, Base, DictBase, ImpalaResNet, NatureCNN
 from protorl.networks.cores import GRU, LSTM, Core, LastAction, LastReward
 from protorl.networks.heads import C51Head, DuelingHead, Head, IQNHead, QHead, QuantileHead
 from protorl.networks.layers import unknown
+from protorl.networks.masks import Visible
 from protorl.networks.minatar import MinAtarCNN
 from protorl.networks.network import Network
 from protorl.networks.policy_heads import BetaHead, CategoricalHead, DeterministicHead, GaussianHead
@@ -71,7 +72,9 @@ def build_core(action: ActionSpec, config: object) -> Core | None:
 
 
 def build_base(obs: ObsSpec, config: object) -> Base:
-    """The base of a network alone, from its part of `build_network`'s config."""
+    """The base of a network alone, from its part of `build_network`'s config. A mask of actions is not its business."""
+    if isinstance(obs, dict) and MASK in obs:
+        return Visible(build_base(visible(obs), config))
     default = "dict" if isinstance(obs, dict) else "nature" if obs.pixels else "mlp"
     name, arguments = _part("base", config, default, [*BASES, "dict"])
     if name != "dict":

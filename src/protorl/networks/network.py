@@ -11,11 +11,13 @@ from torch import nn
 from protorl.networks.bases import MLP, Base, flat
 from protorl.networks.cores import NO_CORE, Answer, Asked, Core, NoCore
 from protorl.networks.heads import Head, QHead, QOut
+from protorl.networks.masks import Visible, masked
 from protorl.networks.numpy_forms import Form, in_numpy, in_order
 
 
 class Network(nn.Module):
-    """`head(base(obs))`: observations [..., *O] (a tensor, or a dict of them) to the head's NamedTuple.
+    """`head(base(obs))`: observations [..., *O] (a tensor, or a dict of them) to the head's NamedTuple. With a mask among them
+    (`protorl.networks.masks`), actions that are not available have the value, or logit, -inf.
 
     With a `core` it is `network(seen, carry) -> Answer(out, carry)`, for one step [N, ...] or for an unroll [T, B, ...] of
     them; `seen` is a `Seen` of tensors, `carry` [N, ...] is as `core.initial_carry(n)`, before the (first) step.
@@ -33,7 +35,7 @@ class Network(nn.Module):
 
     def forward(self, *seen: Any) -> Any:
         x, carry = self.core.trunk(self.base, *seen)
-        return self.core.answer(self.head(x), carry)
+        return self.core.answer(masked(self.head(x), self.core.shown(*seen)), carry)
 
     def in_numpy(self) -> Form | None:
         if isinstance(self.core, Core):
@@ -44,6 +46,8 @@ class Network(nn.Module):
         if type(self.base) is MLP and type(self.head) is QHead:  # one chain from the observation to the values
             layers = in_order([*self.base.layers, *self.head.layers])
             return None if layers is None else lambda obs: QOut(layers(flat(obs)))
+        if type(self.base) is Visible:
+            return lambda obs: masked(head(base(obs)), obs)
         return lambda obs: head(base(obs))
 
 
@@ -67,6 +71,7 @@ def remembering(network: Network, outputs: Callable[..., Any], *more: Head) -> F
         if seen.first.any():
             carry = core.kind(*[np.where(seen.first[:, None], np.float32(0), part) for part in carry])
         carry = step(np.concatenate(features, 1), carry)
-        return Answer(outputs(*[head(carry[0]) for head in heads]), carry)
+        said, *beside = [head(carry[0]) for head in heads]
+        return Answer(outputs(masked(said, seen.obs), *beside), carry)
 
     return forward

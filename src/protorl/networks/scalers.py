@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from protorl.data import Array, ArraySpec, ObsSpec, ProtoRLError, State
 from protorl.moments import RunningMeanStd
 from protorl.networks.bases import Base
+from protorl.networks.masks import Visible
 from protorl.networks.numpy_forms import Form, in_numpy, view
 
 
@@ -73,6 +74,11 @@ class ScaledBase(Base):
     def in_numpy(self) -> Form | None:
         scaler, base = in_numpy(self.scaler), in_numpy(self.base)
         return None if scaler is None or base is None else lambda obs: base(scaler(np.asarray(obs, np.float32)))
+
+
+def scaled(scaler: ObsScaler, base: Base) -> Base:
+    """The base with the scaler before it; before what is visible, where there is a mask of actions besides."""
+    return Visible(ScaledBase(scaler, base.base)) if type(base) is Visible else ScaledBase(scaler, base)
 
 
 class ReturnScaler:

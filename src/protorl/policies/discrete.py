@@ -73,7 +73,8 @@ class Greedy:
 class EpsilonGreedy:
     """With probability ε a uniformly random action, else the greedy one; each row tosses a coin of its own.
 
-    `out.q` [N, A] -> [N]. `epsilon` is a number, a schedule over this policy's clock, or one number per row [N]
+    `out.q` [N, A] -> [N]; an action of the value -inf is not available, and not taken.
+    `epsilon` is a number, a schedule over this policy's clock, or one number per row [N]
     (`apex_epsilons`). The clock counts agent steps: N per exploring call, less rows that were `idle`, so that a schedule means
     the same for any number of environments. `rows` names the environments served (row i draws from stream i, whoever hosts
     it); None: 0..N-1.
@@ -87,7 +88,7 @@ class EpsilonGreedy:
     def __init__(
         self, action: ActionSpec, epsilon: float | Schedule | Array, seed: int = 0, rows: Sequence[int] | None = None
     ) -> None:
-        self.actions = discrete(action, "EpsilonGreedy")
+        discrete(action, "EpsilonGreedy")
         if isinstance(epsilon, np.ndarray):
             rows = range(len(epsilon)) if rows is None else rows
             if epsilon.shape != (len(rows),):
@@ -104,7 +105,7 @@ class EpsilonGreedy:
 
     def __call__(self, out: ActionValues) -> Array:
         action = self.mode(out)
-        toss(action, self.draws.take(len(action), 2), self.schedule(int(self.steps)), self.actions)
+        toss(action, self.draws.take(len(action), 2), self.schedule(int(self.steps)), as_numpy(out.q))
         self.steps += len(action) * self.pace
         return action
 

@@ -9,15 +9,24 @@ from protorl.jit import compiled
 
 
 @compiled()
-def toss(action: Array, coin: Array, epsilon: float | Array, actions: int) -> None:
-    """Where a row's first coin is below `epsilon` (a number, or [N]), its second one chooses the action, in place.
+def toss(action: Array, coin: Array, epsilon: float | Array, q: Array) -> None:
+    """Where a row's first coin is below `epsilon` (a number, or [N]), its second one chooses the action, in place, among those
+    whose value is not -inf.
 
-    action [N] of 0 .. actions - 1; coin [N, 2] uniform in [0, 1).
+    action [N] of 0 .. A - 1; coin [N, 2] uniform in [0, 1); q [N, A].
     """
     explore = coin[:, 0] < epsilon
     for i in range(action.shape[0]):
         if explore[i]:
-            action[i] = int(coin[i, 1] * actions)  # rounds down
+            available = 0
+            for k in range(q.shape[1]):
+                available += q[i, k] != -np.inf
+            place = int(coin[i, 1] * available)  # rounds down
+            for k in range(q.shape[1]):
+                if q[i, k] != -np.inf:
+                    if place == 0:
+                        action[i] = k
+                    place -= 1
 
 
 @compiled()

@@ -9,7 +9,7 @@ import numpy as np
 
 from protorl.data import ActionSpec, Array, ProtoRLError, State
 from protorl.policies.discrete import Policy
-from protorl.policies.draws import Draws
+from protorl.policies.draws import Draws, as_numpy
 from protorl.policies.outputs import Out
 
 
@@ -23,8 +23,9 @@ class UniformActions:
         self.action = action
         self.draws = Draws(seed, "warm-up", rows, block=max(1024, action.numbers))
 
-    def __call__(self, n: int) -> Array:
-        return self.action.uniform(self.draws.take(n, self.action.numbers))
+    def __call__(self, n: int, available: Array | None = None) -> Array:
+        """available: [N, A] bool, of a choice; None: all."""
+        return self.action.uniform(self.draws.take(n, self.action.numbers), available)
 
     def state_dict(self) -> State:
         return self.draws.state_dict()
@@ -61,7 +62,9 @@ class Warmup(Generic[Out]):
         outputs: Any = out  # a NamedTuple, of N rows
         n = len(outputs[0])
         self.done += n * self.pace
-        return self.random(n)
+        numbers = getattr(out, "q", getattr(out, "logits", None)) if self.random.action.kind == "discrete" else None
+        available = None if numbers is None else as_numpy(numbers) != -np.inf  # which is what is not available
+        return self.random(n, available)
 
     def mode(self, out: Out) -> Array:
         return self.policy.mode(out)

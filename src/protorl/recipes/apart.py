@@ -21,7 +21,9 @@ HERE: dict[str, Any] = {"workers": 0, "engine": "local", "address": None}
 """The fields of a recipe that one process trains."""
 
 
-def apart(texts: Mapping[str, str], reference: str, fields: Mapping[str, Any], lanes: range) -> tuple[Agent, Actors]:
+def apart(
+    texts: Mapping[str, str], reference: str, fields: Mapping[str, Any], lanes: range, each: int = 1
+) -> tuple[Agent, Actors]:
     """Build what acts in these lanes, in a process of its own, maybe on a machine that lacks the user's files. texts: what was
     in those that reference and fields name, by their paths (`texts_of`), when the training began."""
     files = brought(texts)
@@ -32,11 +34,11 @@ def apart(texts: Mapping[str, str], reference: str, fields: Mapping[str, Any], l
     names = {"env": moved(fields["env"]), "wrappers": [moved(wrapper) for wrapper in fields["wrappers"]]}
     recipe = rebuild(moved(reference), {**fields, **names, **HERE, "device": "cpu", "threads": 1})
     torch.manual_seed(rng.integer(recipe.seed, "torch", lanes.start))
-    env = recipe.make_env(len(lanes), first_row=lanes.start)
+    env = recipe.make_env(len(lanes) // each, first_row=lanes.start // each)
     agent = accelerate(recipe.build_agent(env.spec))
     if getattr(recipe, "lockstep", False):
-        agent.infer = Among(agent.infer, lanes, recipe.num_envs)
-    pace = recipe.num_envs / len(lanes)
+        agent.infer = Among(agent.infer, lanes, recipe.num_envs * each)
+    pace = recipe.num_envs * each / len(lanes)
     for _, part in parts(agent.policy):
         if hasattr(part, "pace"):
             part.pace = int(pace) if pace == int(pace) else pace

@@ -54,7 +54,7 @@ class Ladder(Recipe):
 
     def policy(self, spec: EnvSpec) -> EpsilonGreedy:
         """Epsilon-greedy, by the number of the lane."""
-        ladder = apex_epsilons(self.num_envs, self.epsilon, self.epsilon_alpha)
+        ladder = apex_epsilons(self.num_envs * spec.rows_each, self.epsilon, self.epsilon_alpha)
         return EpsilonGreedy(spec.action, ladder[list(spec.lanes)], seed=self.seed, rows=spec.lanes)
 
 

@@ -30,7 +30,7 @@ class Plan(NamedTuple):
 
 def plan(recipe: Experiment, memory: Replay) -> Plan:
     """The plan of a training with this memory, by its rate."""
-    rate, lanes = memory.rate, recipe.num_envs
+    rate, lanes = memory.rate, memory.storage.lanes
     updates = memory.expected(-(-recipe.steps // lanes) * lanes)  # all environments take the last step
     first = (max(rate.start, memory.batch_size - 1, memory.idle) // rate.every + 1) * rate.every
     return Plan(recipe.steps, updates, updates // rate.updates, first, memory.view.starts)

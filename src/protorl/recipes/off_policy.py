@@ -125,17 +125,17 @@ class OffPolicy(Recipe):
         if workers := self.processes:
             if why := unreachable(self):
                 raise ProtoRLError(f"{workers} workers cannot find the recipe: {why}; put it into one, or use workers=0")
-            name = reference(self)
-            build = functools.partial(apart, texts_of([name, self.env, *self.wrappers]), name, fields_of(self))
+            name, each = reference(self), env.spec.rows_each
+            build = functools.partial(apart, texts_of([name, self.env, *self.wrappers]), name, fields_of(self), each=each)
             columns = self.columns(agent, self.spec_of(env))
             return WorkerActors(
                 agent, build, columns, self.env, workers=workers, steps=steps, lockstep=lockstep,
-                timeout=self.worker_timeout, publish_every=every, engine=engine,
+                timeout=self.worker_timeout, publish_every=every, engine=engine, each=each,
             )  # fmt: skip
         actors = super().actors(agent, env)
         if not self.judged:
             return actors
-        among = (env.spec.lanes.start, self.num_envs) if lockstep else None
+        among = (env.spec.lanes.start, self.num_envs * env.spec.rows_each) if lockstep else None
         return FirstPriorities(actors, agent, agent.columns(env.spec), self.view(agent), steps, among)
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:

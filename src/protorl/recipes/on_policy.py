@@ -46,9 +46,12 @@ class OnPolicy(Recipe):
 
     def memory(self, agent: Agent, spec: EnvSpec) -> Replay:
         rows = self.rollout_steps * spec.num_envs
+        # Environments that spend steps on resets leave more of the rollout to the others, but not twice as much; agents of a
+        # team that have died leave theirs to the last that lives.
+        share = max(2, spec.rows_each)
         return Replay(
             agent.columns(spec),
-            2 * rows,  # environments that spend steps on resets leave more of the rollout to the others, but not twice as much
+            share * rows,
             batch_size=self.batch_size,
             view=Rollout(agent.prepare, self.gamma, self.clip_reward, streams=agent.streams),
             sampler=Minibatches(self.minibatches(spec), agent.core.sequence(self.sequence())),

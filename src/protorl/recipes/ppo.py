@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
-from protorl.data import EnvSpec, ProtoRLError
-from protorl.networks import ActorCritic, Base, Core, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
+from protorl.data import EnvSpec, ProtoRLError, visible
+from protorl.networks import ActorCritic, Base, Core, Network, ObsScaler, ValueHead, build_base, build_network, scaled
 from protorl.policies import Beta, Categorical, Gaussian, Stochastic
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
@@ -101,9 +101,9 @@ class Proximal(Recipe):
         actor = self.actor(spec)
         critic = self.critic(spec, actor)
         if self.normalise_obs:
-            scaler, shared = ObsScaler(spec.obs), critic.base is actor.base
-            actor.base = ScaledBase(scaler, actor.base)
-            critic.base = actor.base if shared else ScaledBase(scaler, critic.base)
+            scaler, shared = ObsScaler(visible(spec.obs)), critic.base is actor.base
+            actor.base = scaled(scaler, actor.base)
+            critic.base = actor.base if shared else scaled(scaler, critic.base)
         return ActorCritic(actor, critic)
 
     def actor(self: Any, spec: EnvSpec) -> Network:

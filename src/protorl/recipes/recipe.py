@@ -19,11 +19,11 @@ from protorl.accelerate import MODES, PRECISIONS
 from protorl.accelerate.subnormals import start_threads
 from protorl.actors import Actors, LocalActors, OverlappedActors
 from protorl.agents import Agent
-from protorl.data import ArraySpec, EnvSpec, ProtoRLError
+from protorl.data import ArraySpec, EnvSpec, ProtoRLError, visible
 from protorl.envs import RandomActions, VecEnv, make_vec_envs
 from protorl.memory import Replay
 from protorl.modules import absolute, call_of
-from protorl.networks import Optimizer, build_optimizer, optimizer_class
+from protorl.networks import Optimizer, build_optimizer, optimizer_class, separate
 from protorl.policies import Policy
 from protorl.recipes.fields import Fields, check, hints, hp, hp_field, unknown_field
 from protorl.recipes.presets import Presets, preset
@@ -130,6 +130,7 @@ class Recipe:
     widths: tuple[int, ...] = hp((256, 256), "hidden layers of an MLP", low=1)
     activation: str = hp("relu", "activation of an MLP")
     layer_norm: bool = hp(False, "layer normalisation in an MLP")
+    share: bool = hp(True, "of several agents: they share one network, told apart by their one-hot; no: each has its own")
     env_kwargs: dict[str, Any] = hp({}, "further arguments of the environment, as a dict")
     log_every: int = hp(1_000, "between rows of metrics.csv", unit="agent steps", low=1)
     eval_every: int = hp(5_000, "between evaluations; 0: none", unit="agent steps", low=0)
@@ -212,10 +213,21 @@ class Recipe:
         """The agent, its networks on `resolve_device(spec)`; called with torch's generator on a stream of its own."""
         if self.agent_class is Agent:
             raise self.lacks("agent_class, or a method agent(spec)")
-        network = self.network(spec).to(self.resolve_device(spec))
+        network = self.networks(spec).to(self.resolve_device(spec))
         arguments = {**self.optimizers(network), **self.hyperparameters(spec), **self.agent_arguments()}
         build: Callable[..., Agent] = self.agent_class
         return build(network, self.policy(spec), **arguments)
+
+    def networks(self, spec: EnvSpec) -> nn.Module:
+        """`network(spec)`, or one such for each agent of a team."""
+        if self.share:
+            return self.network(spec)
+        if spec.team is None or not spec.team.lanes or spec.team.size < 2 or spec.pixels:
+            raise ProtoRLError(
+                f"share=false gives each agent of a team networks of its own, by the place in its observation vector that says "
+                f"which one it is, and {spec.id} has none: use share=true"
+            )
+        return separate([self.network(spec) for _ in spec.team.agents])
 
     def network(self, spec: EnvSpec) -> nn.Module:
         """All that is learned: a Network, or an ActorCritic."""
@@ -279,7 +291,8 @@ class Recipe:
 
     def spec_of(self, env: VecEnv) -> EnvSpec:
         """Of all environments; where they are stepped elsewhere one stands for them."""
-        return dataclasses.replace(env.spec, num_envs=self.num_envs) if env.num_envs == 1 else env.spec
+        each = env.spec.rows_each
+        return dataclasses.replace(env.spec, num_envs=self.num_envs * each) if env.num_envs == each else env.spec
 
     def build_agent(self, spec: EnvSpec) -> Agent:
         """The agent, its initial weights from the recipe's named stream."""
@@ -311,9 +324,10 @@ class Recipe:
             kind = self.base if self.base != "auto" else image if obs.pixels else "mlp"
             return {"type": kind, "init": init, **(fields if kind == "mlp" else {})}
 
-        if isinstance(spec.obs, dict):
-            return {"type": "dict", "bases": {key: one(entry) for key, entry in spec.obs.items()}}
-        return one(spec.obs)
+        seen = visible(spec.obs)
+        if isinstance(seen, dict):
+            return {"type": "dict", "bases": {key: one(entry) for key, entry in seen.items()}}
+        return one(seen)
 
     def resolve_device(self, spec: EnvSpec) -> torch.device:
         """`auto`: the GPU for images if there is one, else the CPU. (A run with a folder measures where small networks are

@@ -67,7 +67,7 @@ def resume(
         checkpoints = Checkpoints(folder / "checkpoints")
         done, changed = checkpoints.latest(), changes(checkpoints.about(), now)
         refuse(changed, now, folder)
-        if done is not None and now.steps + now.num_envs <= done:
+        if done is not None and "steps" in changed and now.steps + now.num_envs <= done:
             raise ProtoRLError(
                 f"{folder} has been trained for {done:,} steps, more than --steps {now.steps}: give more than that"
             )
@@ -113,7 +113,7 @@ def load(
         saved = {**loaded.state, "step": loaded.step}
     env = recipe.make_eval_env(num_envs, render=render)
     try:
-        agent = recipe.build_agent(dataclasses.replace(env.spec, num_envs=recipe.num_envs))
+        agent = recipe.build_agent(dataclasses.replace(env.spec, num_envs=recipe.num_envs * env.spec.rows_each))
         step = int(saved["step"])
         agent.load_state_dict(saved["agent"])
     except Exception as error:

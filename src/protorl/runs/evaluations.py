@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from protorl.data import ProtoRLError, State
 from protorl.digits import figure
 from protorl.loops.evaluate import Evaluation, Stopped
@@ -54,7 +56,9 @@ class Evaluations:
                 self.keep()
             except ProtoRLError as error:
                 self.notify(str(error))
-        return {"eval_return": result.mean, "eval_std": result.std} | ({"eval_cut": result.cut} if result.cut else {})
+        members = {f"eval_return_{name}": float(np.mean(returns)) for name, returns in result.members.items()}
+        cut = {"eval_cut": result.cut} if result.cut else {}
+        return {"eval_return": result.mean, "eval_std": result.std, **members, **cut}
 
     def shown(self) -> str | None:
         """The last one, as the progress line has it."""

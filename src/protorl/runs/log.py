@@ -130,6 +130,8 @@ class Log:
             row["return"] = float(np.mean([episode.ret for episode in self.finished]))
             row["length"] = float(np.mean([episode.length for episode in self.finished]))
             row["episodes"] = len(self.finished)
+            for name in self.finished[0].members:
+                row[f"return_{name}"] = float(np.mean([episode.members[name] for episode in self.finished]))
             self.finished = []
         row["updates"] = updates
         if self.frame_skip is not None:  # an emulator's frames; everything else here counts agent steps
