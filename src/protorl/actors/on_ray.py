@@ -131,14 +131,8 @@ class OnRay:
         if not (self.workers and ray.is_initialized()):
             self.workers.clear()
             return failures
-        closing = {worker.handle.answer.remote("end"): i for i, worker in self.workers.items() if worker.up}
-        done, slow = ray.wait(list(closing), num_returns=len(closing), timeout=CLOSE_SECONDS) if closing else ([], [])
-        for ref in done:
-            with suppress(ray.exceptions.RayError):
-                well, *said = ray.get(ref)
-                failures += [] if well else said
-        who = [self.job.who(closing[ref]) for ref in slow]
-        failures += [f"{self.job.id} took too long in close() of {each}: its worker was killed" for each in who]
+        with suppress(ray.exceptions.RayError):
+            failures += self.closed()
         for i in self.workers:
             self.drop(i)
         self.workers.clear()
@@ -148,6 +142,18 @@ class OnRay:
                 ray.shutdown()
             self.ours = False
         return failures
+
+    def closed(self) -> list[str]:
+        """Have those that are there close what they host; what failed."""
+        ray, failures = self.ray, list[str]()
+        closing = {worker.handle.answer.remote("end"): i for i, worker in self.workers.items() if worker.up}
+        done, slow = ray.wait(list(closing), num_returns=len(closing), timeout=CLOSE_SECONDS) if closing else ([], [])
+        for ref in done:
+            with suppress(ray.exceptions.RayError):
+                well, *said = ray.get(ref)
+                failures += [] if well else said
+        who = [self.job.who(closing[ref]) for ref in slow]
+        return failures + [f"{self.job.id} took too long in close() of {each}: its worker was killed" for each in who]
 
     # The traffic
 
