@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -108,13 +109,19 @@ class OnRay:
         if ray.is_initialized():
             return
         try:
-            with stops_held(), handlers_kept():  # who asks this process to stop may ask all: Ray stays until all is saved
+            with handlers_kept():
                 if self.address is None:
                     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                     store = max(SMALLEST_STORE, 2 * self.shared)
                     cpus = len(self.job.lanes)
-                    ray.init("local", num_cpus=cpus, num_gpus=0, include_dashboard=False, object_store_memory=store, **quiet)
+                    with stops_held():  # who asks this process to stop may ask all: Ray stays until everything is saved
+                        ray.init(
+                            "local", num_cpus=cpus, num_gpus=0, include_dashboard=False, object_store_memory=store, **quiet
+                        )
                 else:
+                    host, _, port = self.address.rpartition(":")
+                    if port.isdecimal():  # Ray itself would try for very long
+                        socket.create_connection((host, int(port)), timeout=5.0).close()
                     ray.init(self.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             what = " ".join(str(error).split())
