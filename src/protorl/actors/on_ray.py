@@ -114,9 +114,7 @@ class OnRay:
                     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                     size = {"num_cpus": len(self.job.lanes), "object_store_memory": max(SMALLEST_STORE, 2 * self.shared)}
                     with stops_held():  # who asks this process to stop may ask all: Ray stays until everything is saved
-                        ray.init(
-                            "local", num_cpus=cpus, num_gpus=0, include_dashboard=False, object_store_memory=store, **quiet
-                        )
+                        ray.init("local", num_gpus=0, include_dashboard=False, **size, **quiet)
                 else:
                     host, _, port = self.address.rpartition(":")
                     if port.isdecimal():  # Ray itself would try for very long
