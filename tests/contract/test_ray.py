@@ -191,6 +191,12 @@ def test_a_training_that_is_asked_to_stop_is_saved_resumed_and_leaves_nobody(tmp
     assert more.steps >= steps + 50
 
 
+def test_an_address_where_nobody_is_has_its_sentence() -> None:
+    actors = small("apex-dqn", num_envs=1, workers=1, engine="ray", address="127.0.0.1:1").build().actors
+    with pytest.raises(prl.ProtoRLError, match=r"^there is no Ray cluster at 127.0.0.1:1 \(`ray start` .*\): .*refused"):
+        actors.poll()
+
+
 def test_a_learner_that_is_killed_leaves_nobody() -> None:
     """But Ray's own agents, which try to tell of it for a minute or two."""
     context = multiprocessing.get_context("spawn")

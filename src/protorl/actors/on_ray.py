@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -108,13 +109,16 @@ class OnRay:
         if ray.is_initialized():
             return
         try:
-            with stops_held(), handlers_kept():  # who asks this process to stop may ask all: Ray stays until all is saved
+            with handlers_kept():
                 if self.address is None:
                     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-                    store = max(SMALLEST_STORE, 2 * self.shared)
-                    cpus = len(self.job.lanes)
-                    ray.init("local", num_cpus=cpus, num_gpus=0, include_dashboard=False, object_store_memory=store, **quiet)
+                    size = {"num_cpus": len(self.job.lanes), "object_store_memory": max(SMALLEST_STORE, 2 * self.shared)}
+                    with stops_held():  # who asks this process to stop may ask all: Ray stays until everything is saved
+                        ray.init("local", num_gpus=0, include_dashboard=False, **size, **quiet)
                 else:
+                    host, _, port = self.address.rpartition(":")
+                    if port.isdecimal():  # Ray itself would try for very long
+                        socket.create_connection((host, int(port)), timeout=5.0).close()
                     ray.init(self.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             what = " ".join(str(error).split())
@@ -131,14 +135,8 @@ class OnRay:
         if not (self.workers and ray.is_initialized()):
             self.workers.clear()
             return failures
-        closing = {worker.handle.answer.remote("end"): i for i, worker in self.workers.items() if worker.up}
-        done, slow = ray.wait(list(closing), num_returns=len(closing), timeout=CLOSE_SECONDS) if closing else ([], [])
-        for ref in done:
-            with suppress(ray.exceptions.RayError):
-                well, *said = ray.get(ref)
-                failures += [] if well else said
-        who = [self.job.who(closing[ref]) for ref in slow]
-        failures += [f"{self.job.id} took too long in close() of {each}: its worker was killed" for each in who]
+        with suppress(ray.exceptions.RayError):
+            failures += self.closed()
         for i in self.workers:
             self.drop(i)
         self.workers.clear()
@@ -148,6 +146,18 @@ class OnRay:
                 ray.shutdown()
             self.ours = False
         return failures
+
+    def closed(self) -> list[str]:
+        """Have those that are there close what they host; what failed."""
+        ray, failures = self.ray, list[str]()
+        closing = {worker.handle.answer.remote("end"): i for i, worker in self.workers.items() if worker.up}
+        done, slow = ray.wait(list(closing), num_returns=len(closing), timeout=CLOSE_SECONDS) if closing else ([], [])
+        for ref in done:
+            with suppress(ray.exceptions.RayError):
+                well, *said = ray.get(ref)
+                failures += [] if well else said
+        who = [self.job.who(closing[ref]) for ref in slow]
+        return failures + [f"{self.job.id} took too long in close() of {each}: its worker was killed" for each in who]
 
     # The traffic
 
