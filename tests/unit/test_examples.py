@@ -169,7 +169,9 @@ def test_an_agent_learns_by_the_equations_that_it_names(name: str, equation: str
 
 
 def test_drqn_unrolls_from_an_empty_memory_to_the_greedy_value_of_the_next_row() -> None:
-    agent, memory, _ = parts("drqn.py:DRQN", "CartPole-v1", core_size=6, sequence_length=4, n_step=1, updates=1, epsilon_steps=50)
+    agent, memory, _ = parts(
+        "drqn.py:DRQN", "CartPole-v1", core_size=6, sequence_length=4, n_step=1, updates=1, epsilon_steps=50
+    )
     batch = memory.sample()
     losses, priority = agent.loss_and_priority(batch)
     for b in range(6):
