@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 import protorl as prl
 from protorl.accelerate import accelerate
+from protorl.accelerate.acting import graph_of_acting
 from protorl.data import Seen, tree_map
 from protorl.networks import Answer, Asked, GRUCarry, LSTMCarry, clone, unroll
 from protorl.policies import Categorical
@@ -164,6 +166,30 @@ def test_acting_bound_for_speed_is_the_same(kind: str, shared: bool) -> None:
         one, two = mine[1], theirs[1]
         env.step(np.array([0, 1, 0]))
     assert "infer" in vars(fast)
+
+
+@every_core
+def test_acting_as_one_graph_is_the_same(kind: str) -> None:
+    """As large cores act: traced, with all that is seen and carried as inputs; here without a compiler."""
+
+    def run(made: Any, inputs: list[torch.Tensor], name: str) -> Any:
+        return lambda tensors: made.graph(*made.given(tensors))
+
+    agent = dqn(kind)
+    answer = graph_of_acting(agent, run, nullcontext)
+    env = prl.make_vec_envs("CartPole-v1", 3, seed=1)
+    env.reset(0)
+    carry = agent.initial_carry(3)
+    for _ in range(20):
+        asked = agent.core.asked(env.seen, carry)
+        assert answer(asked, False) is None  # evaluations stay plain
+        out, after = agent.core.told(answer(asked, True), carry)
+        wanted, carry = agent.recall(env.seen, carry, True)
+        torch.testing.assert_close(out.q, wanted.q)
+        assert type(after) is type(carry)
+        for mine, theirs in zip(after, carry, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-6)
+        env.step(np.array([0, 1, 0]))
 
 
 def test_networks_with_a_core_from_a_config() -> None:
