@@ -13,55 +13,68 @@ import torch
 from torch import Tensor
 
 
-def lstm(
-    x: Tensor, keep: Tensor, h: Tensor, c: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """h and c after every step [T, B, size]; and for the gradient the gates [T, B, 4 size], tanh(c), and h and c as the steps
-    took them. x [T, B, 4 size]: what inputs and biases add to the gates i, f, g, o. keep [T, B, 1]: 0 where the carry is
-    forgotten before the step, else 1. h, c [B, size]: before the first step. weight [4 size, size]: of h."""
-    size = x.shape[-1] // 4
-    outs = made(x)
-    for step in zip(x.unbind(0), keep.unbind(0), *[out.unbind(0) for out in outs]):
-        given, kept, h_after, c_after, gates, squashed, h_taken, c_taken = step
-        torch.mul(h, kept, out=h_taken)
-        torch.mul(c, kept, out=c_taken)
-        torch.addmm(given, h_taken, weight.t(), out=gates)
-        gates[:, : 2 * size].sigmoid_()
-        i, f, g, o = gates.chunk(4, -1)
-        g.tanh_()
-        o.sigmoid_()
-        c = torch.mul(i, g, out=c_after).addcmul_(f, c_taken)
-        h = torch.mul(o, torch.tanh(c, out=squashed), out=h_after)
+def lstm(x: Tensor, keep: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """h after every step [T, B, size]; and for the gradient c, tanh(c), and the gates [T, B, 4 size].
+
+    x [T, B, 4 size]: what inputs and biases add to the gates i, f, g, o. keep [T, B, 1]: 0 where the carry is forgotten before
+    the step, else 1. h, c [B, size]: before the first step. weight [4 size, size]: of h.
+    """
+    size, by_memory, forgets = x.shape[-1] // 4, weight.t(), forgotten(keep)
+    hs, cs, squashed, every = outs = made(x)
+    i, f, g, o = (gate.unbind(0) for gate in every.chunk(4, -1))
+    both = every[..., : 2 * size].unbind(0)
+    given, gates, kept = x.unbind(0), every.unbind(0), keep.unbind(0)
+    for t, (h_after, c_after, tanh) in enumerate(zip(hs.unbind(0), cs.unbind(0), squashed.unbind(0))):
+        if forgets[t]:
+            h, c = h * kept[t], c * kept[t]
+        torch.addmm(given[t], h, by_memory, out=gates[t])
+        both[t].sigmoid_()
+        g[t].tanh_()
+        o[t].sigmoid_()
+        c = torch.mul(f[t], c, out=c_after).addcmul_(i[t], g[t])
+        h = torch.mul(o[t], torch.tanh(c, out=tanh), out=h_after)
     return outs
 
 
-def made(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def forgotten(keep: Tensor) -> list[bool]:
+    """The steps before which some row forgets."""
+    some: list[bool] = (keep == 0).flatten(1).any(1).tolist()
+    return some
+
+
+def made(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where `lstm` puts its answers."""
-    one, size = x.shape[:2], x.shape[-1] // 4
-    h, c, squashed, h_taken, c_taken = (x.new_empty(*one, size) for _ in range(5))
-    return h, c, x.new_empty(*one, 4 * size), squashed, h_taken, c_taken
+    steps, rows, gates = x.shape
+    h, c, squashed = (x.new_empty(steps, rows, gates // 4) for _ in range(3))
+    return h, c, squashed, x.new_empty(steps, rows, gates)
 
 
 def lstm_backward(
-    dh: Tensor, dc: Tensor, gates: Tensor, squashed: Tensor, h_taken: Tensor, c_taken: Tensor, keep: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dh: Tensor, dc: Tensor, hs: Tensor, cs: Tensor, squashed: Tensor, gates: Tensor, keep: Tensor, h: Tensor, c: Tensor,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients by x, by h and c before the first step, and by the weight; given those by every h and c, [T, B, size]."""
-    size = squashed.shape[-1]
+    size, forgets = weight.shape[1], forgotten(keep)
+    taken, c_taken = (torch.cat([start.unsqueeze(0), after[:-1]]) * keep for start, after in ((h, hs), (c, cs)))
     i, f, g, o = gates.chunk(4, -1)
-    slopes = torch.cat([g * (i * (1 - i)), c_taken * (f * (1 - f)), i * (1 - g.square()), squashed * (o * (1 - o))], -1)
-    through, kept = o * (1 - squashed.square()), f * keep  # from h, and from c to the one before
+    slopes = torch.cat([g * (i * (1 - i)), c_taken * (f * (1 - f)), i * (1 - g.square())], -1)
+    slopes = slopes.reshape(*slopes.shape[:2], 3, size)
+    of_o, through, back = squashed * (o * (1 - o)), o * (1 - squashed.square()), f * keep  # of o, from h to c, from c to c
     by_gates, by_h, by_c = torch.empty_like(gates), torch.zeros_like(dh[0]), torch.zeros_like(dc[0])
-    steps = [column.unbind(0) for column in (dh, dc, slopes, through, kept, keep, by_gates)]
-    for told_h, told_c, slope, over, back, keeps, by_gate in zip(*[reversed(step) for step in steps]):
+    three = by_gates.view(*gates.shape[:2], 4, size)[:, :, :3]
+    columns = (dh, dc, slopes, of_o, through, back, keep, by_gates, three, by_gates[..., 3 * size :])
+    steps = zip(reversed(forgets), *[reversed(column.unbind(0)) for column in columns])
+    for forget, told_h, told_c, slope, of_out, over, kept, keeps, by_gate, by_three, by_o in steps:
         by_h += told_h
         by_c += told_c
         by_c.addcmul_(by_h, over)
-        three = slope[:, : 3 * size].unflatten(1, (3, size))
-        torch.mul(three, by_c.unsqueeze(1), out=by_gate[:, : 3 * size].unflatten(1, (3, size)))
-        torch.mul(slope[:, 3 * size :], by_h, out=by_gate[:, 3 * size :])
-        torch.mm(by_gate, weight, out=by_h).mul_(keeps)
-        by_c *= back
-    return by_gates, by_h, by_c, by_gates.flatten(0, 1).t() @ h_taken.flatten(0, 1)
+        torch.mul(slope, by_c.unsqueeze(1), out=by_three)
+        torch.mul(of_out, by_h, out=by_o)
+        torch.mm(by_gate, weight, out=by_h)
+        by_c *= kept
+        if forget:
+            by_h *= keeps
+    return by_gates, by_h, by_c, by_gates.flatten(0, 1).t() @ taken.flatten(0, 1)
 
 
 class Recurrence(torch.autograd.Function):
@@ -71,8 +84,7 @@ class Recurrence(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
         with torch._C._AutoDispatchBelowAutograd():
             out: tuple[Tensor, ...] = torch.ops.protorl.lstm(*inputs)
-        _, keep, _, _, weight = inputs
-        ctx.save_for_backward(*out[2:], keep, weight)
+        ctx.save_for_backward(*out, *inputs[1:])
         ctx.mark_non_differentiable(*out[2:])
         return out
 
@@ -82,15 +94,16 @@ class Recurrence(torch.autograd.Function):
         return by_x, None, by_h, by_c, by_weight
 
 
-def fake_backward(dh: Tensor, dc: Tensor, gates: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    return torch.empty_like(gates), torch.empty_like(dh[0]), torch.empty_like(dh[0]), torch.empty_like(rest[-1])
+def fake_backward(dh: Tensor, dc: Tensor, hs: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    *_, gates, _, h, c, weight = rest
+    return torch.empty_like(gates), torch.empty_like(h), torch.empty_like(c), torch.empty_like(weight)
 
 
 # By hand, not by `torch.library.custom_op`: that imports torch's compiler at the first call, which takes seconds.
 OPS: Any = torch.library.Library("protorl", "FRAGMENT")  # type: ignore[no-untyped-call]
-OPS.define("lstm(Tensor x, Tensor keep, Tensor h, Tensor c, Tensor weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+OPS.define("lstm(Tensor x, Tensor keep, Tensor h, Tensor c, Tensor weight) -> (Tensor, Tensor, Tensor, Tensor)")
 OPS.define(
-    "lstm_backward(Tensor dh, Tensor dc, Tensor gates, Tensor squashed, Tensor h_taken, Tensor c_taken, Tensor keep, "
+    "lstm_backward(Tensor dh, Tensor dc, Tensor hs, Tensor cs, Tensor squashed, Tensor gates, Tensor keep, Tensor h, Tensor c, "
     "Tensor weight) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 OPS.impl("lstm", lstm, "CompositeExplicitAutograd")

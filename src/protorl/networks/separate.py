@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from protorl.data import ProtoRLError, visible
 from protorl.networks.actor_critic import ActorCritic, QEnsemble
+from protorl.networks.cores import Core
 from protorl.networks.heads import IQNHead
 from protorl.networks.scalers import ObsScaler
 from protorl.parts import Aside
@@ -39,6 +40,8 @@ class Separate(nn.Module):
             raise ProtoRLError("normalise_obs scales what all agents see alike: use share=true with it, or normalise_obs=false")
         if any(isinstance(part, IQNHead) for member in members for part in member.modules()):
             raise ProtoRLError("an IQNHead is asked for quantile levels besides: use share=true with it, or qr-dqn")
+        if any(isinstance(part, Core) for member in members for part in member.modules()):
+            raise ProtoRLError("a core remembers for one network that all agents share: use share=true with it, or core=none")
         parameters, buffers = torch.func.stack_module_state(list(members))
         self.plan, self.size = Plan(members[0]), len(members)
         self.names = {name: name.replace(".", "/") for name in parameters}
