@@ -214,8 +214,9 @@ A = TypeVar("A", bound=Agent)
 def curious(agent: A, novelty: Novelty) -> A:
     """The same agent, any that learns from a replay memory; from now on `novelty` is added to the reward of what it samples.
 
-    Of an n-step example the last observation pays, once. The sum has one value and one discount, the agent's own, and ends with
-    the episode; first priorities (`FirstPriorities`) count it. Checkpoints hold what it remembers.
+    Of an n-step example the last observation pays, once; of a sequence each row's successor. The sum has one value and one
+    discount, the agent's own, and ends with the episode; first priorities (`FirstPriorities`) count it. Checkpoints hold what
+    it remembers.
 
     Differs from the paper: there is no stream of its own, since what is sampled stands in no order of time: hence the deviation
     is of the errors, not of their discounted sum; and all that was sampled teaches the predictor.
