@@ -324,7 +324,7 @@ def test_a_wrong_answer_is_refused_by_agent_and_field(answers: dict[str, Any], s
     ("arguments", "sentence"),
     [
         ({"env": "mpe2/simple_spred"}, r"mpe2|protorl\[multiagent\]"),
-        ({"env": Zoo, "backend": "async"}, "has several agents: .*backend sync"),
+        pytest.param({"env": Zoo, "backend": "async"}, "has several agents: .*backend sync", marks=pytest.mark.slow),
         ({"env": "protorl/MatrixGame-v0", "backend": "async"}, "backend 'async' does not step environments of several agents"),
         ({"env": Zoo, "frame_stack": 2}, "frame_stack 2 is not for environments of several agents"),
         ({"env": "CartPole-v1", "as_teams": True}, "CartPole-v1 has a single agent"),
