@@ -470,7 +470,7 @@ def written(owner: object, name: str) -> Callable[..., Any] | None:
 def visible(obs: Any) -> Any:
     """What networks look at of an observation, or of its specification: all but a mask of actions; the one entry that is left,
     or the dict of several."""
-    if not isinstance(obs, Mapping) or MASK not in obs:
+    if not isinstance(obs, dict) or MASK not in obs:
         return obs
     rest = {key: value for key, value in obs.items() if key != MASK}
     return next(iter(rest.values())) if len(rest) == 1 else rest

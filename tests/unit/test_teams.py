@@ -181,6 +181,13 @@ def test_a_memory_of_lanes_holds_nothing_of_the_dead() -> None:
     assert not columns["discount"].any()
 
 
+def test_rewards_of_teams_are_normalised_for_each_agent() -> None:
+    scaled = [prl.envs.NormalizeReward(make_vec_envs(Zoo, 2, as_teams=view), gamma=0.9) for view in (False, True)]
+    lanes, teams = ([step.reward.reshape(2, 2) for step in steps_of(env, 2)] for env in scaled)
+    np.testing.assert_allclose(lanes, teams, rtol=1e-6)
+    assert scaled[1].seen.reward.shape == (2, 2)
+
+
 def test_a_time_limit_truncates_all() -> None:
     env = make_vec_envs("protorl/TeamTimeLimit-v0", 1, time_limit=3, as_teams=True)
     steps = steps_of(env, 4)
@@ -317,11 +324,12 @@ def test_a_wrong_answer_is_refused_by_agent_and_field(answers: dict[str, Any], s
     ("arguments", "sentence"),
     [
         ({"env": "mpe2/simple_spred"}, r"mpe2|protorl\[multiagent\]"),
-        ({"env": Zoo, "backend": "async"}, "has several agents: .*backend sync"),
+        pytest.param({"env": Zoo, "backend": "async"}, "has several agents: .*backend sync", marks=pytest.mark.slow),
         ({"env": "protorl/MatrixGame-v0", "backend": "async"}, "backend 'async' does not step environments of several agents"),
         ({"env": Zoo, "frame_stack": 2}, "frame_stack 2 is not for environments of several agents"),
         ({"env": "CartPole-v1", "as_teams": True}, "CartPole-v1 has a single agent"),
         ({"env": Zoo(), "num_envs": 2}, "is one environment"),
+        ({"env": "protorl/TwoStepGames-v0"}, "did you mean protorl/TwoStepGame-v0"),
         ({"env": "protorl/MatrixGame-v0", "payoff": 3}, "payoff 3 is no table"),
     ],
 )

@@ -21,6 +21,7 @@ from protorl.envs.api import AnyEnv, Parallel
 from protorl.envs.atari import AtariGame, AtariProtocol, AtariVector, find_protocol, require_ale
 from protorl.envs.compat import OldApi
 from protorl.envs.find_team import team_factory
+from protorl.envs.games import GAMES
 from protorl.envs.gate import warn_once
 from protorl.envs.native import CartPoleRows, EnvPoolRows
 from protorl.envs.parallel import IsTeam, has_several, parallel
@@ -446,6 +447,7 @@ def close_ids(id: str) -> list[str]:
         old_atari = str(spec.entry_point).startswith("ale_py") and not (spec.namespace or spec.name.endswith("NoFrameskip"))
         if spec.namespace not in ("phys2d", "tabular") and not old_atari:  # other simulators of the same names
             newest[f"{spec.namespace or ''}/{spec.name}".lower()] = spec.id
+    newest |= {id.removesuffix("-v0").lower(): id for id in GAMES}
     wanted = re.sub(r"-v\d+$", "", id).lower()
     exact = [found for name, found in newest.items() if wanted in (name.lstrip("/"), name.rpartition("/")[2])]
     if exact:

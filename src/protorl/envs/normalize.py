@@ -106,13 +106,15 @@ class NormalizeReward(VecWrapper):
 
     def begin(self) -> None:
         """No reward yet."""
-        self.returns = np.zeros(self.num_envs)
-        self.reward = np.zeros(self.num_envs, np.float32)
+        shape = (self.num_envs, *self.spec.reward_shape)  # of teams: each agent's
+        self.returns, self.reward = np.zeros(shape), np.zeros(shape, np.float32)
 
     @property
     def seen(self) -> Seen:
         seen = self.env.seen
-        return seen._replace(reward=np.where(seen.first, np.float32(0), self.reward))
+        reward = self.reward.copy()
+        reward[seen.first] = 0.0
+        return seen._replace(reward=reward)
 
     def reset(self, seed: int | None = None) -> Obs:
         self.begin()
@@ -124,10 +126,10 @@ class NormalizeReward(VecWrapper):
 
     def step(self, action: ArrayLike) -> Step:
         step = self.env.step(action)
-        returns = self.gamma * self.returns + step.reward
-        self.returns = np.where(step.valid, returns, self.returns)
+        valid = step.valid
+        self.returns[valid] = self.gamma * self.returns[valid] + step.reward[valid]
         if not self.frozen:
-            self.statistics.update(self.returns[step.valid])
+            self.statistics.update(self.returns[valid].reshape(-1))
         self.returns[step.ended] = 0.0
         scaled = step.reward / np.sqrt(self.statistics.var + self.epsilon)
         self.reward = np.clip(scaled, -self.clip, self.clip).astype(np.float32)

@@ -7,7 +7,6 @@ acting and in targets alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +25,7 @@ BEHIND = {"q": 0, "logits": 0, "quantiles": 1}
 
 def masked(out: Out, obs: object) -> Out:
     """A head's output for observations, tensors or arrays: what is not available is -inf. As it is, where there is no mask."""
-    if not isinstance(obs, Mapping) or MASK not in obs:
+    if not isinstance(obs, dict) or MASK not in obs:
         return out
     there = obs[MASK] != 0
     named: Any = out
