@@ -304,7 +304,7 @@ class Update(NamedTuple):
 
 @dataclass(frozen=True)
 class Field:
-    """A memory column: the shape and dtype of one row. `starts`: only rows where examples may start keep theirs."""
+    """A memory column: the shape and dtype of one row. `starts`: only rows with which examples begin keep theirs."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]

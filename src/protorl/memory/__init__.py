@@ -4,9 +4,10 @@ from protorl.memory.kept import Starts
 from protorl.memory.rate import Rate
 from protorl.memory.replay import Replay
 from protorl.memory.samplers import All, Minibatches, Prioritized, Sampler, Uniform
+from protorl.memory.sequences import Sequence
 from protorl.memory.storage import MemoryPlan, Storage, home_of, plan_memory
 from protorl.memory.sumtree import SumTree
-from protorl.memory.views import NStep, OneStep, Rollout, Sequence, View
+from protorl.memory.views import NStep, OneStep, Rollout, View
 
 __all__ = [
     "All",
