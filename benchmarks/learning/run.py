@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ class Experiment:
 
     @property
     def command(self) -> str:
-        settings = "".join(f" --set {key}={value}" for key, value in self.settings.items())
+        settings = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in self.settings.items())
         return f"protorl train {self.recipe} --env {self.env}{settings} --seeds {self.seeds}"
 
 
@@ -56,6 +57,7 @@ CLEANRL_V4 = CLEANRL + " (v4 there, v5 here)"
 AUTHORS = "the authors' learning curves at 100k, 10 seeds (v1 there, v5 here)"
 DOPAMINE_SAC = "Dopamine, 5 seeds: training return (v2 there, v5 here)"
 SB3_ZOO = "rl-baselines3-zoo, benchmark.md, one run (v2 there; the interval is over episodes)"
+SB3_LSTM = "rl-baselines3-zoo, benchmark.md, RecurrentPPO, one run"
 MINATAR = "Young and Tian 2019, figure (digitised), 30 seeds: training return, mean of 100 episodes, at 1M"
 DOPAMINE_ATARI = "Dopamine, 5 seeds: training return of an iteration"
 DOPAMINE_PONG = DOPAMINE_ATARI + " (one game at a time there)"
@@ -109,6 +111,23 @@ EXPERIMENTS = {
         "unlearned: what comes and goes is the mean action, which evaluations take. Seed 1, from step 750,000 to 800,000: ten "
         "evaluation episodes go from 5,239 to 893, those of training, in means of 50,000 steps, from 4,010 to 4,259; at the "
         "end it is 743 beside 4,526"),
+    "ppo-lstm-cartpolenovel": Experiment(
+        "ppo", "protorl/CartPoleNoVel-v0", "500", 500, SB3_LSTM, 3, {"accelerate": "eager", "eval_every": 20_000}),
+    "ppo-cartpolenovel": Experiment(
+        "ppo", "protorl/CartPoleNoVel-v0", "none", None, "own control: no memory", 3,
+        {"core": "none", "accelerate": "eager", "eval_every": 20_000}),
+    "ppo-lstm-pendulumnovel": Experiment(
+        "ppo", "protorl/PendulumNoVel-v0", "−218", -218, SB3_LSTM, 3, {"accelerate": "eager", "eval_every": 20_000}),
+    "ppo-pendulumnovel": Experiment(
+        "ppo", "protorl/PendulumNoVel-v0", "none", None, "own control: no memory", 3,
+        {"core": "none", "accelerate": "eager", "eval_every": 20_000}),
+    **{f"ppo-lstm-memory-{length}": Experiment(
+        "ppo", "protorl/MemoryLength-v0", "1 (perfect)", 1, "bsuite memory_len", 3,
+        {"env_kwargs": {"length": length}, "steps": 100_000, "accelerate": "eager", "eval_every": 20_000})
+       for length in (5, 10, 20, 40)},
+    "ppo-memory-5": Experiment(
+        "ppo", "protorl/MemoryLength-v0", "0 (chance)", 0, "own control: no memory", 3,
+        {"core": "none", "env_kwargs": {"length": 5}, "steps": 100_000, "accelerate": "eager", "eval_every": 20_000}),
     "td3-halfcheetah": Experiment("td3", "HalfCheetah-v5", "5514 ± 584", 5514, AUTHORS, 10, {"steps": 100_000, **AOT}),
     "sac-halfcheetah": Experiment(
         "sac", "HalfCheetah-v5", "5470 ± 548", 5470, DOPAMINE_SAC, 5,

@@ -1,7 +1,7 @@
 """Throughput of ProtoRL beside public libraries, paired in one run.
 
     python benchmarks/throughput/run.py                    # everything: about 75 minutes on two cores
-    python benchmarks/throughput/run.py ppo td3 --quick    # some of: dqn ppo td3 sac pong-dqn pong-ppo replay overhead
+    python benchmarks/throughput/run.py ppo td3 --quick    # some of: dqn ppo td3 sac pong-dqn pong-ppo recurrent-ppo replay ...
     python benchmarks/throughput/run.py sac --device cuda  # networks on the GPU; answers in results/cuda
 
 Every contender is a process of its own, started and warmed up alone. Then all of them work in turns, A B C A B C ...: one
@@ -30,8 +30,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PACKAGES = (
-    "protorl", "torch", "numpy", "numba", "gymnasium", "mujoco", "ale-py", "stable-baselines3", "sbx-rl", "jax", "skrl",
-    "tianshou", "cpprb",
+    "protorl", "torch", "numpy", "numba", "gymnasium", "mujoco", "ale-py", "stable-baselines3", "sb3-contrib", "sbx-rl", "jax",
+    "skrl", "tianshou", "cpprb",
 )  # fmt: skip
 PEERS = {
     "dqn": ("sb3", "sbx", "tianshou"),
@@ -40,6 +40,7 @@ PEERS = {
     "sac": ("sb3", "sbx", "tianshou"),
     "pong-dqn": ("sb3", "tianshou"),
     "pong-ppo": ("sb3",),
+    "recurrent-ppo": ("sb3",),
     "replay": ("sb3", "tianshou", "cpprb"),
 }
 CONTINUOUS = [{"env": "HalfCheetah-v5"}, {"env": "Pendulum-v1"}]
@@ -50,9 +51,12 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "sac": CONTINUOUS,
     "pong-dqn": [{"env": "ALE/Pong-v5"}],
     "pong-ppo": [{"env": "ALE/Pong-v5"}],
+    "recurrent-ppo": [{"env": "CartPole-v1"}],
 }
 BF16 = ("td3", "sac", "pong-dqn", "pong-ppo")
 """Where products are large enough for bfloat16 to pay."""
+NO_FLOOR = ("recurrent-ppo",)
+"""Where products of one step wait for those of the step before, so that how fast they are alone says little."""
 REPLAY_CASES = {
     "uniform": ("add", "sample"),
     "uniform-3": ("add", "sample"),
@@ -138,6 +142,8 @@ def commands_on_cpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ..
     commands = {name: (f"with_{name}.py", bench, *flags) for name in (*PEERS[bench], "protorl")}
     if bench in BF16:
         commands["protorl, bf16"] = ("with_protorl.py", bench, *flags, "--precision", "bf16")
+    if bench in NO_FLOOR:
+        return commands
     return commands | {f"floor, {dtype}": ("floor.py", bench, *flags, "--dtype", dtype) for dtype in ("float32", "bfloat16")}
 
 
@@ -395,6 +401,7 @@ TITLES = {
     "sac": "SAC, one update per step: environment steps per second while learning",
     "pong-dqn": "DQN on Pong, one update per four steps: environment steps per second while learning",
     "pong-ppo": "PPO on Pong, eight environments: environment steps per second while learning",
+    "recurrent-ppo": "Recurrent PPO, eight environments: environment steps per second while learning",
     "replay": "Replay memories: microseconds per call",
     "overhead": "ProtoRL's own cost per step",
 }

@@ -174,9 +174,17 @@ class PongPPO(PPO):
         return 2 * self.cycle
 
 
+@dataclass(frozen=True)
+class RecurrentPPO(PPO):
+    """One LSTM for policy and value, and one dense layer."""
+
+    hidden: tuple[int, ...] = (64,)
+    lstm: int = 64
+
+
 Settings = DQN | PPO | TD3 | SAC
 BENCHES: dict[str, type[Settings]] = {
-    "dqn": DQN, "ppo": PPO, "td3": TD3, "sac": SAC, "pong-dqn": PongDQN, "pong-ppo": PongPPO,
+    "dqn": DQN, "ppo": PPO, "td3": TD3, "sac": SAC, "pong-dqn": PongDQN, "pong-ppo": PongPPO, "recurrent-ppo": RecurrentPPO,
 }  # fmt: skip
 
 

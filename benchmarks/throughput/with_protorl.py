@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from contender import Pacer
-from settings import DQN, FOREVER, PPO, TD3, PongDQN, PongPPO, Settings, parse
+from settings import DQN, FOREVER, PPO, TD3, PongDQN, PongPPO, RecurrentPPO, Settings, parse
 
 import protorl as prl
 
@@ -48,8 +48,10 @@ def recipe(s: Settings, device: str = "cpu", accelerate: str = "aot", precision:
             epsilon_end=s.epsilon,
         )
     if isinstance(s, PPO):
+        remembers = {"core": "lstm", "core_size": s.lstm, "core_inputs": ()} if isinstance(s, RecurrentPPO) else {}
         return prl.recipes.PPO(
             **common,
+            **remembers,
             optimizer_eps=s.adam_eps,
             gae_lambda=s.gae_lambda,
             clip=s.clip,

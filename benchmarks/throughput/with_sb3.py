@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 from contender import Pacer, paced
-from settings import FOREVER, TD3, PongDQN, PongPPO, Settings, parse
+from settings import FOREVER, TD3, PongDQN, PongPPO, RecurrentPPO, Settings, parse
 
 
 def model(library: Any, settings: Settings, device: str = "cpu", **policy: Any) -> Any:
@@ -26,7 +26,8 @@ def model(library: Any, settings: Settings, device: str = "cpu", **policy: Any) 
         size = env.action_space.shape
         arguments["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, settings.noise))
     algorithm = getattr(library, type(settings).__name__.removeprefix("Pong"))
-    return algorithm("CnnPolicy" if pong else "MlpPolicy", env, **arguments, policy_kwargs=policy, seed=0, device=device)
+    kind = "CnnPolicy" if pong else "MlpLstmPolicy" if isinstance(settings, RecurrentPPO) else "MlpPolicy"
+    return algorithm(kind, env, **arguments, policy_kwargs=policy, seed=0, device=device)
 
 
 def game() -> gym.Env[Any, Any]:
@@ -39,12 +40,16 @@ def game() -> gym.Env[Any, Any]:
 
 
 def main() -> None:
-    import stable_baselines3
+    import stable_baselines3 as library
 
     settings, args = parse()
     pong = isinstance(settings, PongDQN | PongPPO)
-    policy = {} if pong else {"net_arch": list(settings.hidden)}  # its CnnPolicy is the Nature network
-    model(stable_baselines3, settings, args.device, **policy).learn(FOREVER)
+    policy: dict[str, Any] = {} if pong else {"net_arch": list(settings.hidden)}  # its CnnPolicy is the Nature network
+    if isinstance(settings, RecurrentPPO):
+        import sb3_contrib as library  # type: ignore[no-redef]
+
+        policy |= {"lstm_hidden_size": settings.lstm, "shared_lstm": True, "enable_critic_lstm": False}
+    model(library, settings, args.device, **policy).learn(FOREVER)
 
 
 if __name__ == "__main__":

@@ -355,7 +355,7 @@ class Batch:
         return iter(self.columns)
 
     def __len__(self) -> int:
-        return int(self.columns["weight"].shape[0])
+        return int(self.columns["weight"].numel())
 
     def replace(self, **columns: TensorObs) -> Batch:
         """The same batch with some columns exchanged or added."""

@@ -95,6 +95,30 @@ def test_several_methods_and_optimizers_over_parts_of_one_network() -> None:
 
 
 @pytest.mark.slow
+def test_a_recurrent_learner_is_one_graph_whatever_the_length_of_its_sequences() -> None:
+    """The LSTM is one node. Batches of another size, of which there are as many steps in time, are not for the graph."""
+    numbers = {"num_envs": 4, "rollout_steps": 32, "batch_size": 96, "epochs": 12}
+    parts = make("ppo", **numbers, core="lstm", core_size=8, normalise_obs=True, eval_every=0).build()
+    while not parts.memory.due():
+        for chunk in parts.actors.poll():
+            parts.memory.add(chunk)
+    agent, compiled = parts.agent, accelerate(copy.deepcopy(parts.agent), "aot")
+    sizes = set()
+    for _ in range(24):
+        batch = parts.memory.sample()
+        sizes.add(tuple(batch.weight.shape))
+        one, two = agent.learn(batch), compiled.learn(batch)
+        torch.testing.assert_close(one.metrics, two.metrics, rtol=1e-3, atol=1e-4)
+    assert sizes == {(32, 2)}
+    assert compiled.learn.run is not None
+    assert compiled.learn.trace.graph.code.count("torch.ops.protorl.lstm.default") == 1
+    assert len(compiled.learn.trace.graph.graph.nodes) < 400
+    smaller = batch.replace(**{name: column[:, :1] for name, column in batch.columns.items() if not name.startswith("carry")})
+    smaller = smaller.replace(carry_h=batch.carry_h[:1], carry_c=batch.carry_c[:1])
+    assert compiled.learn(smaller).priority.shape == (32, 1)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fields"),
     [("iqn", {}), ("rainbow", {}), ("r2d2", {"sequence_length": 2, "burn_in": 1, "period": 2, "n_step": 1})],

@@ -103,6 +103,13 @@ EVERYTHING: dict[str, tuple[Any, dict[str, Any]]] = {
     "images-shared": (Images, {"base": "impala", "lr": 3e-4}),
     "images-separate": (Images, {"base": "impala", "share_base": False, "lr": 3e-4}),
     "dict": (Dicts, {"lr": 3e-4}),
+    "lstm": ("CartPole-v1", {"core": "lstm", "core_size": 8}),
+    "lstm-scaled": ("CartPole-v1", {"core": "lstm", "core_size": 8, "normalise_obs": True, "normalise_reward": True}),
+    "lstm-gaussian": (ThreeActions, {"core": "lstm", "core_size": 8, "sequence_steps": 4, "clip_reward": 0.5}),
+    "lstm-beta-scaled": ("Pendulum-v1", {"core": "lstm", "normalise_obs": True, "distribution": "beta"}),
+    "gru-multidiscrete": (ManyChoices, {"core": "gru", "core_size": 8, "sequence_steps": 8}),
+    "gru-images": (Images, {"base": "impala", "core": "gru", "lr": 3e-4, "core_inputs": ()}),
+    "lstm-dict": (Dicts, {"core": "lstm", "lr": 3e-4, "sequence_steps": 1}),
 }
 
 
@@ -115,12 +122,13 @@ def test_the_ratio_is_one_on_the_first_minibatch_of_every_rollout(case: str, mon
 
     def watched(batch: Batch) -> Any:
         with torch.no_grad():
-            log_prob = agent.policy.log_prob(agent.network(batch.obs).policy, batch.action)
-        assert log_prob.shape == batch.log_prob.shape == (8,)
+            log_prob = agent.policy.log_prob(agent.core.outputs(agent.network, batch).policy, batch.action)
+        assert log_prob.shape == batch.log_prob.shape == batch.weight.shape
+        assert log_prob.numel() == 8
         ratios.append(float((log_prob - batch.log_prob).abs().max()))
         scales.append([scaler.mean.clone() for scaler in agent.obs_scalers])
         update = learn(batch)
-        assert update.priority.shape == (8,)
+        assert update.priority.shape == batch.weight.shape
         return update
 
     monkeypatch.setattr(agent, "learn", watched)
@@ -218,6 +226,137 @@ def test_steps_spent_on_resets_cost_no_data(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(math.isfinite(value) for report in reports for value in report.values())
 
 
+# Sequences, of networks with a core
+
+
+STILL = 1e-30
+"""A learning rate with which weights stay as they are."""
+
+
+class Recorder:
+    """What an agent acts on and learns from, as it does so."""
+
+    def __init__(self, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.agent = agent
+        self.batches: list[Batch] = []
+        self.next_values: list[tuple[Batch, torch.Tensor]] = []
+        learn, advantage = agent.learn, agent.advantage
+        monkeypatch.setattr(agent, "learn", lambda batch: (self.batches.append(batch), learn(batch))[1])
+        monkeypatch.setattr(
+            agent, "advantage", lambda *args: (self.next_values.append((args[0], args[2])), advantage(*args))[1]
+        )
+
+
+@pytest.mark.parametrize("sequence", [None, 3])
+def test_sequences_are_whole_runs_of_a_lane_and_begin_with_what_was_carried(
+    sequence: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lanes spend unlike many steps on resets: the runs' ends are padded, and the padding counts nowhere. The weights stay, so
+    every log-probability is found again, in all epochs."""
+    recipe = prl.recipes.PPO(
+        **{**TINY, "num_envs": 3, "rollout_steps": 8, "core": "lstm", "core_size": 6, "sequence_steps": sequence, "lr": STILL}
+    )
+    agent, memory, actors = recipe.assemble(next_step(1, 2, 50))
+    recorder = Recorder(agent, monkeypatch)
+    reports = trained((agent, memory, actors), 24 * 4)
+    assert len(reports) == 4 * 2 * 3
+    padded = 0
+    for epoch in [recorder.batches[i : i + 3] for i in range(0, 24, 3)]:
+        used = torch.cat([batch.index[batch.weight > 0] for batch in epoch])
+        assert len(used) == len(used.unique())
+        for batch in epoch:
+            there = batch.weight > 0
+            padded += int((~there).sum())
+            assert batch.weight.shape[0] == (sequence or 8)
+            assert float(batch.weight.mean()) == pytest.approx(1)
+            assert batch.carry_h.shape == (batch.weight.shape[1], 6)
+            assert (batch.index % 3 == batch.index[0] % 3).all()  # of one lane
+            steps = batch.index.diff(dim=0) // 3
+            assert (steps[there[1:]] == 1).all()
+            with torch.no_grad():
+                out = agent.core.outputs(agent.network, batch)
+            assert_close(agent.policy.log_prob(out.policy, batch.action)[there], batch.log_prob[there], rtol=0, atol=1e-5)
+            assert_close(out.value[there], batch.value[there], rtol=0, atol=1e-5)
+    assert padded
+    assert sorted(torch.cat([b.index[b.weight > 0] for b in recorder.batches]).tolist()) == sorted(
+        2 * [int(i) * 3 + lane for lane in range(3) for i in range(memory.storage.counts[lane])]
+    )
+
+
+def test_the_value_after_the_last_row_knows_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every V of a successor, beside one step after another through the episode."""
+    recipe = prl.recipes.PPO(**{**TINY, "core": "lstm", "core_size": 6, "lr": STILL, "clip_reward": 0.5})
+    agent, memory, actors = recipe.assemble(prl.make_vec_envs("CartPole-v1", 2, time_limit=9))
+    recorder, steps = Recorder(agent, monkeypatch), []
+    step = actors.env.step
+
+    def watched(action: Any) -> Any:
+        seen = actors.env.seen
+        steps.append((seen, step(action)))
+        return steps[-1][1]
+
+    monkeypatch.setattr(actors.env, "step", watched)
+    prl.train(agent, memory, actors, steps=3 * 32)
+    wanted, carry = [], agent.initial_carry(2)
+    for seen, revealed in steps:
+        carry = [np.where(seen.first[:, None], 0, part).astype(np.float32) for part in carry]
+        after = agent.act(seen, type(agent.initial_carry(2))(*carry), explore=True).carry
+        then = prl.Seen(revealed.next_obs, np.zeros(2, bool), revealed.action, revealed.reward)
+        wanted.append(agent.act(then, after, explore=True).extras["value"])
+        carry = after
+    assert any(revealed.truncated.any() for _, revealed in steps)
+    assert len(recorder.next_values) == 3
+    found = torch.cat([value for _, value in recorder.next_values])
+    going = torch.cat([rollout.discount for rollout, _ in recorder.next_values]) > 0
+    assert_close(found[going], torch.from_numpy(np.array(wanted))[going], rtol=0, atol=1e-5)
+
+
+def test_padding_changes_nothing() -> None:
+    recipe = prl.recipes.PPO(
+        **{**TINY, "num_envs": 3, "rollout_steps": 8, "batch_size": 24, "core": "gru", "core_size": 6, "entropy_coef": 0.1}
+    )
+    agent, memory, actors = recipe.assemble(next_step(1, 2, 50))
+    while not memory.due():
+        for chunk in actors.poll():
+            memory.add(chunk)
+    batch, state = memory.sample(), copy.deepcopy(agent.state_dict())
+    there = batch.weight > 0
+    assert not there.all()
+    update = agent.learn(batch)
+    moved_to = copy.deepcopy(agent.state_dict())
+    agent.load_state_dict(state)
+    noise = {
+        name: torch.where(there.view(*there.shape, *[1] * (column.ndim - 2)), column, torch.randn_like(column))
+        for name, column in batch.columns.items() if column.shape[:2] == there.shape and column.dtype == torch.float32
+    }  # fmt: skip
+    again = agent.learn(batch.replace(**{**noise, "weight": batch.weight}))
+    assert_equal(dict(update.metrics), dict(again.metrics), "metrics")
+    assert_equal(agent.state_dict()["network"], moved_to["network"], "network")
+    a = batch.advantage[there]
+    agent.load_state_dict(state)
+    with torch.no_grad():
+        out = agent.core.outputs(agent.network, batch)
+        ratio = (agent.policy.log_prob(out.policy, batch.action) - batch.log_prob)[there]
+        n = there.numel()
+        surrogate = agent.surrogate(ratio, (a - a.mean()) / (a.var(correction=0) * n / (n - 1)).sqrt())
+        assert_close(update.metrics["policy_loss"], -surrogate.mean())
+        assert_close(update.metrics["value_loss"], (out.value - batch.ret)[there].square().mean())
+
+
+def test_what_sequences_cannot_be_is_told() -> None:
+    for fields, message in [
+        (
+            {"sequence_steps": 9},
+            "batch_size 8 is less than the 9 steps of a sequence: raise batch_size or lower sequence_steps",
+        ),
+        ({"share_base": False}, "actor and critic share what remembers"),
+    ]:
+        with pytest.raises(prl.ProtoRLError, match=message):
+            make("CartPole-v1", core="lstm", **fields)
+    assert prl.recipes.PPO(rollout_steps=128, batch_size=64).sequence() == 64
+    assert prl.recipes.PPO(rollout_steps=32, batch_size=64).sequence() == 32
+
+
 @pytest.mark.parametrize("ends", [True, False], ids=["first-row-ends", "first-row-goes-on"])
 def test_absent_rows_leave_the_running_return_and_the_explained_variance_alone(ends: bool) -> None:
     """An absent row repeats the lane's first one, as the memory lays it out, with no reward."""
@@ -298,12 +437,13 @@ def test_the_gradient_by_hand() -> None:
     surrogates = [2.0, 1.2, -1.5, 0.5, -0.8]
     squares = [1.0, 0.0, 1.0, 4.0, 9.0]
     metrics = {name: float(value) for name, value in update.metrics.items()}
-    assert metrics["policy_loss"] == pytest.approx(-np.mean(surrogates))
-    assert metrics["value_loss"] == pytest.approx(np.mean(squares))
-    assert metrics["entropy"] == pytest.approx(math.log(2))
-    assert metrics["clip_fraction"] == pytest.approx(0.8)
-    assert metrics["kl"] == pytest.approx(np.mean([r - 1 - math.log(r) for r in ratios]))
-    assert metrics["loss"] == pytest.approx(np.mean(np.array(weights) * (0.25 * np.array(squares) - surrogates)))
+    w = np.array(weights)
+    assert metrics["policy_loss"] == pytest.approx(-np.mean(w * surrogates))
+    assert metrics["value_loss"] == pytest.approx(np.mean(w * squares))
+    assert metrics["entropy"] == pytest.approx(np.mean(w) * math.log(2))
+    assert metrics["clip_fraction"] == pytest.approx(np.mean(w * [0, 1, 1, 1, 1]))
+    assert metrics["kl"] == pytest.approx(np.mean(w * [r - 1 - math.log(r) for r in ratios]))
+    assert metrics["loss"] == pytest.approx(np.mean(w * (0.25 * np.array(squares) - surrogates)))
 
 
 def test_the_value_coefficient_weighs_the_squared_error_and_nothing_else() -> None:

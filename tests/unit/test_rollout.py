@@ -72,6 +72,7 @@ class Lanes:
 
     def __init__(self, n: int) -> None:
         self.n, self.carries_on = n, [False] * n
+        self.before: list[tuple[Any, Any]] = [(0, 0.0)] * n
         self.clear()
 
     def clear(self) -> None:
@@ -82,10 +83,13 @@ class Lanes:
             if step.first[i] and self.carries_on[i] and self.rows[i]:
                 self.rows[i][-1]["ended"] = True  # interrupted: a truncation
             self.carries_on[i] = not step.ended[i]
+            last = (0, 0.0) if step.first[i] else self.before[i]
+            self.before[i] = (step.action[i], step.reward[i])
             row = {
                 "obs": row_of(step.obs, i), "next_obs": row_of(step.next_obs, i),
                 "action": step.action[i], "reward": step.reward[i], "discount": np.float32(GAMMA) * step.discount[i],
                 "first": step.first[i], "ended": step.ended[i], "tag": step.extras["tag"][i], "weight": 1.0,
+                "last_action": last[0], "last_reward": last[1], "raw_reward": step.reward[i],
             }  # fmt: skip
             self.rows[i].append(row)
 

@@ -191,7 +191,7 @@ def interrupts_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-LOAD = "import sys, torch._inductor; torch._inductor.aoti_load_package(sys.argv[1])"
+LOAD = "import sys, torch._inductor, protorl.networks.recurrence; torch._inductor.aoti_load_package(sys.argv[1])"
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from protorl.data import (
     Seen,
     Update,
     as_schedule,
-    tree_map,
 )
 from protorl.functional import clipped_surrogate, clipped_value_error, gae, kl_estimate, standardise
 from protorl.networks import ActorCritic, ObsScaler, Optimizer, ReturnScaler
@@ -103,12 +102,13 @@ class PPO(Agent):
 
     def act(self, seen: Seen, carry: Carry = (), *, explore: bool) -> Act:
         if not explore:
-            return Act(self.policy.mode(self.infer(seen.obs, explore).policy), carry)
+            out, after = self.recall(seen, carry, explore)
+            return Act(self.policy.mode(out.policy), after)
         for scaler in self.obs_scalers:
             scaler.refresh()  # not before all updates of a rollout are done
-        out = self.infer(seen.obs, explore)
+        out, after = self.recall(seen, carry, explore)
         action, log_prob = self.policy.sample(out.policy)
-        return Act(action, carry, {"log_prob": log_prob, "value": as_numpy(out.value)})
+        return Act(action, after, {"log_prob": log_prob, "value": as_numpy(out.value), **self.core.stored(carry)})
 
     @torch.no_grad()
     def prepare(self, rollout: Batch) -> Batch:
@@ -132,6 +132,7 @@ class PPO(Agent):
                 "advantage": advantage,
                 "ret": ret,
                 "value": rollout.value,
+                **{name: rollout.columns[name] for name in self.core.reads},
             }
         )
 
@@ -141,7 +142,7 @@ class PPO(Agent):
         last = rollout.ended & (rollout.weight > 0)
         last[-1] = True
         value = rollout.value.roll(-1, 0)
-        value[last] = self.network.value(tree_map(lambda array: array[last], rollout.next_obs))
+        value[last] = self.core.next_outputs(self.network.critic, rollout, last).value
         return value
 
     def advantage(self, rollout: Batch, reward: torch.Tensor, next_value: torch.Tensor) -> torch.Tensor:
@@ -159,22 +160,26 @@ class PPO(Agent):
         return clipped_value_error(value, batch.value, batch.ret, self.clip_value)
 
     def learn(self, batch: Batch) -> Update:
-        out = self.network(batch.obs)
+        out, share = self.core.outputs(self.network, batch), batch.weight.reshape(-1) / batch.weight.numel()
+
+        def mean(x: torch.Tensor) -> torch.Tensor:
+            return torch.dot(share, x.reshape(-1))
+
         log_ratio = self.policy.log_prob(out.policy, batch.action) - batch.log_prob
-        advantage = standardise(batch.advantage) if self.normalise_advantage else batch.advantage
+        advantage = standardise(batch.advantage, share) if self.normalise_advantage else batch.advantage
         surrogate, value_error = self.surrogate(log_ratio, advantage), self.value_error(out.value, batch)
         entropy = self.policy.entropy(out.policy)
         objective = surrogate - self.value_coef * value_error + self.entropy_coef * entropy
-        loss = -(batch.weight * objective).mean()
+        loss = -mean(objective)
         grad_norm = self.optimizer.step(loss)
         with torch.no_grad():
             metrics = {
                 "loss": loss.detach(),
-                "policy_loss": -surrogate.mean(),
-                "value_loss": value_error.mean(),
-                "entropy": entropy.mean(),
-                "kl": kl_estimate(log_ratio).mean(),
-                "clip_fraction": ((log_ratio.exp() - 1).abs() > self.epsilon).float().mean(),
+                "policy_loss": -mean(surrogate),
+                "value_loss": mean(value_error),
+                "entropy": mean(entropy),
+                "kl": mean(kl_estimate(log_ratio)),
+                "clip_fraction": mean(((log_ratio.exp() - 1).abs() > self.epsilon).float()),
             }
         if grad_norm is not None:
             metrics["grad_norm"] = grad_norm

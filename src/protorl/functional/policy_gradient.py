@@ -32,6 +32,15 @@ def clipped_value_error(value: Tensor, old: Tensor, target: Tensor, clip: float 
     return torch.maximum((value - target).square(), (near - target).square())
 
 
-def standardise(x: Tensor, eps: float = 1e-8) -> Tensor:
-    """`(x - mean) / (std + eps)` over all elements, std as of a sample; a single number stays as it is."""
-    return x if x.numel() < 2 else (x - x.mean()) / (x.std() + eps)
+def standardise(x: Tensor, share: Tensor | None = None, eps: float = 1e-8) -> Tensor:
+    """`(x - mean) / (std + eps)` over all elements, std as of a sample; a single number stays as it is.
+
+    share: how much each counts, [elements], with sum 1 (None: all alike).
+    """
+    n = x.numel()
+    if n < 2:
+        return x
+    if share is None:
+        return (x - x.mean()) / (x.std() + eps)
+    off = x - torch.dot(share, x.reshape(-1))
+    return off / (torch.dot(share, off.square().reshape(-1)) * (n / (n - 1))).sqrt().add(eps)

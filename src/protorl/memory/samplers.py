@@ -188,14 +188,21 @@ class All:
 
 class Minibatches(All):
     """A partition of everything stored into `count` parts of nearly equal size, in a new random order each time all parts
-    have been drawn."""
+    have been drawn.
+
+    sequence: None: of rows, [B]. A number: of runs of so many rows of a lane, [sequence, B], time first. A lane whose rows are
+    no multiple of it ends with a shorter run, whose last row is repeated with weight 0; the other weights then are larger than
+    1, so that a mean over all is the mean over the rows that are there.
+    """
 
     wants_turnover = True
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, sequence: int | None = None) -> None:
         if count < 1:
             raise ProtoRLError(f"{count} minibatches are not possible: use 1 or more")
-        self.count = count
+        if sequence is not None and sequence < 1:
+            raise ProtoRLError(f"sequences of {sequence} steps are not possible: use 1 or more")
+        self.count, self.sequence = count, sequence
         self.order = np.zeros(0, np.int64)
         self.next = 0
 
@@ -208,10 +215,30 @@ class Minibatches(All):
 
     def draw(self, step: int) -> tuple[Array, Array]:
         if self.next == 0:
-            self.order = self.generator.permutation(self.window.all())
+            self.order = self.generator.permutation(self.starts())
         part = np.array_split(self.order, self.count)[self.next]
         self.next = (self.next + 1) % self.count
-        return part, np.ones(part.shape[0], np.float32)
+        return self.runs(part)
+
+    def starts(self) -> Array:
+        """The rows that are drawn, or with which runs begin."""
+        rows = self.window.all()
+        if self.sequence is None:
+            return rows
+        lane, serial = rows % self.window.lanes, rows // self.window.lanes
+        return rows[(serial - self.window.lows[lane]) % self.sequence == 0]
+
+    def runs(self, starts: Array) -> tuple[Array, Array]:
+        """Rows and their weights: these alone, or the runs that begin with them."""
+        if self.sequence is None:
+            return starts, np.ones(starts.shape[0], np.float32)
+        lanes = self.window.lanes
+        lane, begin = starts % lanes, starts // lanes
+        serial = begin + np.arange(self.sequence)[:, None]  # [T, B]
+        last = self.window.highs[lane] - 1
+        there = serial <= last
+        weight = there * np.float32(there.size / np.count_nonzero(there))
+        return np.minimum(serial, last) * lanes + lane, weight
 
     def state_dict(self) -> State:
         return {"generator": pack(self.generator), "order": self.order, "next": self.next}

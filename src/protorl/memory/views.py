@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -217,9 +218,10 @@ class Rollout:
     """The steps since the last burst of updates, for algorithms that learn from what they just did.
 
     At the first sample of a burst the whole rollout is laid out time first, [T, N], with the columns obs, action, reward,
-    discount, next_obs, first, ended, weight and the agent's own, and given to `prepare`. What that returns (columns
-    [T, N, ...]) is flattened: examples are its rows, drawn by `Minibatches` or `All`. Once the burst is over, no row is
-    offered again.
+    discount, next_obs, first, ended, weight and the agent's own, and given to `prepare`; besides `last_action` and
+    `last_reward`, as in a `Seen`, and `raw_reward`, the reward before it was clipped. What that returns (columns [T, N, ...])
+    is flattened: examples are its rows, drawn by `Minibatches` or `All`, [B, ...], or runs of them, [L, B, ...], of whose
+    columns that are declared for starts the first row's are given, [B, ...]. Once the burst is over, no row is offered again.
 
     Where an environment has fewer steps than the others (it spent some on resets), its column begins with rows of weight 0,
     which are never drawn.
@@ -258,14 +260,24 @@ class Rollout:
         return Window(storage, self.pending)
 
     def examples(self, storage: Storage, window: Window, rows: Array, weight: Array) -> dict[str, TensorObs]:
-        """Columns for `rows` [B] (row identities), of `weight` [B], from the rollout as `prepare` returned it."""
+        """Columns for `rows` (row identities) [B] or [L, B], of `weight` alike, from the rollout as `prepare` returned it."""
         if self.version != window.version:
             self.lay_out(storage, window)
             self.version = window.version
         lane, serial = rows % window.lanes, rows // window.lanes
         time = serial - (window.highs - self.length)[lane]
         index, weights = map(torch.as_tensor, storage.place(time * window.lanes + lane, weight))
-        read = {name: tree_map(lambda column: column.index_select(0, index), value) for name, value in self.columns.items()}
+        if index.dim() == 1:
+            read = {name: tree_map(lambda column: column.index_select(0, index), value) for name, value in self.columns.items()}
+            return read | {"weight": weights}
+        flat, declared = index.reshape(-1), storage.columns.extras
+
+        def chosen(name: str, column: torch.Tensor) -> torch.Tensor:
+            if name in declared and declared[name].starts:
+                return column.index_select(0, index[0])
+            return column.index_select(0, flat).reshape(*index.shape, *column.shape[1:])
+
+        read = {name: tree_map(partial(chosen, name), value) for name, value in self.columns.items()}
         return read | {"weight": weights}
 
     def batch(self, columns: Mapping[str, TensorObs]) -> Batch:
@@ -280,13 +292,21 @@ class Rollout:
         absent = (serial < window.lows).reshape(-1)
         rows = (serial * lanes + np.arange(lanes)).reshape(-1)
         rows[absent] = rows[~absent][0]  # any row that is there: never drawn, and nothing flows forward in time
-        slots = window.slots(rows)
+        slots, before = window.slots(rows), window.slots(rows - lanes)
+        first = storage.book["age"][slots] == 0
+        paid = storage.tables["reward"].array if storage.pays_apart else storage.book["reward"]
+        last_reward = paid[before]
+        last_reward[first] = 0
         more = {
-            "first": storage.book["age"][slots] == 0,
+            "first": first,
             "ended": storage.book["side"][slots] >= 0,
             "weight": (~absent).astype(np.float32),
+            "last_reward": last_reward,
+            "raw_reward": paid[slots],
         }
         flat: dict[str, Any] = read(storage, self, 1, slots, more)
+        flat["last_action"] = storage.tables["action"].read(before)
+        flat["last_action"][flat["first"]] = 0
         for name in ("reward", *(stream.name for stream in self.streams)):
             flat[name] *= flat["weight"].view(-1, *[1] * (flat[name].ndim - 1))
 

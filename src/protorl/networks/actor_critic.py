@@ -45,18 +45,20 @@ class ActorCritic(nn.Module):
     @property
     def core(self) -> Core | NoCore:
         """What both remember by."""
-        return self.cores()[0]
+        return core_of(self._modules["actor"])  # type: ignore[arg-type]  # asked in every step: not by way of __getattr__
 
     @property
     def shared(self) -> bool:
         """Whether actor and critic are two heads on one trunk."""
         actor, critic = self.actor, self.critic
-        plain = all(type(part) is Network and not has_hooks(part) for part in (actor, critic))
+        plain = all(type(part).forward is Network.forward and not has_hooks(part) for part in (actor, critic))
         return plain and critic.base is actor.base and critic.core is actor.core
 
     def forward(self, *seen: Any) -> Any:
         if not self.shared:
-            return ActorCriticOut(self.actor(*seen), self.critic(*seen).value)
+            core = self.core
+            (policy, carry), (judged, _) = (core.told(part(*seen), ()) for part in (self.actor, self.critic))
+            return core.answer(ActorCriticOut(policy, judged.value), carry)
         critic: Any = self.critic
         x, carry = self.actor.core.trunk(self.actor.base, *seen)
         return self.actor.core.answer(ActorCriticOut(self.actor.head(x), critic.head(x).value), carry)

@@ -13,9 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from protorl.data import ActionSpec, Array, Batch, Carry, Field, ProtoRLError
+from protorl.data import ActionSpec, Array, Batch, Carry, Field, ProtoRLError, Seen, tree_map
+from protorl.networks import recurrence  # noqa: F401 - it registers protorl::lstm
 from protorl.networks.kernels import gru_step, lstm_step
 from protorl.networks.numpy_forms import view
+
+WORTH_WRITING_OUT = 16
+"""Steps from which on an LSTM's recurrence is faster as one operation."""
 
 
 class Asked(NamedTuple):
@@ -68,8 +72,21 @@ class NoCore:
     def started(self, batch: Batch) -> Carry:
         return ()
 
+    reads: tuple[str, ...] = ()
+
+    def sequence(self, steps: int) -> int | None:
+        return None
+
+    def outputs(self, network: nn.Module, batch: Batch) -> Any:
+        return network(batch.obs)
+
+    def next_outputs(self, network: nn.Module, rollout: Batch, rows: Tensor) -> Any:
+        return network(tree_map(lambda column: column[rows], rollout.next_obs))
+
 
 NO_CORE = NoCore()
+NOW = ("obs", "first", "last_action", "last_reward")
+"""The columns of a rollout that are a `Seen`, in its order."""
 
 
 def core_of(network: nn.Module) -> Core | NoCore:
@@ -196,6 +213,32 @@ class Core(nn.Module):
         """The carry with which the examples of a batch start."""
         return self.kind(*[getattr(batch, name) for name in self.names])
 
+    # In learning from rollouts
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns of a rollout that `outputs` reads, besides the observation."""
+        return (*NOW[1:], *self.names)
+
+    def sequence(self, steps: int) -> int | None:
+        """Examples are sequences of so many steps; for a feed-forward network each row is one (None)."""
+        return steps
+
+    def outputs(self, network: nn.Module, batch: Batch) -> Any:
+        """What a network says along the sequences of a batch, [T, B, ...]."""
+        return network(Seen(*[batch.columns[name] for name in NOW]), self.started(batch)).out
+
+    def next_outputs(self, network: nn.Module, rollout: Batch, rows: Tensor) -> Any:
+        """What a network says of the successors of some rows of a rollout, [B, ...]: it goes through each such row, and with
+        the carry after it through the successor. rows: [T, N] bool."""
+        names = ("next_obs", *NOW, *self.names)
+        at = Batch({name: tree_map(lambda column: column[rows], rollout.columns[name]) for name in names})
+        now = Seen(*[at.columns[name] for name in NOW])
+        then = Seen(at.next_obs, torch.zeros_like(at.first), rollout.action[rows], rollout.raw_reward[rows])  # type: ignore[arg-type]
+        two: Any = tree_map(lambda *steps: torch.stack(steps), now, then)
+        out = network(two, self.started(at)).out
+        return type(out)(*[part[1] for part in out])
+
 
 class LSTMCarry(NamedTuple):
     """h: what the cell said last; c: what it keeps to itself; [N, size] each."""
@@ -223,6 +266,13 @@ class LSTM(Core):
         i, f, g, o = torch.addmm(gates, carry.h, self.cell.weight_hh.t()).chunk(4, -1)
         c = f.sigmoid() * carry.c + i.sigmoid() * g.tanh()
         return LSTMCarry(o.sigmoid() * c.tanh(), c)
+
+    def unroll(self, x: Tensor, first: Tensor, carry: LSTMCarry) -> tuple[Tensor, LSTMCarry]:
+        if len(x) < WORTH_WRITING_OUT or x.device.type != "cpu":
+            return super().unroll(x, first, carry)
+        keep = (~first).to(x.dtype).unsqueeze(-1)
+        h, c, *_ = torch.ops.protorl.lstm(self.project(x), keep, carry.h, carry.c, self.cell.weight_hh)
+        return h, LSTMCarry(h[-1], c[-1])
 
     def in_numpy(self) -> Callable[..., Any]:
         by_input, by_memory, bias, bias_too = self.weights()

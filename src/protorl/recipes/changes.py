@@ -38,7 +38,9 @@ WHY_NOT = {
         "distribution normalise_obs normalise_reward core core_size core_inputs"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
-    "it shapes the memory": "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_length burn_in period",
+    "it shapes the memory": (
+        "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_steps sequence_length burn_in period"
+    ),
     "it matters at the beginning alone": "init final_bound log_std alpha warmup_steps",
 }
 

@@ -36,6 +36,10 @@ class OnPolicy(Recipe):
             )
         return -(-rows // self.batch_size)
 
+    def sequence(self) -> int:
+        """Steps of the sequences that a network with a core learns from."""
+        return min(self.rollout_steps, self.batch_size)
+
     def updates_per_rollout(self, spec: EnvSpec) -> int:
         """All epochs' minibatches."""
         return self.epochs * self.minibatches(spec)
@@ -47,7 +51,7 @@ class OnPolicy(Recipe):
             2 * rows,  # environments that spend steps on resets leave more of the rollout to the others, but not twice as much
             batch_size=self.batch_size,
             view=Rollout(agent.prepare, self.gamma, self.clip_reward, streams=agent.streams),
-            sampler=Minibatches(self.minibatches(spec)),
+            sampler=Minibatches(self.minibatches(spec), agent.core.sequence(self.sequence())),
             rate=Rate(0, rows, self.updates_per_rollout(spec)),
             device=agent.device,
             seed=self.seed,

@@ -7,17 +7,18 @@ from typing import Any, ClassVar
 from protorl import agents
 from protorl.agents import Agent
 from protorl.data import EnvSpec, ProtoRLError
-from protorl.networks import ActorCritic, Base, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
+from protorl.networks import ActorCritic, Base, Core, Network, ObsScaler, ScaledBase, ValueHead, build_base, build_network
 from protorl.policies import Beta, Categorical, Gaussian, Stochastic
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.presets import Presets
+from protorl.recipes.recurrent import Recurrent
 
 DISTRIBUTIONS: dict[str, type[Categorical | Gaussian | Beta]] = {"categorical": Categorical, "gaussian": Gaussian, "beta": Beta}
 
 
-class PPO(OnPolicy):
+class PPO(Recurrent, OnPolicy):
     """Proximal Policy Optimisation."""
 
     name: ClassVar[str] = "ppo"
@@ -44,11 +45,29 @@ class PPO(OnPolicy):
     distribution: str = hp(
         "auto", "of actions: categorical for choices, gaussian or beta for numbers", choices=("auto", *DISTRIBUTIONS)
     )
-    share_base: bool | None = hp(None, "one body for actor and critic; none: for images", paper="MuJoCo: no; Atari: yes")
+    share_base: bool | None = hp(
+        None, "one body for actor and critic; none: for images, and with a core", paper="MuJoCo: no; Atari: yes"
+    )
     widths: tuple[int, ...] = hp((64, 64), "hidden layers of an MLP", paper="64, 64", low=1)
     activation: str = hp("tanh", "activation of an MLP", paper="tanh")
     init: str = hp("orthogonal", "initial weights", choices=("orthogonal", "default"))
+    sequence_steps: int | None = hp(
+        None,
+        "length of the sequences that a core learns from; none: rollout_steps, or batch_size if that is less",
+        unit="agent steps",
+        low=1,
+    )
     log_std: float = hp(0.0, "log of a Gaussian's deviation at first")
+
+    def sequence(self) -> int:
+        if self.sequence_steps is None:
+            return super().sequence()
+        if self.sequence_steps > self.batch_size:
+            raise ProtoRLError(
+                f"batch_size {self.batch_size} is less than the {self.sequence_steps} steps of a sequence: raise batch_size or "
+                "lower sequence_steps"
+            )
+        return self.sequence_steps
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         return {
@@ -91,10 +110,11 @@ class PPO(OnPolicy):
         kind = self.distribution_of(spec)
         start = {"log_std": self.log_std} if kind == "gaussian" else {}
         head = {"type": kind, "gain": 0.01 if self.init == "orthogonal" else None, **start}
-        return build_network(spec, {"base": self.base_config(spec, self.init), "head": head})
+        return build_network(spec, {"base": self.base_config(spec, self.init), "core": self.core_config(), "head": head})
 
     def critic(self, spec: EnvSpec, actor: Network) -> Network:
-        """V, on the actor's base where they share one."""
-        share = spec.pixels if self.share_base is None else self.share_base
+        """V, on the actor's base where they share one; and then by its core."""
+        share = spec.pixels or self.core != "none" if self.share_base is None else self.share_base
         base: Base = actor.base if share else build_base(spec.obs, self.base_config(spec, self.init))
-        return Network(base, ValueHead(1.0 if self.init == "orthogonal" else None))
+        head = ValueHead(1.0 if self.init == "orthogonal" else None)
+        return Network(base, head, actor.core if share and isinstance(actor.core, Core) else None)

@@ -123,6 +123,27 @@ ZOO_PPO_PENDULUM: Block = {
     "steps": 100_000, "num_envs": 4, "rollout_steps": 1_024, "epochs": 10, "batch_size": 64, "gamma": 0.9, "lr": 1e-3,
 }  # fmt: skip
 
+# rl-baselines3-zoo, hyperparams/ppo_lstm.yml, CartPoleNoVel-v1 and PendulumNoVel-v1, without the latter's state-dependent
+# exploration. Its LSTM of 64 comes before the layer of 64, and actor and critic have one each; here they share one, after it,
+# so that rewards are scaled: the errors of returns of 50 would leave little of the policy's gradient.
+ZOO_PPO_NOVEL: Block = {
+    "steps": 100_000, "lr": 1e-3, "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,), "normalise_reward": True,
+}  # fmt: skip
+ZOO_PPO_CARTPOLE_NOVEL: Block = {
+    **ZOO_PPO_NOVEL, "num_envs": 8, "rollout_steps": 32, "epochs": 20, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98,
+    "anneal": True, "anneal_clip": True,
+}  # fmt: skip
+ZOO_PPO_PENDULUM_NOVEL: Block = {
+    **ZOO_PPO_NOVEL, "num_envs": 4, "rollout_steps": 1_024, "epochs": 10, "batch_size": 128, "gamma": 0.9,
+    "sequence_steps": 32,
+}  # fmt: skip
+
+# Our own, for tasks of memory whose episodes are shorter than `sequence_steps`.
+PPO_MEMORY: Block = {
+    "steps": 500_000, "num_envs": 16, "rollout_steps": 64, "epochs": 4, "batch_size": 256, "lr": 1e-3, "entropy_coef": 0.01,
+    "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,),
+}  # fmt: skip
+
 # Schulman et al. 2017, table 3 (horizon 2048, Adam 3e-4, 10 epochs, minibatch 64, gamma 0.99, lambda 0.95), with what CleanRL's
 # ppo_continuous_action.py adds: annealing, value clipping, scaled observations and rewards.
 PPO_MUJOCO: Block = {
@@ -323,6 +344,8 @@ RAINBOW_CONTROL: dict[str, Block] = {
 PPO: dict[str, Block] = {
     "CartPole-v1": CLEANRL_PPO, "Acrobot-v1": CLEANRL_PPO, "MountainCar-v0": ZOO_PPO_MOUNTAINCAR,
     "LunarLander*-v3": ZOO_PPO_LUNARLANDER, "BipedalWalker-v3": ZOO_PPO_BIPEDAL, "Pendulum-v1": ZOO_PPO_PENDULUM,
+    "protorl/CartPoleNoVel-v0": ZOO_PPO_CARTPOLE_NOVEL, "protorl/PendulumNoVel-v0": ZOO_PPO_PENDULUM_NOVEL,
+    "protorl/MemoryLength-v0": PPO_MEMORY, "protorl/TMaze-v0": PPO_MEMORY,
     **atari(PPO_ATARI), **dict.fromkeys(MUJOCO, PPO_MUJOCO),
 }  # fmt: skip
 DDPG: dict[str, Block] = {

@@ -15,7 +15,7 @@ class DeepSea(Exact):
     bottom right, where only `size` times "right" leads. A step right costs move_cost / size.
 
     Observation [size, size] float32, one-hot (zeros when the episode is over). Actions 0 and 1: which of them is "right"
-    differs from cell to cell, drawn once from `mapping_seed`, the same for all rows and all evaluations. An episode takes `size`
+    differs from cell to cell, drawn once from `mapping_seed`, the same for all rows and evaluations. An episode takes `size`
     steps; the best return is 1 - move_cost, and a policy of chance finds it once in 2^size episodes.
 
     Raises ProtoRLError for a size below 1.
