@@ -94,6 +94,7 @@ CASES = {
          "steps": 450},
     ),
     "ppo-native": ("ppo", {"num_envs": 4, "backend": "native", "normalise_obs": True, "normalise_reward": True}),
+    "ppo-lstm": ("ppo", {"num_envs": 2, "core": "lstm", "core_size": 8, "normalise_reward": True}),
     "ddpg-vector": ("ddpg", {"num_envs": 3, "widths": (8, 8)}),
     "td3-per-nstep-vector": ("td3", {"num_envs": 2, "per_alpha": 0.6, "n_step": 3, "delay": 2}),
     "d3qn-per-nstep-vector": ("d3qn", {"per_alpha": 0.6, "n_step": 3, "num_envs": 3}),
