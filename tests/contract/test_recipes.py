@@ -133,7 +133,11 @@ RUN = {
     "eval_max_steps",
 }  # fmt: skip
 """Fields that the run reads, which `test_cli` and `test_run` see to."""
-ELSEWHERE: dict[str, dict[str, Any]] = {"ppo": {"env": "Pendulum-v1", "core": "lstm"}, "ddpg": {"noise": "ou"}, "td3": {"noise": "ou"}}
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "ppo": {"env": "Pendulum-v1", "core": "lstm"},
+    "ddpg": {"noise": "ou"},
+    "td3": {"noise": "ou"},
+}
 """Settings in which the fields that a first training has no use for have one."""
 
 
