@@ -101,6 +101,7 @@ CASES = {
     "dqn-lanes-that-die": ("dqn", {"env": "protorl/EarlyDeath-v0", "num_envs": 2, "n_step": 3}),
     "ppo-lanes-that-die": ("ppo", {"env": "protorl/EarlyDeath-v0", "num_envs": 2, "rollout_steps": 16}),
     "dqn-masked": ("dqn", {"env": "protorl/MatrixGame-v0", "env_kwargs": {"payoff": [[1, 2, 3], [0, 1, 0]]}, "num_envs": 2}),
+    "ppo-lstm": ("ppo", {"num_envs": 2, "core": "lstm", "core_size": 8, "normalise_reward": True}),
     "ddpg-vector": ("ddpg", {"num_envs": 3, "widths": (8, 8)}),
     "td3-per-nstep-vector": ("td3", {"num_envs": 2, "per_alpha": 0.6, "n_step": 3, "delay": 2}),
     "d3qn-per-nstep-vector": ("d3qn", {"per_alpha": 0.6, "n_step": 3, "num_envs": 3}),
