@@ -287,14 +287,14 @@ def bench_overhead(args: argparse.Namespace) -> list[dict[str, Any]]:
 def bench_actors(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows per second of actors in this process, in worker processes and on Ray, and what taking them in costs the learner."""
     rows: list[dict[str, Any]] = []
-    for env, hosts in [(env, hosts) for env, lists in ENGINES.items() for hosts in lists]:
+    for env, hosts in [(name, hosts) for name in [*ENGINES][: args.cases] for hosts in ENGINES[name]]:
         print(f"actors, {env}", flush=True)
         found = {
             (engine, workers): Contender(f"{engine}, {workers}", "actors.py", "rates", engine, str(workers), "--env", env)
             for engine, workers in hosts
             if engine != "ray" or find_spec("ray")
         }
-        turns([*found.values()], args.windows, args.seconds)
+        turns([*found.values()], args.windows, args.seconds * (4 if env.startswith("ALE/") else 1))  # it takes seconds a chunk
         windows = {host: contender.windows for host, contender in found.items()}
         for contender in found.values():
             contender.close()
@@ -308,7 +308,8 @@ def bench_actors(args: argparse.Namespace) -> list[dict[str, Any]]:
             if engine == "ray":
                 ratios["of processes"] = "storing rows", "storing rows", windows["processes", workers]
             for name, (what, other, beside) in ratios.items():
-                row[name] = spread([w[what] / b[other] for w, b in zip(mine, beside)])
+                if all(b[other] for b in beside):  # something came in each window
+                    row[name] = spread([w[what] / b[other] for w, b in zip(mine, beside)])
             rows.append({"env": env, "engine": engine, "workers": workers, **row})
     for kind in ("cartpole", "atari"):
         print(f"actors, handing over {kind}", flush=True)
@@ -347,7 +348,7 @@ def actors_tables(rows: Sequence[dict[str, Any]]) -> str:
     }
     names = {"here": "this process", "processes": "{} of our processes", "ray": "{} of Ray's"}
     text = ""
-    for env in ENGINES:
+    for env in dict.fromkeys(r["env"] for r in rows if "env" in r):
         mine = [r for r in rows if r.get("env") == env]
         body = [[names[r["engine"]].format(r["workers"]), *[shown(r, *what) for what in columns.values()]] for r in mine]
         text += f"**{env}, 8 environments, chunks of 50 steps**\n\n{table(['who steps them', *columns], body)}\n"
