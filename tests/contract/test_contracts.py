@@ -151,7 +151,7 @@ def test_columns_declared_are_columns_used(case: str) -> None:
     sequences = isinstance(memory.view, prl.Sequence)
     step = SEQUENCE if sequences else STEP
     if rollouts:
-        assert set(rollouts[0]) == step | extras | {"first", "ended"}
+        assert set(rollouts[0]) == step | extras | {"first", "ended", "last_action", "last_reward", "raw_reward"}
     else:
         assert set(batch) == step | extras | {"index"}
         assert (batch.reward.dtype, batch.discount.dtype) == (torch.float32,) * 2
