@@ -34,7 +34,8 @@ from protorl.actors.on_ray import OnRay, Remote
 from protorl.actors.slots import Slots
 
 STEPS = 50
-SPARE_GB = 1.0
+EACH_GB, SPARE_GB = 0.06, 2.0
+"""What an actor's process takes, and what is left to everybody else."""
 
 
 class Light:
@@ -143,10 +144,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     before = machine()
     for n in args.actors:
-        if rows:  # as many as fit, by what the last ones took
-            each = (rows[-1]["all_gb"][1] + SPARE_GB) / rows[-1]["actors"]
-            n = min(n, int((psutil.virtual_memory().available / 1e9 - 2 * SPARE_GB) / each))
-        rows.append(measure(n, args.windows, args.seconds))
+        fits = int((psutil.virtual_memory().available / 1e9 - SPARE_GB) / EACH_GB)
+        rows.append(measure(min(n, fits), args.windows, args.seconds))
     result = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "command": " ".join(["python", "benchmarks/throughput/scale.py", *sys.argv[1:]]),
