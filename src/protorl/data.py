@@ -360,7 +360,20 @@ class Field:
     starts: bool = False
 
 
-EVERY_BATCH_HAS = ("obs", "action", "next_obs", "reward", "discount", "weight", "index", "first", "ended")
+EVERY_BATCH_HAS = (
+    "obs",
+    "action",
+    "next_obs",
+    "reward",
+    "discount",
+    "weight",
+    "index",
+    "first",
+    "ended",
+    "last_action",
+    "last_reward",
+    "raw_reward",
+)
 
 
 @dataclass(frozen=True)
