@@ -361,19 +361,10 @@ class Field:
 
 
 EVERY_BATCH_HAS = (
-    "obs",
-    "action",
-    "next_obs",
-    "reward",
-    "discount",
-    "weight",
-    "index",
-    "first",
-    "ended",
-    "last_action",
-    "last_reward",
-    "raw_reward",
-)
+    "obs", "action", "next_obs", "reward", "discount", "weight", "index", "first", "ended",
+    "last_action", "last_reward", "raw_reward", "seen", "mask", "successor",
+)  # fmt: skip
+"""Columns of batches of any view, so that no extra may be called as one of them."""
 
 
 @dataclass(frozen=True)

@@ -494,14 +494,14 @@ def test_impossible_settings_get_one_sentence(make, message: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("view", [NStep(2, 0.9), Rollout(lambda batch: batch)])
+@pytest.mark.parametrize("view", [NStep(2, 0.9), Rollout(lambda batch: batch), Sequence(2, 0, 2, 1)])
 def test_no_extra_hides_what_every_batch_has(view) -> None:
     memory = Replay(columns(extras=TAG), 8, batch_size=1, view=view, sampler=All(), rate=Rate(0, 8, 1))
     stream = Stream(1, 0)
     for _ in range(8):
         memory.add(Chunk.of(stream.step()))
     batch = memory.sample()
-    assert {"obs", "reward", "weight"} <= set(batch) - {"tag"}
+    assert {"action", "reward", "weight"} <= set(batch) - {"tag"}
     for name in {*batch} - {"tag"} | {"replace"}:
         with pytest.raises(ProtoRLError, match=f"a column cannot be called '{name}'"):
             columns(extras={name: TAG["tag"]})
