@@ -91,8 +91,17 @@ EXPERIMENTS = {
     "apex-dqn-cartpole": Experiment("apex-dqn", "CartPole-v1", "none", None, "own control: DQN above", 3, {"workers": 0}),
     "apex-dqn-cartpole-workers": Experiment(
         "apex-dqn", "CartPole-v1", "none", None, "own control: one process above", 3, {"workers": 2}),
+    "apex-dqn-cartpole-4-workers": Experiment(
+        "apex-dqn", "CartPole-v1", "none", None, "own control: one process above", 3, {"workers": 4}),
+    "apex-dqn-lunarlander": Experiment(
+        "apex-dqn", "LunarLander-v3", "none", None, "own control: DQN above, equal steps", 3, {"workers": 4, **AOT}),
+    "apex-dqn-minatar-breakout": Experiment(
+        "apex-dqn", "MinAtar/Breakout-v0", "9.2 (training, DQN)", 9.2, MINATAR, 2, {"steps": 1_000_000, "workers": 4, **AOT}),
     "apex-ddpg-pendulum": Experiment(
-        "apex-ddpg", "Pendulum-v1", "none", None, "own control: DDPG below", 3, {"workers": 0}),
+        "apex-ddpg", "Pendulum-v1", "none", None, "own control: DDPG below", 3, {"workers": 2}),
+    "apex-ddpg-halfcheetah": Experiment(
+        "apex-ddpg", "HalfCheetah-v5", "none", None, "own control: DDPG below, a third of the steps and updates", 2,
+        {"steps": 300_000, "workers": 2, **AOT}),
     "ppo-cartpole": Experiment("ppo", "CartPole-v1", "490 ± 6", 490, CLEANRL, 3, AOT),
     "ppo-acrobot": Experiment("ppo", "Acrobot-v1", "−86.4 ± 1.3", -86.4, CLEANRL, 3, AOT),
     "ppo-lunarlander": Experiment("ppo", "LunarLander-v3", "242 ± 32", 242, SB3_ZOO, 3, AOT),
