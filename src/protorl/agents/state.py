@@ -95,7 +95,9 @@ class Saver:
         return {name: tree for name, tree in found if self.changed(tree, name)}
 
     def changed(self, tree: Tree, name: str) -> bool:
-        """Whether this must be kept: plain data only if it is not as it was."""
+        """Whether this must be kept: plain data only if it is not as it was, wherever it lies."""
+        if isinstance(tree, dict) and tree.get(KIND) == "object" and not tree["items"]:
+            return False
         if not is_plain_tree(tree):
             return True
         self.plain[name] = tree
@@ -154,7 +156,7 @@ class Saver:
             return self.container(thing, name)
         inside = {end: self.save(value, f"{name}{end}") for end, value in children(thing)}
         if inside:
-            return {KIND: "object", "items": inside}
+            return {KIND: "object", "items": {end: tree for end, tree in inside.items() if self.changed(tree, f"{name}{end}")}}
         if isinstance(thing, Iterator | io.IOBase) or "lock" in type(thing).__name__.lower():
             raise ProtoRLError(
                 f"{name}, a {type(thing).__name__}, cannot be saved in a checkpoint: keep numbers, tensors, modules, lists and "
