@@ -116,13 +116,13 @@ def honoured(run: Path, fields: list[dataclasses.Field[Any]], tmp_path: Path) ->
     """Each of these fields, changed alone, makes another training of what the run has begun."""
     plain, recipe = happened(copy(run, tmp_path / "plain")), read_recipe(run)
     for field in fields:
+        if field.name in ("worker_timeout", "engine", "address", "publish_every"):
+            continue  # of workers, which these runs have none of
         changed, its = another(field, getattr(recipe, field.name)), copy(run, tmp_path / field.name)
         if field.name == "device":
             with pytest.raises(prl.ProtoRLError, match='device "cuda" was asked for, but torch sees no GPU'):
                 happened(its, device=changed)
             continue
-        if field.name in ("worker_timeout", "engine", "address", "publish_every"):
-            continue  # of workers, which these runs have none of
         assert differ(plain, happened(its, **{field.name: changed})), f"{field.name}={changed} changes nothing"
         assert getattr(read_recipe(its), field.name) == changed
 
