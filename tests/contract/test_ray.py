@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -43,6 +44,7 @@ def cluster() -> Iterator[Any]:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(num_cpus=1, object_store_memory=STORE)
     yield cluster
+    importlib.import_module("ray").shutdown()  # whoever is connected yet, because a test failed, would be killed
     cluster.shutdown()
 
 
@@ -163,9 +165,9 @@ def test_files_are_brought_to_machines_that_lack_them_and_the_store_does_not_fil
         puts = actors.engine.puts
     stats = memory_summary(address=cluster.address, stats_only=True)
     assert "Spilled" not in stats
-    used = re.search(r"Plasma memory usage (\d+) MiB", stats)
-    assert used is not None
-    assert int(used[1]) < 50, stats
+    needed = re.search(r"([\d.]+)% needed", stats)  # what else is there gives way as soon as there is no room
+    assert needed is not None
+    assert float(needed[1]) < 30, stats
     actors.close()
 
 

@@ -142,7 +142,7 @@ class OnRay:
         self.workers.clear()
         self.stale, self.newest = True, None
         if self.ours:
-            with handlers_kept():
+            with handlers_kept(), suppress(RuntimeError):  # where Ray's own thread collects this, it cannot wait for itself
                 ray.shutdown()
             self.ours = False
         return failures
