@@ -14,7 +14,7 @@ from protorl.recipes import presets
 from protorl.recipes.continuous import Continuous, deterministic_actor
 from protorl.recipes.dqn import Huber, QLearning
 from protorl.recipes.fields import hp
-from protorl.recipes.off_policy import WORKERS, OffPolicy
+from protorl.recipes.off_policy import FIRST_PRIORITIES, FIRST_PRIORITY, WORKERS, OffPolicy
 from protorl.recipes.presets import Presets
 from protorl.recipes.recipe import Recipe
 
@@ -34,12 +34,7 @@ class ApeX(Recipe):
     per_alpha: float = hp(0.6, "prioritization exponent; 0: uniform replay", paper="0.6", low=0.0)
     per_beta: float = hp(0.4, "importance exponent at the start", paper="0.4", low=0.0, high=1.0)
     per_beta_end: float = hp(0.4, "importance exponent in the end", paper="0.4", low=0.0, high=1.0)
-    first_priority: str = hp(
-        "td",
-        "of a new example: the largest so far, or td: what the agent says of it before it is stored",
-        paper="td",
-        choices=("largest", "td"),
-    )
+    first_priority: str = hp("td", FIRST_PRIORITY, paper="td", choices=FIRST_PRIORITIES)
 
 
 class Ladder(Recipe):

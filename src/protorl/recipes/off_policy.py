@@ -29,6 +29,8 @@ WORKERS = (
     "processes that act and step the environments, a share each (--actors N); auto: one for each core but the one that "
     "learns; 0: this process does"
 )
+FIRST_PRIORITY = "of a new example: the largest so far, or td: what the agent says of it before it is stored"
+FIRST_PRIORITIES = ("largest", "td")
 
 
 class OffPolicy(Recipe):
@@ -48,11 +50,7 @@ class OffPolicy(Recipe):
     per_alpha: float = hp(0.0, "prioritization exponent; 0: uniform replay (0.6: Schaul et al. 2016)", low=0.0)
     per_beta: float = hp(0.4, "importance exponent at the start", low=0.0, high=1.0)
     per_beta_end: float = hp(1.0, "importance exponent in the end", low=0.0, high=1.0)
-    first_priority: str = hp(
-        "largest",
-        "of a new example: the largest so far, or td: what the agent says of it before it is stored",
-        choices=("largest", "td"),
-    )
+    first_priority: str = hp("largest", FIRST_PRIORITY, choices=FIRST_PRIORITIES)
     bonus: str = hp("none", "added to the reward: rnd is for what is new (Burda et al. 2018)", choices=("none", "rnd"))
     bonus_coef: float = hp(1.0, "weight of the bonus, in deviations of the predictor's error", low=0.0)
     predictor_lr: float = hp(1e-4, "learning rate of the bonus's predictor", low=0.0)

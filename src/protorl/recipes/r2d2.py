@@ -15,7 +15,7 @@ from protorl.recipes import presets
 from protorl.recipes.apex import Ladder
 from protorl.recipes.dqn import QLearning
 from protorl.recipes.fields import hp
-from protorl.recipes.off_policy import OffPolicy
+from protorl.recipes.off_policy import FIRST_PRIORITIES, FIRST_PRIORITY, OffPolicy
 from protorl.recipes.presets import Presets
 from protorl.recipes.recurrent import Recurrent
 
@@ -63,12 +63,7 @@ class R2D2(Ladder, Recurrent, QLearning, OffPolicy):
     per_alpha: float = hp(0.9, "prioritization exponent; 0: uniform replay", paper="0.9", low=0.0)
     per_beta: float = hp(0.6, "importance exponent at the start", paper="0.6", low=0.0, high=1.0)
     per_beta_end: float = hp(0.6, "importance exponent in the end", paper="0.6", low=0.0, high=1.0)
-    first_priority: str = hp(
-        "td",
-        "of a new example: the largest so far, or td: what the agent says of it before it is stored",
-        paper="td",
-        choices=("largest", "td"),
-    )
+    first_priority: str = hp("td", FIRST_PRIORITY, paper="td", choices=FIRST_PRIORITIES)
 
     def layout(self, spec: EnvSpec) -> tuple[dict[str, object], dict[str, object]]:
         """Base and head; on images the head has a hidden layer behind the core, in each of its streams."""
