@@ -37,7 +37,7 @@ RECIPES: dict[str, type[Recipe]] = {}
 
 OWN_ENV_KWARGS = {
     "env", "num_envs", "seed", "name", "backend", "package_to_import", "apply_api_compatibility", "protocol", "render_mode",
-    "worker_timeout", "wrappers",
+    "worker_timeout", "wrappers", "as_teams",
 }  # fmt: skip
 """What `make_env` passes itself."""
 
@@ -95,6 +95,8 @@ class Recipe:
     """The preset that holds the paper's own numbers, if one does."""
     actions: ClassVar[tuple[str, ...]] = ("discrete", "multidiscrete", "box")
     """Kinds of actions the algorithm can choose."""
+    as_teams: ClassVar[bool] = False
+    """Whether a row of the environment is a team, with arrays over its agents; otherwise each agent is a row of its own."""
     agent_class: ClassVar[type[Agent]] = Agent
     """Of the agent, called with a network, a policy, and by name `optimizers`, `hyperparameters` and `agent_arguments`."""
 
@@ -201,6 +203,7 @@ class Recipe:
             wrappers=self.wrappers,
             render_mode="rgb_array" if render else None,
             worker_timeout=self.worker_timeout,
+            as_teams=self.as_teams,
             **self.env_kwargs,
         )
 
