@@ -69,6 +69,11 @@ ATARI_500K = {
     "protocol": "machado", "steps": 500_000, "eval_episodes": 5, "precision": "bf16", "threads": 1, **AOT, "epsilon_after": 0,
 }  # fmt: skip
 FREEWAY = {**ATARI_500K, "init": "default", "priority": "error", "per_beta": 0.5, "per_beta_end": 1.0}
+ONE_MAZE = {
+    "wrappers": "minigrid.wrappers:ReseedWrapper(seeds=(1,)),minigrid.wrappers:ImgObsWrapper,"
+    "gymnasium.wrappers:DtypeObservation(dtype='float32')"
+}
+"""The same one in every episode."""
 EXPERIMENTS = {
     "dqn-cartpole": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO),
     "dqn-cartpole-zoo": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO, settings={"n_step": 1, "eval_every": 5000}),
@@ -123,6 +128,10 @@ EXPERIMENTS = {
         "end it is 743 beside 4,526"),
     "ppo-doorkey-8x8": Experiment("ppo", "MiniGrid-DoorKey-8x8-v0", "none", None, "own control: RND below", 3, AOT),
     "rnd-doorkey-8x8": Experiment("rnd", "MiniGrid-DoorKey-8x8-v0", "none", None, "own control: PPO above", 3, AOT),
+    "ppo-multiroom": Experiment(
+        "ppo", "MiniGrid-MultiRoom-N4-S5-v0", "none", None, "own control: RND below; one maze", 3, {**AOT, **ONE_MAZE}),
+    "rnd-multiroom": Experiment(
+        "rnd", "MiniGrid-MultiRoom-N4-S5-v0", "none", None, "own control: PPO above; one maze", 3, {**AOT, **ONE_MAZE}),
     "ppo-lstm-cartpolenovel": Experiment(
         "ppo", "protorl/CartPoleNoVel-v0", "500", 500, SB3_LSTM, 3, {"accelerate": "eager", "eval_every": 20_000}),
     "ppo-cartpolenovel": Experiment(

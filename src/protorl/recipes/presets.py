@@ -179,12 +179,12 @@ PPO_SMALL_TASK: Block = {
     "num_envs": 8, "rollout_steps": 40, "epochs": 4, "batch_size": 80, "lr": 1e-3, "entropy_coef": 0.001, "steps": 200_000,
 }  # fmt: skip
 RND_SMALL_TASK: Block = {**PPO_SMALL_TASK, "predictor_features": 64, "predictor_share": 1.0}
-PPO_DOORKEY: Block = {
+PPO_MINIGRID: Block = {
     "num_envs": 16, "rollout_steps": 128, "epochs": 4, "batch_size": 256, "lr": 5e-4, "entropy_coef": 0.01,
     "normalise_obs": True, "steps": 500_000, "eval_every": 50_000, "checkpoint_every": 200_000,
     "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
 }  # fmt: skip
-RND_DOORKEY: Block = {**PPO_DOORKEY, "entropy_coef": 0.001, "predictor_features": 64}
+RND_MINIGRID: Block = {**PPO_MINIGRID, "entropy_coef": 0.001, "predictor_features": 64}
 
 DQN_DEEP_SEA: Block = {
     "steps": 200_000, "lr": 1e-3, "batch_size": 64, "capacity": 10_000, "warmup_steps": 200, "target_every": 50,
@@ -376,7 +376,8 @@ RAINBOW_CONTROL: dict[str, Block] = {
 PPO: dict[str, Block] = {
     "CartPole-v1": CLEANRL_PPO, "Acrobot-v1": CLEANRL_PPO, "MountainCar-v0": ZOO_PPO_MOUNTAINCAR,
     "LunarLander*-v3": ZOO_PPO_LUNARLANDER, "BipedalWalker-v3": ZOO_PPO_BIPEDAL, "Pendulum-v1": ZOO_PPO_PENDULUM,
-    "protorl/DeepSea-v0": PPO_SMALL_TASK, "protorl/DiscoMaze-v0": PPO_SMALL_TASK, "MiniGrid-DoorKey-*": PPO_DOORKEY,
+    "protorl/DeepSea-v0": PPO_SMALL_TASK, "protorl/DiscoMaze-v0": PPO_SMALL_TASK, "MiniGrid-DoorKey-*": PPO_MINIGRID,
+    "MiniGrid-MultiRoom-*": PPO_MINIGRID,
     "protorl/CartPoleNoVel-v0": ZOO_PPO_CARTPOLE_NOVEL, "protorl/PendulumNoVel-v0": ZOO_PPO_PENDULUM_NOVEL,
     "protorl/MemoryLength-v0": PPO_MEMORY, "protorl/TMaze-v0": PPO_MEMORY,
     **atari(PPO_ATARI), **dict.fromkeys(MUJOCO, PPO_MUJOCO),
@@ -406,7 +407,8 @@ R2D2: dict[str, Block] = {
 }  # fmt: skip
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
 RND: dict[str, Block] = {
-    "protorl/DeepSea-v0": RND_SMALL_TASK, "protorl/DiscoMaze-v0": RND_SMALL_TASK, "MiniGrid-DoorKey-*": RND_DOORKEY,
+    "protorl/DeepSea-v0": RND_SMALL_TASK, "protorl/DiscoMaze-v0": RND_SMALL_TASK, "MiniGrid-DoorKey-*": RND_MINIGRID,
+    "MiniGrid-MultiRoom-*": RND_MINIGRID,
     **atari(RND_ATARI),
 }  # fmt: skip
 RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
