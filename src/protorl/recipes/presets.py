@@ -138,10 +138,10 @@ ZOO_PPO_PENDULUM_NOVEL: Block = {
     "sequence_steps": 32,
 }  # fmt: skip
 
-# Our own, for tasks of memory whose episodes are shorter than `sequence_steps`.
+# Our own, for tasks of memory whose episodes are shorter than `sequence_steps`: a core that lasts as long as they do.
 PPO_MEMORY: Block = {
-    "steps": 500_000, "num_envs": 16, "rollout_steps": 64, "epochs": 4, "batch_size": 256, "lr": 1e-3, "entropy_coef": 0.01,
-    "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,),
+    "steps": 500_000, "num_envs": 16, "rollout_steps": 64, "epochs": 4, "batch_size": 256, "lr": 1e-3, "anneal": True,
+    "entropy_coef": 0.01, "core": "lstm", "core_size": 64, "core_span": 50, "core_inputs": (), "widths": (64,),
 }  # fmt: skip
 
 # Schulman et al. 2017, table 3 (horizon 2048, Adam 3e-4, 10 epochs, minibatch 64, gamma 0.99, lambda 0.95), with what CleanRL's
@@ -234,6 +234,12 @@ R2D2_SMALL: Block = {
     "steps": 100_000, "num_envs": 8, "widths": (64,), "core_size": 64, "lr": 1e-3, "gamma": 0.99, "batch_size": 32,
     "capacity": 50_000, "warmup_steps": 1_000, "update_every": 32, "target_every": 100, "sequence_length": 20, "burn_in": 10,
     "period": 10, "n_step": 3,
+}  # fmt: skip
+
+# Our own: a sequence is an episode from its first step on, so that what was shown then gets its share of the error in the end,
+# and the core lasts as long.
+R2D2_MEMORY: Block = {
+    **R2D2_SMALL, "sequence_length": 50, "burn_in": 0, "period": 50, "core_span": 50, "eval_every": 2_000,
 }  # fmt: skip
 
 # Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
@@ -401,7 +407,7 @@ D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
 MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
 APEX_DQN: dict[str, Block] = {**APEX_CONTROL, **MINATAR_APEX, **atari(APEX_ATARI)}
 R2D2: dict[str, Block] = {
-    "CartPole-v1": R2D2_SMALL, "protorl/CartPoleNoVel-*": R2D2_SMALL, "protorl/MemoryLength-*": R2D2_SMALL,
+    "CartPole-v1": R2D2_SMALL, "protorl/CartPoleNoVel-*": R2D2_SMALL, "protorl/MemoryLength-*": R2D2_MEMORY,
     **atari(R2D2_ATARI),
 }  # fmt: skip
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
