@@ -298,6 +298,13 @@ MINATAR_APEX: dict[str, Block] = {
     env: {name: value for name, value in values.items() if not name.startswith("epsilon")} for env, values in MINATAR.items()
 }
 
+# Our own, not tuned: the size of MINATAR_DQN's memory and network, learned from by R2D2_SMALL's sequences.
+R2D2_MINATAR: Block = {
+    "steps": 5_000_000, "base": "minatar", "core_size": 128, "lr": 5e-4, "gamma": 0.99, "batch_size": 32, "capacity": 100_000,
+    "warmup_steps": 5_000, "update_every": 32, "target_every": 250, "sequence_length": 20, "burn_in": 10, "period": 10,
+    "n_step": 3, "threads": 1, "eval_every": 100_000, "checkpoint_every": 100_000,
+}  # fmt: skip
+
 # rl-baselines3-zoo, hyperparams/qrdqn.yml, with the defaults of SB3-contrib's QRDQN (Adam's epsilon 0.01 / batch size, no
 # clipping of the gradient); `target_every` is counted as for ZOO_DQN. LunarLander's learning rate falls to 0.
 ZOO_QRDQN: dict[str, Block] = {
@@ -408,7 +415,7 @@ MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
 APEX_DQN: dict[str, Block] = {**APEX_CONTROL, **MINATAR_APEX, **atari(APEX_ATARI)}
 R2D2: dict[str, Block] = {
     "CartPole-v1": R2D2_SMALL, "protorl/CartPoleNoVel-*": R2D2_SMALL, "protorl/MemoryLength-*": R2D2_MEMORY,
-    **atari(R2D2_ATARI),
+    **dict.fromkeys(MINATAR, R2D2_MINATAR), **atari(R2D2_ATARI),
 }  # fmt: skip
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
 RND: dict[str, Block] = {
