@@ -116,10 +116,10 @@ class Core(nn.Module):
 
     size: numbers it remembers, and says. inputs: what it sees besides the base's features, such as `LastAction` and
     `LastReward`. span: for how many steps at most what is in it lasts before anything is learned: each number has a time T of
-    its own, uniform in [1, span - 1], by the bias log T of the gate that keeps it (Tallec and Ollivier 2018, "Can recurrent
-    neural networks warp time?", equation 16). What fades before it is asked for has no gradient to speak of. None: as the core
-    says. Raises ProtoRLError for a size below 1 or a span below 2, or where two networks share it whose bases differ in
-    features.
+    its own, uniform in [1, span - 1], by the bias log T of the gate that keeps it (chrono initialisation: Tallec and Ollivier
+    2018, "Can recurrent neural networks warp time?", arXiv 1804.11188). What fades before it is asked for has no gradient to
+    speak of. None: as the core says. Raises ProtoRLError for a size below 1 or a span below 2, or where two networks share it
+    whose bases differ in features.
     """
 
     kind: ClassVar[type[tuple[Any, ...]]]
