@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import importlib.metadata
 import json
 import platform
@@ -23,22 +24,41 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("stable-baselines3", "torch", "numpy", "gymnasium")
+PACKAGES = ("stable-baselines3", "sb3-contrib", "torch", "numpy", "gymnasium")
 EVAL_EVERY = 5_000  # agent steps
 EVAL_ENVS = 10
 
 
 @dataclass(frozen=True)
 class Control:
-    """An algorithm of Stable-Baselines3 on an environment: the same settings as our experiment of that name."""
+    """An algorithm of Stable-Baselines3 (or its contributions) on an environment: the same settings as our experiment of that
+    name."""
 
     algorithm: str
     env: str
     steps: int
     published: str
     settings: dict[str, Any]
-    net_arch: list[int] = field(default_factory=lambda: [256, 256])
+    policy_kwargs: dict[str, Any] = field(default_factory=lambda: {"net_arch": [256, 256]})
     num_envs: int = 1
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    policy: str = "MlpPolicy"
+    library: str = "stable_baselines3"
+
+
+def falling(value: float) -> Any:
+    """From the value to 0 over the training."""
+    return lambda left: value * left
+
+
+def memory(length: int) -> Control:
+    """Recurrent PPO on MemoryLength, with the preset's numbers; its LSTM begins with torch's gates, which nothing changes."""
+    return Control(
+        "RecurrentPPO", "protorl/MemoryLength-v0", 3_000 * (length + 1), "1 (perfect)",
+        {"n_steps": 64, "batch_size": 256, "n_epochs": 4, "learning_rate": falling(1e-3), "ent_coef": 0.01},
+        {"net_arch": [64], "lstm_hidden_size": 64, "shared_lstm": True, "enable_critic_lstm": False},
+        16, {"length": length}, "MlpLstmPolicy", "sb3_contrib",
+    )  # fmt: skip
 
 
 CONTROLS = {
@@ -57,19 +77,23 @@ CONTROLS = {
         "target_update_interval": 250, "train_freq": 4, "gradient_steps": -1,
         "exploration_fraction": 0.12, "exploration_final_eps": 0.1,
     }),
+    **{f"ppo-lstm-memory-{length}": memory(length) for length in (5, 10, 20, 40)},
 }  # fmt: skip
 
 
 def train(control: Control, seed: int) -> dict[str, Any]:
     """Train one seed, then evaluate its best and its last weights over 100 episodes."""
-    import stable_baselines3 as sb3
     import torch
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
+    from protorl.envs.tasks import register
+
+    register()
     torch.set_num_threads(1)
-    judges = make_vec_env(control.env, EVAL_ENVS)
+    library: Any = importlib.import_module(control.library)
+    judges = make_vec_env(control.env, EVAL_ENVS, env_kwargs=control.env_kwargs)
 
     def judge(model: Any, episodes: int, eval_seed: int) -> dict[str, float]:
         judges.seed(eval_seed)
@@ -98,11 +122,11 @@ def train(control: Control, seed: int) -> dict[str, Any]:
                 self.best = mean
                 self.weights = copy.deepcopy(self.model.policy.state_dict())
 
-    model = getattr(sb3, control.algorithm)(
-        "MlpPolicy",
-        make_vec_env(control.env, control.num_envs, seed=seed),
+    model = getattr(library, control.algorithm)(
+        control.policy,
+        make_vec_env(control.env, control.num_envs, seed=seed, env_kwargs=control.env_kwargs),
         **control.settings,
-        policy_kwargs={"net_arch": control.net_arch},
+        policy_kwargs=control.policy_kwargs,
         seed=seed,
         device="cpu",
     )

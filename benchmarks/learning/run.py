@@ -74,6 +74,8 @@ ONE_MAZE = {
     "gymnasium.wrappers:DtypeObservation(dtype='float32')"
 }
 """The same one in every episode."""
+BSUITE = ("1 (perfect)", 1.0, "bsuite memory_len (10,000 episodes there)")
+CHANCE = ("0 (chance)", 0.0, "own control: no memory")
 EXPERIMENTS = {
     "dqn-cartpole": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO),
     "dqn-cartpole-zoo": Experiment("dqn", "CartPole-v1", "500 ± 0", 500, ZOO, settings={"n_step": 1, "eval_every": 5000}),
@@ -142,13 +144,16 @@ EXPERIMENTS = {
     "ppo-pendulumnovel": Experiment(
         "ppo", "protorl/PendulumNoVel-v0", "none", None, "own control: no memory", 3,
         {"core": "none", "accelerate": "eager", "eval_every": 20_000}),
-    **{f"ppo-lstm-memory-{length}": Experiment(
-        "ppo", "protorl/MemoryLength-v0", "1 (perfect)", 1, "bsuite memory_len", 3,
-        {"env_kwargs": {"length": length}, "steps": 100_000, "accelerate": "eager", "eval_every": 20_000})
-       for length in (5, 10, 20, 40)},
-    "ppo-memory-5": Experiment(
-        "ppo", "protorl/MemoryLength-v0", "0 (chance)", 0, "own control: no memory", 3,
-        {"core": "none", "env_kwargs": {"length": 5}, "steps": 100_000, "accelerate": "eager", "eval_every": 20_000}),
+    **{f"{name}-memory-{length}": Experiment(
+        name.partition("-")[0], "protorl/MemoryLength-v0", published, target, source, seeds,
+        {**settings, "env_kwargs": {"length": length}, "steps": episodes * (length + 1) // 1_000 * 1_000,
+         "accelerate": "eager", "eval_every": 2_000})
+       for name, settings, seeds, (published, target, source), budget in (
+           ("r2d2", {}, 5, BSUITE, {5: 3_000, 10: 2_000, 20: 1_000, 40: 1_000}),
+           ("r2d2-without-core", {"core": "none"}, 3, CHANCE, {10: 2_000}),
+           ("ppo-lstm", {}, 5, BSUITE, dict.fromkeys((5, 10, 20, 40), 3_000)),
+           ("ppo", {"core": "none"}, 3, CHANCE, {5: 3_000}))
+       for length, episodes in budget.items()},
     "td3-halfcheetah": Experiment("td3", "HalfCheetah-v5", "5514 ± 584", 5514, AUTHORS, 10, {"steps": 100_000, **AOT}),
     "sac-halfcheetah": Experiment(
         "sac", "HalfCheetah-v5", "5470 ± 548", 5470, DOPAMINE_SAC, 5,

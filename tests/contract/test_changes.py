@@ -39,6 +39,7 @@ OTHER: dict[str, Any] = {
     "noise_clip": 0.01, "munchausen_tau": 0.5, "munchausen_low": -1e-6, "target_every": 3, "log_std": 0.5,
     "eval_max_steps": 5, "action_gradient_clip": 1e-6, "epsilon_after": 1_000, "wrappers": ("gymnasium.wrappers:ClipReward",),
     "core_inputs": ("reward",), "eta": 0.1, "predictor_lr": 0.5, "sequence_steps": 8,
+    "core_span": 9,
 }  # fmt: skip
 """Values that a field certainly did not have; of all others a little more, or the other choice."""
 

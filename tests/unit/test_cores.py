@@ -77,6 +77,31 @@ def test_the_cell_is_torchs(kind: str) -> None:
 
 
 @every_core
+@pytest.mark.parametrize("span", [2, 30, None])
+def test_what_is_in_a_core_lasts_as_long_as_its_span_says(kind: str, span: int | None) -> None:
+    """Without inputs and products, a step keeps the share T / (T + 1) of what was carried."""
+    torch.manual_seed(2)
+    core = CORES[kind][0](400, span=span)
+    core.build(1)
+    for weight in (core.cell.weight_ih, core.cell.weight_hh):
+        weight.data.zero_()
+    nothing, no_start = torch.zeros(1, B, 1), torch.zeros(1, B, dtype=torch.bool)
+    carry = carried(kind, 400)
+    (_, after), (_, without) = (core.unroll(nothing, no_start, c) for c in (carry, tree_map(torch.zeros_like, carry)))
+    kept = ((after[-1] - without[-1]) / carry[-1])[0].detach()
+    lasts = kept / (1 - kept)
+    if span is None:
+        assert lasts.log().mean() == pytest.approx(1.0 if kind == "lstm" else 0.0, abs=0.02)
+        return
+    assert lasts.min() > 0.999
+    assert lasts.max() < span - 1 + 0.01
+    assert lasts.mean() == pytest.approx(span / 2, rel=0.05)
+    if kind == "lstm":
+        i, f, _, _ = (core.cell.bias_ih + core.cell.bias_hh).chunk(4)
+        torch.testing.assert_close(i, -f)
+
+
+@every_core
 def test_what_comes_after_a_start_is_a_fresh_unroll_and_what_came_before_gets_no_gradient(kind: str) -> None:
     net, given, carry = network(kind), seen(0.0), carried(kind)
     given.first[3, 1] = True
@@ -200,6 +225,7 @@ def test_networks_with_a_core_from_a_config() -> None:
         ("lsmt", "unknown core 'lsmt': did you mean 'lstm'"),
         ({"type": "lstm", "inputs": ["rewards"]}, "unknown input of a core 'rewards': did you mean 'reward'"),
         ({"type": "lstm", "size": 0}, "core_size 0 is too small"),
+        ({"type": "lstm", "span": 1}, "core_span 1 is too short"),
         ({"type": "lstm", "width": 3}, "unknown argument of 'lstm' 'width'"),
     ]
     for config, sentence in wrong:

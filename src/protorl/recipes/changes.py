@@ -42,7 +42,7 @@ WHY_NOT = {
     "it shapes the memory": (
         "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_length sequence_steps burn_in period"
     ),
-    "it matters at the beginning alone": "init final_bound log_std alpha warmup_steps warmup_rollouts",
+    "it matters at the beginning alone": "init core_span final_bound log_std alpha warmup_steps warmup_rollouts",
 }
 
 

@@ -138,10 +138,10 @@ ZOO_PPO_PENDULUM_NOVEL: Block = {
     "sequence_steps": 32,
 }  # fmt: skip
 
-# Our own, for tasks of memory whose episodes are shorter than `sequence_steps`.
+# Our own, for tasks of memory whose episodes are shorter than `sequence_steps`: a core that lasts as long as they do.
 PPO_MEMORY: Block = {
-    "steps": 500_000, "num_envs": 16, "rollout_steps": 64, "epochs": 4, "batch_size": 256, "lr": 1e-3, "entropy_coef": 0.01,
-    "core": "lstm", "core_size": 64, "core_inputs": (), "widths": (64,),
+    "steps": 500_000, "num_envs": 16, "rollout_steps": 64, "epochs": 4, "batch_size": 256, "lr": 1e-3, "anneal": True,
+    "entropy_coef": 0.01, "core": "lstm", "core_size": 64, "core_span": 50, "core_inputs": (), "widths": (64,),
 }  # fmt: skip
 
 # Schulman et al. 2017, table 3 (horizon 2048, Adam 3e-4, 10 epochs, minibatch 64, gamma 0.99, lambda 0.95), with what CleanRL's
@@ -236,6 +236,12 @@ R2D2_SMALL: Block = {
     "period": 10, "n_step": 3,
 }  # fmt: skip
 
+# Our own: a sequence is an episode from its first step on, so that what was shown then gets its share of the error in the end,
+# and the core lasts as long.
+R2D2_MEMORY: Block = {
+    **R2D2_SMALL, "sequence_length": 50, "burn_in": 0, "period": 50, "core_span": 50, "eval_every": 2_000,
+}  # fmt: skip
+
 # Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
 # noise, widths, warm-up), with the tau, batch and one learning rate that are the defaults of Stable-Baselines3 2.3 and later.
 ZOO_DDPG: Block = {
@@ -291,6 +297,13 @@ MINATAR: dict[str, Block] = {
 MINATAR_APEX: dict[str, Block] = {
     env: {name: value for name, value in values.items() if not name.startswith("epsilon")} for env, values in MINATAR.items()
 }
+
+# Our own, not tuned: the size of MINATAR_DQN's memory and network, learned from by R2D2_SMALL's sequences.
+R2D2_MINATAR: Block = {
+    "steps": 5_000_000, "base": "minatar", "core_size": 128, "lr": 5e-4, "gamma": 0.99, "batch_size": 32, "capacity": 100_000,
+    "warmup_steps": 5_000, "update_every": 32, "target_every": 250, "sequence_length": 20, "burn_in": 10, "period": 10,
+    "n_step": 3, "threads": 1, "eval_every": 100_000, "checkpoint_every": 100_000,
+}  # fmt: skip
 
 # rl-baselines3-zoo, hyperparams/qrdqn.yml, with the defaults of SB3-contrib's QRDQN (Adam's epsilon 0.01 / batch size, no
 # clipping of the gradient); `target_every` is counted as for ZOO_DQN. LunarLander's learning rate falls to 0.
@@ -402,8 +415,8 @@ D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
 MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
 APEX_DQN: dict[str, Block] = {**APEX_CONTROL, **MINATAR_APEX, **atari(APEX_ATARI)}
 R2D2: dict[str, Block] = {
-    "CartPole-v1": R2D2_SMALL, "protorl/CartPoleNoVel-*": R2D2_SMALL, "protorl/MemoryLength-*": R2D2_SMALL,
-    **atari(R2D2_ATARI),
+    "CartPole-v1": R2D2_SMALL, "protorl/CartPoleNoVel-*": R2D2_SMALL, "protorl/MemoryLength-*": R2D2_MEMORY,
+    **dict.fromkeys(MINATAR, R2D2_MINATAR), **atari(R2D2_ATARI),
 }  # fmt: skip
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
 RND: dict[str, Block] = {
