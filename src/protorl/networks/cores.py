@@ -364,7 +364,7 @@ class LastAction(nn.Module):
         super().__init__()
         kinds = {"discrete": (action.n,), "multidiscrete": action.nvec}
         counts = kinds.get(action.kind, ())
-        self.rank, self.numbers = len(action.shape), action.numbers
+        self.numbers = action.numbers
         self.features = sum(counts) if counts else action.numbers
         which = [place for place, n in enumerate(counts) for _ in range(n)]
         codes = np.array([which, [code for n in counts for code in range(n)]], np.int64).reshape(2, -1)
