@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         RND,
         SAC,
         TD3,
+        VDN,
         Agent,
         DoubleDQN,
         MunchausenDQN,
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
         IQNHead,
         LastAction,
         LastReward,
+        Mixing,
+        Monotone,
         NatureCNN,
         Network,
         ObsScaler,
@@ -87,6 +90,8 @@ if TYPE_CHECKING:
         ReturnScaler,
         RMSProp,
         ScaledBase,
+        Sum,
+        TeamNetwork,
         TorchOptimizer,
         TorchRMSProp,
         ValueHead,
@@ -115,8 +120,8 @@ _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
     "agents": (
-        "DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Novelty",
-        "Rainbow", "curious",
+        "DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "VDN", "Agent", "DoubleDQN", "MunchausenDQN",
+        "Novelty", "Rainbow", "curious",
     ),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
@@ -128,9 +133,9 @@ _HOME = {
     ),
     "networks": (
         "GRU", "LSTM", "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
-        "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "NatureCNN", "Network",
-        "ObsScaler", "Optimizer", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "RandomDistillation", "ReturnScaler",
-        "ScaledBase", "TorchOptimizer", "TorchRMSProp", "ValueHead", "build_network",
+        "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Mixing", "Monotone",
+        "NatureCNN", "Network", "ObsScaler", "Optimizer", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "RandomDistillation", "ReturnScaler",
+        "ScaledBase", "Sum", "TeamNetwork", "TorchOptimizer", "TorchRMSProp", "ValueHead", "build_network",
     ),
     "policies": (
         "Beta", "Categorical", "EpsilonGreedy", "Gaussian", "GaussianNoise", "Greedy", "NoisyDeterministic", "OUNoise",
@@ -146,17 +151,18 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Act", "ActionSpec",
+    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "VDN", "Act", "ActionSpec",
     "ActorCritic", "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical",
     "CategoricalHead", "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN",
     "DuelingHead", "EnvSpec", "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead",
-    "GaussianNoise", "Greedy", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors",
-    "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "Novelty", "OUNoise",
-    "ObsScaler", "OneStep", "Optimizer", "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead",
-    "QuantileHead", "RMSProp", "Rainbow", "RandomDistillation", "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout",
-    "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian", "Step", "Stream", "SumTree", "TorchOptimizer",
-    "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "curious", "envs", "evaluate",
-    "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
+    "GaussianNoise", "Greedy", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear", "LocalActors", "Minibatches",
+    "Mixing", "Monitor", "Monotone", "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "Novelty",
+    "OUNoise", "ObsScaler", "OneStep", "Optimizer", "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble",
+    "QHead", "QuantileHead", "RMSProp", "Rainbow", "RandomDistillation", "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout",
+    "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian", "Step", "Stream", "Sum", "SumTree", "TeamNetwork",
+    "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "curious", "envs",
+    "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng",
+    "train",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import torch
 import protorl as prl
 from protorl.checkpoint import Checkpoints
 from protorl.data import Batch, tree_leaves, tree_map
+from protorl.envs.games import TwoStepGame
 from protorl.recipes import RECIPES
 from protorl.recipes.saved import resume
 from protorl.recipes.start import start
@@ -255,6 +256,14 @@ class Poisoned(prl.envs.probes.ConstantReward):
         return obs, float("nan") if Poisoned.steps_taken > 150 else reward, *rest
 
 
+class PoisonedTeam(TwoStepGame):
+    """The same for a team."""
+
+    def pay(self, actions: Any) -> Any:
+        Poisoned.steps_taken += 1
+        return dict.fromkeys(actions, float("nan")) if Poisoned.steps_taken > 150 else super().pay(actions)
+
+
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's own word, on the way to ours
 @pytest.mark.parametrize("looks_at_once", [True, False], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("case", CASES)
@@ -262,8 +271,8 @@ def test_a_reward_that_is_not_a_number_ends_training_in_one_sentence(case: str, 
     """On a GPU the loss is looked at only when metrics are written; what was good must stay there too."""
     Poisoned.steps_taken = 0
     made = recipe(case)
-    space = gymnasium.make(made.env).action_space
-    agent, memory, actors = made.assemble(prl.make_vec_envs(lambda: Poisoned(space), made.num_envs))
+    game: Any = PoisonedTeam if made.as_teams else lambda: Poisoned(gymnasium.make(made.env).action_space)
+    agent, memory, actors = made.assemble(prl.make_vec_envs(game, made.num_envs, as_teams=made.as_teams))
     run = Run(tmp_path, agent, memory, actors, steps=300, log_every=50, checkpoint_every=100)
     run.looks_at_once = looks_at_once
     with pytest.raises(prl.ProtoRLError) as caught, run.watch(progress=False):

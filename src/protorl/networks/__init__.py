@@ -21,6 +21,7 @@ from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
 from protorl.networks.layers import NoisyLinear
 from protorl.networks.masks import masked
+from protorl.networks.mixing import Mixing, Monotone, Sum, TeamNetwork
 from protorl.networks.network import Network
 from protorl.networks.numpy_forms import in_numpy
 from protorl.networks.optimizer import Adam, FlatParameters, Optimizer, RMSProp, TorchRMSProp, clone, spelled_out
@@ -72,6 +73,8 @@ __all__ = [
     "LastAction",
     "LastReward",
     "NatureCNN",
+    "Mixing",
+    "Monotone",
     "Network",
     "NoCore",
     "NoisyLinear",
@@ -87,6 +90,8 @@ __all__ = [
     "ReturnScaler",
     "ScaledBase",
     "Separate",
+    "Sum",
+    "TeamNetwork",
     "TorchOptimizer",
     "TorchRMSProp",
     "ValueHead",

@@ -36,7 +36,8 @@ WHY_NOT = {
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
-        "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features share"
+        "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features share "
+        "mixing_size hyper_widths"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
     "it shapes the memory": (
