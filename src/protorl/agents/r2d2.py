@@ -74,9 +74,13 @@ class R2D2(DQN):
         stored: Carry = self.core.started(batch)
         return stored if self.start == "stored" else tree_map(torch.zeros_like, stored)
 
+    def seen(self, batch: Batch) -> Any:
+        """What the networks are shown of a batch, [T, B, ...]."""
+        return batch.seen
+
     def unrolled(self, network: Network, batch: Batch) -> Tensor:
         """Q of what is seen in each row after the burn-in, [T - burn_in, B, A]."""
-        before, rest = (tree_map(rows, batch.seen) for rows in (self.burnt, self.kept))
+        before, rest = (tree_map(rows, self.seen(batch)) for rows in (self.burnt, self.kept))
         with torch.no_grad():
             _, carry = unroll(network, before, self.carried(batch))
         out, _ = unroll(network, rest, carry)
@@ -97,11 +101,15 @@ class R2D2(DQN):
         value = double_q(q, self.unrolled(self.target, batch))
         return self.h_inverse(value.gather(0, self.kept(batch.successor) - self.burn_in))
 
+    @torch.no_grad()
+    def target_value(self, batch: Batch, q: Tensor) -> Tensor:
+        """y_t [T - burn_in, B]; `q` are the online network's values."""
+        return self.h(td_target(self.kept(batch.reward), self.kept(batch.discount), self.bootstrap(batch, q)))
+
     def td_error(self, batch: Batch) -> Tensor:
         """y_t - Q(s_t, a_t; theta) [T - burn_in, B], 0 in rows that are not trained."""
         q = self.unrolled(self.network, batch)
-        reward, discount, action, mask = map(self.kept, (batch.reward, batch.discount, batch.action, batch.mask))
-        y = self.h(td_target(reward, discount, self.bootstrap(batch, q)))
+        y, action, mask = self.target_value(batch, q), self.kept(batch.action), self.kept(batch.mask)
         return mask * (y - pick(q, action))
 
     def loss_and_priority(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,10 @@ from protorl.networks.cores import (
     unroll,
 )
 from protorl.networks.distillation import RandomDistillation
+from protorl.networks.episodic import Episode, PseudoCounts, Running
 from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
+from protorl.networks.inverse_dynamics import InverseDynamics
 from protorl.networks.layers import NoisyLinear
 from protorl.networks.masks import masked
 from protorl.networks.network import Network
@@ -61,6 +63,7 @@ __all__ = [
     "DeterministicOut",
     "DictBase",
     "DuelingHead",
+    "Episode",
     "FlatParameters",
     "GRUCarry",
     "GaussianHead",
@@ -68,6 +71,7 @@ __all__ = [
     "Head",
     "IQNHead",
     "ImpalaResNet",
+    "InverseDynamics",
     "LSTMCarry",
     "LastAction",
     "LastReward",
@@ -77,6 +81,7 @@ __all__ = [
     "NoisyLinear",
     "ObsScaler",
     "Optimizer",
+    "PseudoCounts",
     "QEnsemble",
     "QHead",
     "QOut",
@@ -85,6 +90,7 @@ __all__ = [
     "RMSProp",
     "RandomDistillation",
     "ReturnScaler",
+    "Running",
     "ScaledBase",
     "Separate",
     "TorchOptimizer",
