@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         DDPG,
         DQN,
         IQN,
+        NGU,
         PPO,
         QRDQN,
         R2D2,
@@ -120,8 +121,8 @@ _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
     "agents": (
-        "DDPG", "DQN", "IQN", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "VDN", "Agent", "DoubleDQN", "MunchausenDQN",
-        "Novelty", "Rainbow", "curious",
+        "DDPG", "DQN", "IQN", "NGU", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "VDN", "Agent", "DoubleDQN",
+        "MunchausenDQN", "Novelty", "Rainbow", "curious",
     ),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
@@ -151,7 +152,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "VDN", "Act", "ActionSpec",
+    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MLP", "NGU", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "VDN", "Act", "ActionSpec",
     "ActorCritic", "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head", "Categorical",
     "CategoricalHead", "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead", "DictBase", "DoubleDQN",
     "DuelingHead", "EnvSpec", "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian", "GaussianHead",

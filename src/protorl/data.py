@@ -370,11 +370,13 @@ class Update(NamedTuple):
 
 @dataclass(frozen=True)
 class Field:
-    """A memory column: the shape and dtype of one row. `starts`: only rows with which examples begin keep theirs."""
+    """A memory column: the shape and dtype of one row. `starts`: only rows with which examples begin keep theirs. `last`: the
+    sequences of a memory have the column `last_NAME` besides: what the step before had, zeros at `first`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     starts: bool = False
+    last: bool = False
 
 
 EVERY_BATCH_HAS = (

@@ -6,6 +6,7 @@ from protorl.agents.double_dqn import DoubleDQN
 from protorl.agents.dqn import DQN
 from protorl.agents.iqn import IQN
 from protorl.agents.munchausen_dqn import MunchausenDQN
+from protorl.agents.ngu import NGU
 from protorl.agents.ppo import PPO
 from protorl.agents.qr_dqn import QRDQN
 from protorl.agents.r2d2 import R2D2
@@ -20,6 +21,7 @@ __all__ = [
     "DDPG",
     "DQN",
     "IQN",
+    "NGU",
     "PPO",
     "QRDQN",
     "R2D2",

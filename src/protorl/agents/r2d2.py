@@ -57,11 +57,15 @@ class R2D2(SequenceLearner, DQN):
         value = double_q(q, self.unrolled(self.target, batch))
         return self.h_inverse(self.following(value, batch))
 
+    @torch.no_grad()
+    def target_value(self, batch: Batch, q: Tensor) -> Tensor:
+        """y_t [T - burn_in, B]; `q` are the online network's values."""
+        return self.h(td_target(self.kept(batch.reward), self.kept(batch.discount), self.bootstrap(batch, q)))
+
     def td_error(self, batch: Batch) -> Tensor:
         """y_t - Q(s_t, a_t; theta) [T - burn_in, B], 0 in rows that are not trained."""
         q = self.unrolled(self.network, batch)
-        reward, discount, action, mask = map(self.kept, (batch.reward, batch.discount, batch.action, batch.mask))
-        y = self.h(td_target(reward, discount, self.bootstrap(batch, q)))
+        y, action, mask = self.target_value(batch, q), self.kept(batch.action), self.kept(batch.mask)
         return torch.where(mask != 0, y - pick(q, action), 0.0)  # there -inf may stand for what is not available
 
     def loss_and_priority(self, batch: Batch) -> tuple[Tensor, Tensor]:

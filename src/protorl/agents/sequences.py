@@ -36,9 +36,13 @@ class SequenceLearner(Agent):
         stored: Carry = self.core.started(batch)
         return stored if self.start == "stored" else tree_map(torch.zeros_like, stored)
 
+    def seen(self, batch: Batch) -> Any:
+        """What the networks are shown of a batch, [T, B, ...]."""
+        return batch.seen
+
     def unrolled(self, network: nn.Module, batch: Batch) -> Tensor:
         """Q of what is seen in each row after the burn-in, [T - burn_in, B, ..., A]."""
-        before, rest = (tree_map(rows, batch.seen) for rows in (self.burnt, self.kept))
+        before, rest = (tree_map(rows, self.seen(batch)) for rows in (self.burnt, self.kept))
         with torch.no_grad():
             _, carry = unroll(network, before, self.carried(batch))
         out, _ = unroll(network, rest, carry)

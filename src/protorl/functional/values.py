@@ -44,3 +44,9 @@ def munchausen_bonus(q: Tensor, action: Tensor, alpha: float, tau: float, low: f
     Source: Vieillard, Pietquin and Geist 2020 (Munchausen), equation 1 (α = 0.9, τ = 0.03, low = -1).
     """
     return alpha * pick(log_policy(q, tau), action).clamp(low, 0.0)
+
+
+def greedy_probabilities(q: Tensor, epsilon: float) -> Tensor:
+    """The ε-greedy policy of values, the first of several best: `q` [..., A] -> [..., A], which sum to 1."""
+    best = torch.zeros_like(q).scatter(-1, q.argmax(-1, keepdim=True), 1.0 - epsilon)
+    return best + epsilon / q.shape[-1]

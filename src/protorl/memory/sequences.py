@@ -44,7 +44,8 @@ class Sequence:
     - `mask` [T, B] float32: 1 where the row is to be trained: the steps among the rows burn_in .. burn_in + length - 1.
     - `ended` [T, B] bool: the episode ended with this step. `weight` [B], `index` [B].
     - columns declared with `starts=True` [B, ...]: what the actor gave in row 0 of the unroll, such as its carry; zeros where
-      the episode is younger than the burn-in. All others [T, B, ...].
+      the episode is younger than the burn-in. All others [T, B, ...]; of those declared with `last=True` also `last_NAME`: what
+      the step before gave, zeros at `first`.
 
     Rows that are no steps (in front, behind, the last) have reward and discount 0, themselves as successor, and the action and
     columns of the step nearest to them.
@@ -155,7 +156,12 @@ class Sequence:
         """The examples as a learner gets them, once their columns are where it is: with `seen`, and stacks of frames."""
         found: dict[str, Any] = dict(columns)
         frames, first, before, previous = (found.pop(name) for name in ("frames", "first", "before", "previous"))
-        action = before.masked_fill(first.view(*first.shape, *[1] * (before.ndim - 2)), 0)
+
+        def last(column: Any) -> Any:
+            return column.masked_fill(first.view(*first.shape, *[1] * (column.ndim - 2)), 0)
+
+        action, *others = (last(column) for column in before.values())
+        found |= {f"last_{name}": column for name, column in zip(list(before)[1:], others)}
 
         def stacked(leaf: Any) -> Any:  # unless the storage has done it
             k = len(leaf) - len(first) + 1

@@ -198,6 +198,7 @@ class Storage:
         }
         self.readable = {name: table for name, table in self.tables.items() if name not in near}
         self.kept = Kept({name: table(field, size.kept + 1, self.device) for name, field in few.items()}, self.slots, starts)
+        self.before = ["action", *(name for name, field in columns.extras.items() if field.last)]
         self.pays_apart = pays_apart(columns)
         self.reward_axes = 2 + len(columns.reward_shape)
         self.leaves: list[Table] = tree_leaves(self.obs)
@@ -337,14 +338,14 @@ class Storage:
         self, slots: Array, burn_in: int, steps: Array, before: Array, shown: Array, columns: Mapping[str, Array]
     ) -> dict[str, TensorObs]:
         """What `unroll_rows` found of sequences whose row `burn_in` is the one in `slots` [B]: the columns of `steps`
-        [T, B, ...]; the actions of those `before` them; observations, `frames`: stacks [T, B, ...], or if these are made
+        [T, B, ...]; of those `before` them the actions and what is declared `last`; observations, `frames`: stacks [T, B, ...], or if these are made
         elsewhere, single ones [T + k - 1, B, ...]; columns kept for starts, of row 0 [B, ...]; and further `columns`. Tensors
         on the device."""
         specs = tree_leaves(self.columns.obs)
         frames = [self.frames(slots, burn_in, shown, spec) for spec in specs]
         there = self.place(steps, before, self.kept.before(slots, self.book["age"], self.ring), *frames, *columns.values())
         read: dict[str, TensorObs] = {name: table.gather(there[0]) for name, table in self.readable.items()}
-        read["before"] = self.tables["action"].gather(there[1])
+        read["before"] = {name: self.tables[name].gather(there[1]) for name in self.before}
         read |= {name: table.read(there[2]) for name, table in self.kept.tables.items()}
         ks = [spec.frame_stack if self.stacks else 1 for spec in specs]
         leaves = iter([table.gather(rows, k) for table, rows, k in zip(self.leaves, there[3:], ks)])

@@ -17,8 +17,10 @@ from protorl.networks.cores import (
     unroll,
 )
 from protorl.networks.distillation import RandomDistillation
+from protorl.networks.episodic import Episode, PseudoCounts, Running
 from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
+from protorl.networks.inverse_dynamics import InverseDynamics
 from protorl.networks.layers import NoisyLinear
 from protorl.networks.masks import masked
 from protorl.networks.mixing import Mixing, Monotone, Sum, TeamNetwork
@@ -62,6 +64,7 @@ __all__ = [
     "DeterministicOut",
     "DictBase",
     "DuelingHead",
+    "Episode",
     "FlatParameters",
     "GRUCarry",
     "GaussianHead",
@@ -69,6 +72,7 @@ __all__ = [
     "Head",
     "IQNHead",
     "ImpalaResNet",
+    "InverseDynamics",
     "LSTMCarry",
     "LastAction",
     "LastReward",
@@ -80,6 +84,7 @@ __all__ = [
     "NoisyLinear",
     "ObsScaler",
     "Optimizer",
+    "PseudoCounts",
     "QEnsemble",
     "QHead",
     "QOut",
@@ -88,6 +93,7 @@ __all__ = [
     "RMSProp",
     "RandomDistillation",
     "ReturnScaler",
+    "Running",
     "ScaledBase",
     "Separate",
     "Sum",

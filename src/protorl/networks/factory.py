@@ -59,16 +59,18 @@ def build_network(spec: EnvSpec, config: Mapping[str, object] | None = None) -> 
 
 
 def build_core(action: ActionSpec, config: object) -> Core | None:
-    """The core of a network alone, from its part of `build_network`'s config; None: it has none."""
+    """The core of a network alone, from its part of `build_network`'s config; None: it has none. Its inputs are names, or modules
+    of one's own."""
     name, arguments = _part("core", config, "none", ["none", *CORES])
     if name == "none":
         return None
     inputs: Any = arguments.pop("inputs", ())
     for one in inputs:
-        if one not in INPUTS:
+        if not isinstance(one, nn.Module) and one not in INPUTS:
             raise unknown("input of a core", one, list(INPUTS))
+    made = [one if isinstance(one, nn.Module) else INPUTS[one](action) for one in inputs]
     size = arguments.pop("size", 128)
-    return _make(CORES[name], size, name, {**arguments, "inputs": [INPUTS[one](action) for one in inputs]})
+    return _make(CORES[name], size, name, {**arguments, "inputs": made})
 
 
 def build_base(obs: ObsSpec, config: object) -> Base:

@@ -60,3 +60,29 @@ def gru_step(x: Array, gates: Array, bias: Array, bias_too: Array, h: Array) -> 
             new = np.tanh(x[n, 2 * size + k] + bias[2 * size + k] + r * (gates[n, 2 * size + k] + bias_too[2 * size + k]))
             h_next[n, k] = new + z * (h[n, k] - new)
     return h_next
+
+
+@compiled(fastmath={"reassoc", "contract"})
+def nearest(entries: Array, count: Array, x: Array, rows: Array, out: Array) -> None:
+    """The k least squared distances of `x` [N, F] to what each row has stored, in ascending order, into `out` [N, k] float32: inf
+    where there are fewer, and in rows that are not asked.
+
+    entries [N, M, F] float32, of which count [N] have been written, the newest in the place of the oldest; rows [N] bool.
+    """
+    k = out.shape[1]
+    for n in range(entries.shape[0]):
+        for j in range(k):
+            out[n, j] = np.inf
+        if not rows[n]:
+            continue
+        for m in range(min(count[n], entries.shape[1])):
+            distance = np.float32(0)
+            for f in range(entries.shape[2]):
+                apart = entries[n, m, f] - x[n, f]
+                distance += apart * apart
+            if distance < out[n, k - 1]:
+                j = k - 1
+                while j > 0 and out[n, j - 1] > distance:
+                    out[n, j] = out[n, j - 1]
+                    j -= 1
+                out[n, j] = distance

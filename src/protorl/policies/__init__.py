@@ -1,5 +1,6 @@
 """Policies: what a head's output becomes when somebody has to act."""
 
+from protorl.policies.arms import Arms, BanditArms, UniformArms
 from protorl.policies.continuous import Beta, Gaussian, GaussianNoise, NoisyDeterministic, OUNoise, SquashedGaussian
 from protorl.policies.discrete import Categorical, EpsilonGreedy, Greedy, Policy, Restarting, Stochastic, apex_epsilons
 from protorl.policies.outputs import ActionValues, BestAction, BetaParameters, Logits, Normal
@@ -7,6 +8,8 @@ from protorl.policies.warmup import UniformActions, Warmup
 
 __all__ = [
     "ActionValues",
+    "Arms",
+    "BanditArms",
     "BestAction",
     "Beta",
     "BetaParameters",
@@ -24,6 +27,7 @@ __all__ = [
     "SquashedGaussian",
     "Stochastic",
     "UniformActions",
+    "UniformArms",
     "Warmup",
     "apex_epsilons",
 ]

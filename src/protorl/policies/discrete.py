@@ -113,6 +113,15 @@ class EpsilonGreedy:
         self.steps += len(action) * self.pace
         return action
 
+    def probabilities(self, out: ActionValues) -> Array:
+        """With which the next call will choose each action: [N, A] float32."""
+        q = as_numpy(out.q)
+        available = q > -np.inf
+        epsilon: Any = np.reshape(self.schedule(int(self.steps)), (-1, 1))
+        chance = epsilon * available / available.sum(-1, keepdims=True)
+        chance[np.arange(len(q)), q.argmax(-1)] += 1 - epsilon[:, 0]
+        return chance.astype(np.float32)  # type: ignore[no-any-return]
+
     def idle(self, pending: Array) -> None:
         """These rows [N] bool of the last call spend the step on their reset: they do not count."""
         self.steps -= int(np.count_nonzero(pending)) * self.pace

@@ -6,6 +6,7 @@ from protorl.recipes.distributional import IQN, QRDQN, Rainbow
 from protorl.recipes.dqn import D3QN, DQN, DoubleDQN, MunchausenDQN
 from protorl.recipes.fields import hp
 from protorl.recipes.mixing import QMIX, VDN
+from protorl.recipes.ngu import NGU
 from protorl.recipes.off_policy import OffPolicy
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.ppo import PPO
@@ -16,7 +17,7 @@ from protorl.recipes.rnd import RND
 RECIPES |= {
     recipe.name: recipe
     for recipe in (
-        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2, RND,
+        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2, NGU, RND,
         VDN, QMIX,
     )
 }  # fmt: skip
@@ -26,6 +27,7 @@ __all__ = [
     "DDPG",
     "DQN",
     "IQN",
+    "NGU",
     "PPO",
     "QMIX",
     "QRDQN",

@@ -23,12 +23,15 @@ TUNABLE = frozenset({
     "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end",
     "action_gradient_clip", "address", "engine", "publish_every", "eta", "start", "intrinsic_gamma",
     "intrinsic_lambda", "extrinsic_coef", "intrinsic_coef", "predictor_lr", "predictor_share", "bonus_coef",
+    "beta", "gamma_min", "retrace_lambda", "target_epsilon", "neighbours", "kernel_epsilon", "cluster_distance",
+    "pseudo_count", "max_similarity", "distance_mean", "distance_decay", "novelty_max", "embedding_lr", "embedding_l2",
+    "bandit_epsilon", "bandit_bonus",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
 
 WHY_NOT = {
-    "it is another algorithm": "recipe scale bonus",
+    "it is another algorithm": "recipe scale bonus arms",
     "it makes other environments": (
         "env num_envs backend protocol env_kwargs wrappers package_to_import apply_api_compatibility overlap"
     ),
@@ -36,12 +39,13 @@ WHY_NOT = {
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
-        "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features share "
-        "mixing_size hyper_widths"
+        "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features share mixtures "
+        "embedding_features mixing_size hyper_widths"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
     "it shapes the memory": (
-        "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_length sequence_steps burn_in period"
+        "capacity batch_size memory_size bandit_window n_step per_alpha priority rollout_steps epochs sequence_length "
+        "sequence_steps burn_in period"
     ),
     "it matters at the beginning alone": "init core_span final_bound log_std alpha warmup_steps warmup_rollouts",
 }

@@ -250,6 +250,39 @@ TEAM_GAMES: Block = {
     "eval_every": 1_000,
 }  # fmt: skip
 
+# Badia et al. 2020, tables 6 and 8, in agent steps (4 frames) and updates, with the sizes of one machine: 8 environments where
+# the paper has 256 actors, a memory of 1 million steps where it has 5 million. The replay ratio is R2D2's, and so is the burn-in,
+# of which the paper says nothing. One frame is seen, not four; all 18 actions; the first update after 6 250 sequences.
+NGU_ATARI: Block = {
+    "steps": 50_000_000, "lr": 1e-4, "optimizer_eps": 1e-4, "max_grad_norm": 40.0, "batch_size": 64, "capacity": 1_000_000,
+    "warmup_steps": 250_000, "mixtures": 32, "beta": 0.3, "gamma": 0.997, "gamma_min": 0.99, "core_size": 512,
+    "target_every": 1_500, "update_every": 3_200, "updates": 1, "sequence_length": 80, "burn_in": 40, "period": 40,
+    "retrace_lambda": 0.95, "target_epsilon": 0.01, "neighbours": 10, "kernel_epsilon": 1e-4, "cluster_distance": 0.008,
+    "pseudo_count": 0.001, "max_similarity": 8.0, "memory_size": 30_000, "novelty_max": 5.0, "embedding_lr": 5e-4,
+    "embedding_l2": 1e-5, "predictor_lr": 5e-4, "predictor_features": 128, "eval_epsilon": 0.01,
+    "eval_every": 250_000, "checkpoint_every": 250_000, "protocol": "nature",
+    "env_kwargs": {"life_loss": False, "frame_stack": 1, "full_action_space": True},
+}  # fmt: skip
+
+# Badia et al. 2020, table 7, sized for one machine: a smaller memory, core and batch.
+NGU_DISCO: Block = {
+    "steps": 500_000, "num_envs": 8, "lr": 1e-3, "embedding_lr": 1e-3, "predictor_lr": 1e-3, "batch_size": 32,
+    "capacity": 100_000, "warmup_steps": 5_000, "beta": 0.5, "core_size": 128, "target_every": 100, "update_every": 64,
+    "sequence_length": 50, "burn_in": 0, "period": 50, "retrace_lambda": 0.97, "scale": "none", "kernel_epsilon": 1e-2,
+    "memory_size": 500,
+}  # fmt: skip
+
+# Our own, for small worlds.
+NGU_SMALL: Block = {
+    "steps": 200_000, "num_envs": 8, "widths": (64, 64), "core_size": 64, "lr": 1e-3, "batch_size": 32, "capacity": 50_000,
+    "warmup_steps": 1_000, "update_every": 32, "target_every": 100, "sequence_length": 20, "burn_in": 0, "period": 20,
+    "mixtures": 8, "memory_size": 100, "predictor_features": 64,
+}  # fmt: skip
+NGU_DOORKEY: Block = {
+    **NGU_SMALL, "steps": 500_000, "memory_size": 1_000, "sequence_length": 40, "period": 40, "eval_every": 50_000,
+    "checkpoint_every": 200_000, "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
+}  # fmt: skip
+
 # Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
 # noise, widths, warm-up), with the tau, batch and one learning rate that are the defaults of Stable-Baselines3 2.3 and later.
 ZOO_DDPG: Block = {
@@ -425,6 +458,10 @@ APEX_DQN: dict[str, Block] = {**APEX_CONTROL, **MINATAR_APEX, **atari(APEX_ATARI
 R2D2: dict[str, Block] = {
     "CartPole-v1": R2D2_SMALL, "protorl/CartPoleNoVel-*": R2D2_SMALL, "protorl/MemoryLength-*": R2D2_MEMORY,
     **dict.fromkeys(MINATAR, R2D2_MINATAR), **atari(R2D2_ATARI),
+}  # fmt: skip
+NGU: dict[str, Block] = {
+    "protorl/DiscoMaze-*": NGU_DISCO, "protorl/DeepSea-*": NGU_SMALL, "protorl/MemoryLength-*": NGU_SMALL,
+    "CartPole-v1": NGU_SMALL, "MiniGrid-*": NGU_DOORKEY, **atari(NGU_ATARI),
 }  # fmt: skip
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
 RND: dict[str, Block] = {

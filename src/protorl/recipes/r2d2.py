@@ -17,20 +17,15 @@ from protorl.recipes.dqn import QLearning
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import FIRST_PRIORITIES, FIRST_PRIORITY, OffPolicy
 from protorl.recipes.presets import Presets
+from protorl.recipes.recipe import Recipe
 from protorl.recipes.recurrent import Recurrent, Sequences
 
 
-class R2D2(Sequences, Ladder, Recurrent, QLearning, OffPolicy):
-    """R2D2: double Q-learning of sequences by a network with an LSTM; each environment has an epsilon of its own.
+class Replayed(Recipe):
+    """Learns from prioritized sequences of an episode, by a network that remembers: what R2D2 and what came of it share. For
+    recipes that are `Sequences`, too."""
 
-    DRQN (Hausknecht and Stone 2015) is what is left with per_alpha=0, burn_in=0, start=zero, scale=none, n_step=1, head=q and
-    core_inputs= (nothing). docs/algorithms/r2d2.md says what differs from the paper.
-    """
-
-    name: ClassVar[str] = "r2d2"
-    paper: ClassVar[str] = "Kapturowski et al. 2019, OpenReview r1lyTjAqYX"
-    presets: ClassVar[Presets] = presets.R2D2
-    agent_class: ClassVar[type[Agent]] = agents.R2D2
+    numbers: ClassVar[str] = "r2d2"
 
     num_envs: int = hp(8, "environments, of which each explores in its own way", paper="256", low=1)
     gamma: float = hp(0.997, "discount per agent step", paper="0.997", low=0.0, high=1.0)
@@ -44,6 +39,7 @@ class R2D2(Sequences, Ladder, Recurrent, QLearning, OffPolicy):
     core_inputs: tuple[str, ...] = hp(
         ("action", "reward"), "what the core sees besides the observation, of the step before", paper="action, reward"
     )
+    noisy: bool = hp(False, "noisy layers in the head (Fortunato et al. 2018)")
     head: str = hp("dueling", "head of the network", paper="dueling", choices=("q", "dueling"))
     sequence_length: int = hp(80, "of a sequence that are learned from", unit="agent steps", paper="80", low=1)
     burn_in: int = hp(40, "before them that only warm up the core", unit="agent steps", paper="40", low=0)
@@ -59,7 +55,6 @@ class R2D2(Sequences, Ladder, Recurrent, QLearning, OffPolicy):
         64, "between bursts of updates", unit="agent steps", paper="5 updates a second, whatever the actors do", low=1
     )
     target_every: int = hp(250, "between target copies", unit="updates", paper="2 500", low=1)
-    n_step: int = hp(5, "steps of the return", unit="agent steps", paper="5", low=1)
     per_alpha: float = hp(0.9, "prioritization exponent; 0: uniform replay", paper="0.9", low=0.0)
     per_beta: float = hp(0.6, "importance exponent at the start", paper="0.6", low=0.0, high=1.0)
     per_beta_end: float = hp(0.6, "importance exponent in the end", paper="0.6", low=0.0, high=1.0)
@@ -74,3 +69,18 @@ class R2D2(Sequences, Ladder, Recurrent, QLearning, OffPolicy):
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         numbers = {"scale": self.scale, "kappa": self.kappa}
         return {**super().hyperparameters(spec), **numbers}
+
+
+class R2D2(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
+    """R2D2: double Q-learning of sequences by a network with an LSTM; each environment has an epsilon of its own.
+
+    DRQN (Hausknecht and Stone 2015) is what is left with per_alpha=0, burn_in=0, start=zero, scale=none, n_step=1, head=q and
+    core_inputs= (nothing). docs/algorithms/r2d2.md says what differs from the paper.
+    """
+
+    name: ClassVar[str] = "r2d2"
+    paper: ClassVar[str] = "Kapturowski et al. 2019, OpenReview r1lyTjAqYX"
+    presets: ClassVar[Presets] = presets.R2D2
+    agent_class: ClassVar[type[Agent]] = agents.R2D2
+
+    n_step: int = hp(5, "steps of the return", unit="agent steps", paper="5", low=1)
