@@ -125,6 +125,15 @@ EXPERIMENTS = {
         "end it is 743 beside 4,526"),
     "ppo-doorkey-8x8": Experiment("ppo", "MiniGrid-DoorKey-8x8-v0", "none", None, "own control: RND below", 3, AOT),
     "rnd-doorkey-8x8": Experiment("rnd", "MiniGrid-DoorKey-8x8-v0", "none", None, "own control: PPO above", 3, AOT),
+    "r2d2-cartpole": Experiment(
+        "r2d2", "CartPole-v1", "none", None, "own control: DQN above", 3,
+        {"steps": 60_000, "accelerate": "eager", "eval_every": 4_000}),
+    "r2d2-cartpolenovel": Experiment(
+        "r2d2", "protorl/CartPoleNoVel-v0", "none", None, "own control: recurrent PPO below", 3,
+        {"accelerate": "eager", "eval_every": 10_000}),
+    "r2d2-without-core-cartpolenovel": Experiment(
+        "r2d2", "protorl/CartPoleNoVel-v0", "none", None, "own control: no memory", 3,
+        {"core": "none", "accelerate": "eager", "eval_every": 10_000}),
     "ppo-lstm-cartpolenovel": Experiment(
         "ppo", "protorl/CartPoleNoVel-v0", "500", 500, SB3_LSTM, 3, {"accelerate": "eager", "eval_every": 20_000}),
     "ppo-cartpolenovel": Experiment(
