@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -65,6 +65,12 @@ class ArraySpec:
         """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @property
+    def row(self) -> ArraySpec:
+        """Of the first row alone, along the first axis."""
+        low, high = (None if bound is None else bound[0] for bound in (self.low, self.high))
+        return replace(self, shape=self.shape[1:], low=low, high=high)
+
 
 ObsSpec: TypeAlias = "ArraySpec | dict[str, ArraySpec]"
 
@@ -75,7 +81,7 @@ class ActionSpec:
 
     kind "discrete": integers 0..n-1, shape (); "multidiscrete": `nvec` integers, shape (len(nvec),); "box": floats in
     [-1, 1], shape as the environment's: the environment's own bounds `low`, `high` are applied once, at its edge. Numbers
-    that are `unbounded` are not scaled there.
+    that are `unbounded` are not scaled there. Of a team, `agents` is how many there are, along the first axis of the shape.
     """
 
     kind: str
@@ -85,6 +91,7 @@ class ActionSpec:
     nvec: tuple[int, ...] = ()
     low: Array | None = field(default=None, compare=False, repr=False)
     high: Array | None = field(default=None, compare=False, repr=False)
+    agents: int = 0
 
     @property
     def numbers(self) -> int:
@@ -172,6 +179,17 @@ class EnvSpec:
     def reward_shape(self) -> tuple[int, ...]:
         """Of one row's reward: a number, or one for each agent of a team."""
         return () if self.team is None or self.team.lanes else (self.team.size,)
+
+    @property
+    def member(self) -> EnvSpec:
+        """As each agent of a team has it, a row of its own; where rows are no teams, this one."""
+        if self.team is None or self.team.lanes:
+            return self
+        m, whole = self.team.size, cast("dict[str, ArraySpec]", self.obs)
+        one = {name: whole[name].row for name in ("obs", MASK) if name in whole}
+        obs: ObsSpec = one if MASK in one else one["obs"]
+        team = replace(self.team, lanes=True)
+        return replace(self, obs=obs, action=team.action, num_envs=self.num_envs * m, first_lane=self.first_lane * m, team=team)
 
     @property
     def pixels(self) -> bool:
@@ -486,9 +504,9 @@ def tree_map(function: Callable[..., T], first: object, *rest: Any) -> T | dict[
         return {key: tree_map(function, value, *(other[key] for other in rest)) for key, value in first.items()}  # type: ignore[misc]
     if first is None:
         return None  # type: ignore[return-value]
-    if isinstance(first, tuple) and hasattr(first, "_fields"):
-        named: Any = type(first)
-        return named(*[tree_map(function, *parts) for parts in zip(first, *rest)])  # type: ignore[no-any-return]
+    if isinstance(first, tuple):
+        mapped, named = [tree_map(function, *parts) for parts in zip(first, *rest)], cast("Any", type(first))
+        return named(*mapped) if hasattr(first, "_fields") else named(mapped)  # type: ignore[no-any-return]
     return function(first, *rest)
 
 

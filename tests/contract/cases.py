@@ -14,7 +14,10 @@ SMALL: dict[str, Any] = {
     "workers": 0, "core_size": 8, "sequence_length": 4, "burn_in": 2, "period": 3,
     "predictor_features": 8, "warmup_rollouts": 1,
 }  # fmt: skip
-ENVS = dict.fromkeys(("ddpg", "td3", "sac", "apex-ddpg"), "Pendulum-v1")
+ENVS = {
+    **dict.fromkeys(("ddpg", "td3", "sac", "apex-ddpg"), "Pendulum-v1"),
+    **dict.fromkeys(("mappo", "maddpg", "matd3"), "protorl/EarlyDeath-v0"),
+}
 
 
 def settings(name: str, **fields: Any) -> dict[str, Any]:

@@ -27,7 +27,14 @@ RUN: dict[str, Any] = {
     "epsilon_start": 1.0, "epsilon_steps": 200, "accelerate": "eager", "per_alpha": 0.6, "noise": "ou",
     "bonus": "rnd", "env_kwargs": {"max_episode_steps": 30},
 }  # fmt: skip
-OWN = {"rnd": {"seed": 11, "env_kwargs": {"max_episode_steps": 80}}}  # its evaluations differ
+OWN: dict[str, dict[str, Any]] = {
+    "rnd": {"seed": 11, "env_kwargs": {"max_episode_steps": 80}},  # its evaluations differ
+    "mappo": {"env_kwargs": {"time_limit": 3}},
+    "maddpg": {"env_kwargs": {"time_limit": 3}},
+    "matd3": {"env": "protorl/Apart-v0", "env_kwargs": {"time_limit": 1}},
+}
+ELSEWHERE = {"maddpg": {"noise_std", "noise_theta"}, "matd3": {"temperature", "logit_penalty"}}
+"""Fields for the other kind of actions than those of the run, which the other one of the two has."""
 OTHER: dict[str, Any] = {
     "env": "MountainCarContinuous-v0", "device": "cuda", "accelerate": "auto", "precision": "bf16", "threads": 2,
     "package_to_import": "math", "optimizer": "radam", "optimizer_kwargs": {"betas": (0.8, 0.9)}, "base": "nature",
@@ -116,7 +123,7 @@ def honoured(run: Path, fields: list[dataclasses.Field[Any]], tmp_path: Path) ->
     """Each of these fields, changed alone, makes another training of what the run has begun."""
     plain, recipe = happened(copy(run, tmp_path / "plain")), read_recipe(run)
     for field in fields:
-        if field.name in ("worker_timeout", "engine", "address", "publish_every"):
+        if field.name in {"worker_timeout", "engine", "address", "publish_every", *ELSEWHERE.get(recipe.name, ())}:
             continue  # of workers, which these runs have none of
         changed, its = another(field, getattr(recipe, field.name)), copy(run, tmp_path / field.name)
         if field.name == "device":

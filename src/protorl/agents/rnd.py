@@ -183,6 +183,11 @@ class Novelty:
         return Update(paid, {"predictor_loss": loss.detach(), "intrinsic": paid.mean()})
 
 
+def rewarded(batch: Batch, pay: Tensor) -> Batch:
+    """The batch with so much more reward in each row; for each agent of a team, where there are several."""
+    return batch.replace(reward=batch.reward + pay.reshape(*pay.shape, *[1] * (batch.reward.dim() - pay.dim())))
+
+
 class Curious(Agent):
     """Mixed into an agent's class by `curious`."""
 
@@ -193,11 +198,11 @@ class Curious(Agent):
         return self.novelty.learn(batch)
 
     def paid(self, batch: Batch) -> Batch:
-        return batch.replace(reward=batch.reward + self.novelty.reward(batch))
+        return rewarded(batch, self.novelty.reward(batch))
 
     def update(self, batch: Batch) -> Update:
         told = self.learn_novelty(batch)
-        update = super().update(batch.replace(reward=batch.reward + told.priority))
+        update = super().update(rewarded(batch, told.priority))
         return update._replace(metrics={**update.metrics, **told.metrics})
 
 
@@ -216,7 +221,7 @@ def curious(agent: A, novelty: Novelty) -> A:
 
     Of an n-step example the last observation pays, once; of a sequence each row's successor. The sum has one value and one
     discount, the agent's own, and ends with the episode; first priorities (`FirstPriorities`) count it. Checkpoints hold what
-    it remembers.
+    it remembers. In a team each agent is paid it.
 
     Differs from the paper: there is no stream of its own, since what is sampled stands in no order of time: hence the deviation
     is of the errors, not of their discounted sum; and all that was sampled teaches the predictor.

@@ -33,11 +33,13 @@ from protorl.networks.policy_heads import (
     DeterministicOut,
     GaussianHead,
     GaussianOut,
+    NormalisedValueHead,
     ValueHead,
     ValueOut,
 )
 from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase, scaled
 from protorl.networks.separate import Separate, separate
+from protorl.networks.teams import CentralCritics, LocalCritics, TeamNetwork
 from protorl.networks.torch_optimizer import TorchOptimizer, build_optimizer, optimizer_class
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "C51Out",
     "CategoricalHead",
     "CategoricalOut",
+    "CentralCritics",
     "Core",
     "DeterministicHead",
     "DeterministicOut",
@@ -71,10 +74,12 @@ __all__ = [
     "LSTMCarry",
     "LastAction",
     "LastReward",
+    "LocalCritics",
     "NatureCNN",
     "Network",
     "NoCore",
     "NoisyLinear",
+    "NormalisedValueHead",
     "ObsScaler",
     "Optimizer",
     "QEnsemble",
@@ -87,6 +92,7 @@ __all__ = [
     "ReturnScaler",
     "ScaledBase",
     "Separate",
+    "TeamNetwork",
     "TorchOptimizer",
     "TorchRMSProp",
     "ValueHead",

@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 
 from protorl.data import ActionSpec, Array, Batch, Carry, Field, ProtoRLError, Seen, tree_map
 from protorl.networks import recurrence  # noqa: F401 - it registers protorl::lstm
+from protorl.networks.axes import agents_obs, agents_seen, apart, teams_out, together
 from protorl.networks.kernels import gru_step, lstm_step
 from protorl.networks.numpy_forms import view
 
@@ -75,6 +76,15 @@ class NoCore:
     def started(self, batch: Batch) -> Carry:
         return ()
 
+    def of_teams(self, size: int) -> None:
+        pass
+
+    def by_agent(self, size: int, obs: Any) -> Any:
+        return agents_obs(obs)
+
+    def by_team(self, size: int, out: Any, axis: int) -> Any:
+        return teams_out(out, size, axis)
+
     reads: tuple[str, ...] = ()
 
     def sequence(self, steps: int) -> int | None:
@@ -122,6 +132,7 @@ class Core(nn.Module):
         if size < 1:
             raise ProtoRLError(f"core_size {size} is too small: a core remembers at least 1 number")
         self.size = size
+        self.each: tuple[int, ...] = ()
         self.inputs = nn.ModuleList(inputs)
 
     def build(self, features: int) -> int:
@@ -197,11 +208,26 @@ class Core(nn.Module):
         answer: Answer = network(seen, carry)
         return answer
 
+    # Of teams
+
+    def of_teams(self, size: int) -> None:
+        """From now on it remembers for `size` agents in each row: its carry is [N, M, size]."""
+        self.each = (size,)
+
+    def by_agent(self, size: int, seen: Any, carry: Any) -> Asked:
+        """What a network is asked about teams, in one piece, about their agents one by one."""
+        return Asked(agents_seen(seen, size), tree_map(apart, carry))
+
+    def by_team(self, size: int, answer: Any, axis: int) -> Any:
+        """The answer about all agents as that about teams; axis: of the rows."""
+        carry: Any = tree_map(lambda part: together(part, size), answer.carry)
+        return Answer(teams_out(answer.out, size, axis), carry)
+
     # The carry in a memory
 
     def initial_carry(self, n: int) -> Carry:
         """Zeros."""
-        return self.kind(*[np.zeros((n, self.size), np.float32) for _ in self.names])
+        return self.kind(*[np.zeros((n, *self.each, self.size), np.float32) for _ in self.names])
 
     @property
     def names(self) -> list[str]:
@@ -210,7 +236,7 @@ class Core(nn.Module):
 
     def columns(self) -> dict[str, Field]:
         """The carry before each row that starts an example."""
-        return {name: Field((self.size,), np.dtype(np.float32), starts=True) for name in self.names}
+        return {name: Field((*self.each, self.size), np.dtype(np.float32), starts=True) for name in self.names}
 
     def stored(self, carry: Any) -> Mapping[str, Array]:
         """The carry's parts as columns."""

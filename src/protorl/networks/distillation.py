@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,15 +59,19 @@ class RandomDistillation(nn.Module):
     of the newest frame alone where frames are stacked. f is never trained; whoever owns this trains `predictor` (θ) on the mean
     of `error`. μ and σ are of what was given to `count`.
 
-    obs: one array. Images of at least 36x36 get convolutions (32 8x8/4, 64 4x4/2, 64 3x3/1, leaky ReLU), everything else one
-    dense layer; the predictor two dense layers more, with ReLU. features: numbers that f gives, and width of dense layers.
-    Raises ProtoRLError for dict observations.
+    obs: one array; or a dict, of which it looks at `entry`. Images of at least 36x36 get convolutions (32 8x8/4, 64 4x4/2, 64
+    3x3/1, leaky ReLU), everything else one dense layer; the predictor two dense layers more, with ReLU. features: numbers that
+    f gives, and width of dense layers.
+    Raises ProtoRLError for dict observations without an `entry`.
     Source: Burda et al. 2018, arXiv 1810.12894, section 2.2, and the authors' code (orthogonal weights of gain sqrt(2), the
     mean over features in the place of the paper's sum).
     """
 
-    def __init__(self, obs: ObsSpec, features: int = 512, clip: float = 5.0) -> None:
+    def __init__(self, obs: ObsSpec, features: int = 512, clip: float = 5.0, entry: str | None = None) -> None:
         super().__init__()
+        self.entry = entry
+        if isinstance(obs, dict) and entry is not None:
+            obs = obs[entry]
         if not isinstance(obs, ArraySpec):
             raise ProtoRLError(
                 f"random network distillation looks at one array, but the observation is a dict of {', '.join(obs)}: choose "
@@ -98,10 +103,11 @@ class RandomDistillation(nn.Module):
         initialise(network, "orthogonal")
         return network
 
-    def newest(self, obs: Tensor) -> Tensor:
+    def newest(self, obs: Any) -> Tensor:
         """The newest frame [..., *F] of observations [..., *O]; all of what is not stacked."""
+        obs = obs if self.entry is None else obs[self.entry]
         if not self.stacked:
-            return obs
+            return obs  # type: ignore[no-any-return]
         channels, axis = self.shape[0], obs.dim() - len(self.shape)
         return obs.narrow(axis, obs.shape[axis] - channels, channels)
 

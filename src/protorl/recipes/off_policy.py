@@ -159,7 +159,8 @@ def none(recipe: OffPolicy, agent: Agent, spec: EnvSpec) -> Agent:
 
 
 def rnd(recipe: OffPolicy, agent: Agent, spec: EnvSpec) -> Agent:
-    """The agent, which is paid for what is new to a predictor."""
-    distillation = RandomDistillation(spec.obs, recipe.predictor_features).to(agent.device)
+    """The agent, which is paid for what is new to a predictor: of teams, in their common state."""
+    entry = "state" if spec.reward_shape else None
+    distillation = RandomDistillation(spec.obs, recipe.predictor_features, entry=entry).to(agent.device)
     optimizer = recipe.make_optimizer(distillation.predictor, recipe.predictor_lr)
     return curious(agent, Novelty(distillation, optimizer, recipe.bonus_coef))

@@ -409,6 +409,8 @@ RND: dict[str, Block] = {
     "protorl/DeepSea-v0": RND_SMALL_TASK, "protorl/DiscoMaze-v0": RND_SMALL_TASK, "MiniGrid-DoorKey-*": RND_DOORKEY,
     **atari(RND_ATARI),
 }  # fmt: skip
+MAPPO: dict[str, Block] = {}
+MADDPG: dict[str, Block] = {}
 RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
 QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
 IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}
