@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         RND,
         SAC,
         TD3,
+        VDN,
         Agent,
         DoubleDQN,
         MunchausenDQN,
@@ -81,6 +82,8 @@ if TYPE_CHECKING:
         LastAction,
         LastReward,
         LocalCritics,
+        Mixing,
+        Monotone,
         NatureCNN,
         Network,
         NormalisedValueHead,
@@ -93,6 +96,7 @@ if TYPE_CHECKING:
         ReturnScaler,
         RMSProp,
         ScaledBase,
+        Sum,
         TeamNetwork,
         TorchOptimizer,
         TorchRMSProp,
@@ -124,8 +128,8 @@ _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
     "agents": (
-        "DDPG", "DQN", "IQN", "MADDPG", "MAPPO", "MATD3", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Agent", "DoubleDQN",
-        "MunchausenDQN", "Novelty", "Rainbow", "curious",
+        "DDPG", "DQN", "IQN", "MADDPG", "MAPPO", "MATD3", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "VDN", "Agent",
+        "DoubleDQN", "MunchausenDQN", "Novelty", "Rainbow", "curious",
     ),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),
@@ -138,9 +142,9 @@ _HOME = {
     "networks": (
         "GRU", "LSTM", "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "CentralCritics",
         "DeterministicHead", "DictBase", "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "LastAction", "LastReward",
-        "LocalCritics", "NatureCNN", "Network", "NormalisedValueHead", "ObsScaler", "Optimizer", "QEnsemble", "QHead",
-        "QuantileHead", "RMSProp", "RandomDistillation", "ReturnScaler", "ScaledBase", "TeamNetwork", "TorchOptimizer",
-        "TorchRMSProp", "ValueHead", "build_network",
+        "LocalCritics", "Mixing", "Monotone", "NatureCNN", "Network", "NormalisedValueHead", "ObsScaler", "Optimizer",
+        "QEnsemble", "QHead", "QuantileHead", "RMSProp", "RandomDistillation", "ReturnScaler", "ScaledBase", "Sum",
+        "TeamNetwork", "TorchOptimizer", "TorchRMSProp", "ValueHead", "build_network",
     ),
     "policies": (
         "Beta", "Categorical", "EpsilonGreedy", "Gaussian", "GaussianNoise", "Greedy", "GumbelSoftmax", "NoisyDeterministic",
@@ -156,18 +160,18 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MADDPG", "MAPPO", "MATD3", "MLP", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Act",
-    "ActionSpec", "ActorCritic", "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head",
+    "DDPG", "DQN", "GRU", "IQN", "LSTM", "MADDPG", "MAPPO", "MATD3", "MLP", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "VDN",
+    "Act", "ActionSpec", "ActorCritic", "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head",
     "Categorical", "CategoricalHead", "CentralCritics", "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead",
     "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian",
     "GaussianHead", "GaussianNoise", "Greedy", "GumbelSoftmax", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear",
-    "LocalActors", "LocalCritics", "Minibatches", "Monitor", "MunchausenDQN", "NStep", "NatureCNN", "Network",
-    "NoisyDeterministic", "NormalisedValueHead", "Novelty", "Numbers", "OUNoise", "ObsScaler", "OneStep", "Optimizer",
-    "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "Rainbow",
-    "RandomDistillation", "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen", "Sequence",
-    "SquashedGaussian", "Step", "Stream", "SumTree", "TeamNetwork", "TorchOptimizer", "TorchRMSProp", "Uniform", "Update",
-    "ValueHead", "Warmup", "build_network", "curious", "envs", "evaluate", "from_vector", "functional", "hp", "load",
-    "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
+    "LocalActors", "LocalCritics", "Minibatches", "Mixing", "Monitor", "Monotone", "MunchausenDQN", "NStep", "NatureCNN",
+    "Network", "NoisyDeterministic", "NormalisedValueHead", "Novelty", "Numbers", "OUNoise", "ObsScaler", "OneStep",
+    "Optimizer", "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp",
+    "Rainbow", "RandomDistillation", "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen",
+    "Sequence", "SquashedGaussian", "Step", "Stream", "Sum", "SumTree", "TeamNetwork", "TorchOptimizer", "TorchRMSProp",
+    "Uniform", "Update", "ValueHead", "Warmup", "build_network", "curious", "envs", "evaluate", "from_vector", "functional",
+    "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
 ]  # fmt: skip
 
 

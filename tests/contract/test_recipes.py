@@ -74,11 +74,17 @@ class Marked:
         return made
 
 
+def of_one(network: Any) -> Any:
+    """The network of one agent, of a team's."""
+    return network.network.network if isinstance(network, prl.Mixing) else network
+
+
 @each_recipe
 def test_each_building_method_may_be_replaced_alone(name: str) -> None:
     cls: Any = RECIPES[name]
     where = {
-        "network": lambda parts: parts.agent.network,
+        "network": lambda parts: of_one(parts.agent.network),
+        "mixer": lambda parts: parts.agent.network.mixer,
         "actor": lambda parts: parts.agent.network.actor,
         "critic": lambda parts: parts.agent.network.critic,
         "policy": lambda parts: parts.agent.policy,
@@ -141,6 +147,7 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
     "mappo": {"env": "protorl/Apart-v0"},
     "maddpg": {"env": "protorl/Apart-v0", "noise": "ou"},
     "matd3": {"env": "protorl/Apart-v0", "noise": "ou"},
+    "vdn": {"core": "lstm"},
 }
 """Settings in which the fields that a first training has no use for have one."""
 

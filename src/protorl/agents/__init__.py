@@ -14,7 +14,9 @@ from protorl.agents.r2d2 import R2D2
 from protorl.agents.rainbow import Rainbow
 from protorl.agents.rnd import RND, Novelty, curious
 from protorl.agents.sac import SAC
+from protorl.agents.sequences import STARTS, SequenceLearner
 from protorl.agents.td3 import TD3
+from protorl.agents.vdn import VDN
 
 __all__ = [
     "DDPG",
@@ -28,11 +30,14 @@ __all__ = [
     "R2D2",
     "RND",
     "SAC",
+    "STARTS",
     "TD3",
+    "VDN",
     "Agent",
     "DoubleDQN",
     "MunchausenDQN",
     "Novelty",
     "Rainbow",
+    "SequenceLearner",
     "curious",
 ]

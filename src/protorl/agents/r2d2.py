@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from protorl.agents.dqn import DQN
-from protorl.data import Batch, Carry, ProtoRLError, tree_map
+from protorl.agents.sequences import SequenceLearner
+from protorl.data import Batch, ProtoRLError
 from protorl.functional import double_q, huber, mixed_priority, pick, rescale, rescale_inverse, td_target
-from protorl.networks import Network, unroll
 
 
 def same(x: Tensor) -> Tensor:
@@ -33,76 +33,36 @@ SCALES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
     "none": (same, same),
 }
 """What values are predicted as, and the way back."""
-STARTS = ("stored", "zero")
 
 
-class R2D2(DQN):
+class R2D2(SequenceLearner, DQN):
     """Double Q-learning of sequences, by a network that remembers.
 
-    network: gives `.q`, and has a core (without one it sees single observations, as in the paper's feed-forward ablation). Its
-    memory's view is `Sequence`. burn_in: rows of each sequence that are not learned from, as the view's. eta: weight of the
-    largest error in a sequence's priority. scale: "h" predicts rescaled values, "none" values. start: what was carried when a
-    sequence was taken ("stored"), or "zero". The rest as DQN; kappa is infinite in the paper: the error is squared.
-
-    Rows t of a batch are [T, B], T = burn_in + length + n: `seen` (observation, start of an episode, action and reward before),
-    `action`, `reward` and `discount` of n steps, `successor` (the row to bootstrap from), `mask` (1 where a row is trained).
+    network: gives `.q`, and has a core (without one it sees single observations, as in the paper's feed-forward ablation).
+    scale: "h" predicts rescaled values, "none" values. burn_in, eta, start, and the columns of a batch: as `SequenceLearner`.
+    The rest as DQN; kappa is infinite in the paper: the error is squared.
 
     Differs from the paper: as DQN; the loss is summed over a sequence's steps, which the paper leaves open.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        burn_in: int = 40,
-        eta: float = 0.9,
-        scale: str = "h",
-        start: str = "stored",
-        kappa: float = float("inf"),
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, scale: str = "h", kappa: float = float("inf"), **kwargs: Any) -> None:
         super().__init__(*args, kappa=kappa, **kwargs)
-        for name, value, known in (("scale", scale, SCALES), ("start", start, STARTS)):
-            if value not in known:
-                raise ProtoRLError(f"{name} {value!r} is unknown: use {' or '.join(known)}")
-        if not 0 <= eta <= 1:
-            raise ProtoRLError(f"eta {eta} is a weight: use a number in [0, 1]")
-        self.burn_in, self.eta, self.start = burn_in, eta, start
+        if scale not in SCALES:
+            raise ProtoRLError(f"scale {scale!r} is unknown: use {' or '.join(SCALES)}")
         self.h, self.h_inverse = SCALES[scale]
-
-    def carried(self, batch: Batch) -> Carry:
-        """What the networks remember where the sequences begin, [B, ...]."""
-        stored: Carry = self.core.started(batch)
-        return stored if self.start == "stored" else tree_map(torch.zeros_like, stored)
-
-    def unrolled(self, network: Network, batch: Batch) -> Tensor:
-        """Q of what is seen in each row after the burn-in, [T - burn_in, B, A]."""
-        before, rest = (tree_map(rows, batch.seen) for rows in (self.burnt, self.kept))
-        with torch.no_grad():
-            _, carry = unroll(network, before, self.carried(batch))
-        out, _ = unroll(network, rest, carry)
-        q: Tensor = out.q
-        return q
-
-    def burnt(self, column: Tensor) -> Tensor:
-        """A column's rows of the burn-in."""
-        return column[: self.burn_in]
-
-    def kept(self, column: Tensor) -> Tensor:
-        """A column's rows after it."""
-        return column[self.burn_in :]
 
     @torch.no_grad()
     def bootstrap(self, batch: Batch, q: Tensor) -> Tensor:  # type: ignore[override]
         """h^-1(Q(s_{t+n}, argmax_a Q(s_{t+n}, a; theta); theta-)) [T - burn_in, B]; `q` are the online network's values."""
         value = double_q(q, self.unrolled(self.target, batch))
-        return self.h_inverse(value.gather(0, self.kept(batch.successor) - self.burn_in))
+        return self.h_inverse(self.following(value, batch))
 
     def td_error(self, batch: Batch) -> Tensor:
         """y_t - Q(s_t, a_t; theta) [T - burn_in, B], 0 in rows that are not trained."""
         q = self.unrolled(self.network, batch)
         reward, discount, action, mask = map(self.kept, (batch.reward, batch.discount, batch.action, batch.mask))
         y = self.h(td_target(reward, discount, self.bootstrap(batch, q)))
-        return mask * (y - pick(q, action))
+        return torch.where(mask != 0, y - pick(q, action), 0.0)  # there -inf may stand for what is not available
 
     def loss_and_priority(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """sum_t huber(delta_t), and eta max_t |delta_t| + (1 - eta) mean_t |delta_t|, both [B]."""

@@ -21,6 +21,7 @@ from protorl.networks.factory import build_base, build_network
 from protorl.networks.heads import C51Head, C51Out, DuelingHead, Head, IQNHead, QHead, QOut, QuantileHead, QuantileOut, chosen
 from protorl.networks.layers import NoisyLinear
 from protorl.networks.masks import masked
+from protorl.networks.mixing import Mixing, Monotone, Sum, TeamNetwork
 from protorl.networks.network import Network
 from protorl.networks.numpy_forms import in_numpy
 from protorl.networks.optimizer import Adam, FlatParameters, Optimizer, RMSProp, TorchRMSProp, clone, spelled_out
@@ -39,7 +40,7 @@ from protorl.networks.policy_heads import (
 )
 from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase, scaled
 from protorl.networks.separate import Separate, separate
-from protorl.networks.teams import CentralCritics, LocalCritics, TeamNetwork
+from protorl.networks.teams import CentralCritics, LocalCritics
 from protorl.networks.torch_optimizer import TorchOptimizer, build_optimizer, optimizer_class
 
 __all__ = [
@@ -75,6 +76,8 @@ __all__ = [
     "LastAction",
     "LastReward",
     "LocalCritics",
+    "Mixing",
+    "Monotone",
     "NatureCNN",
     "Network",
     "NoCore",
@@ -92,6 +95,7 @@ __all__ = [
     "ReturnScaler",
     "ScaledBase",
     "Separate",
+    "Sum",
     "TeamNetwork",
     "TorchOptimizer",
     "TorchRMSProp",

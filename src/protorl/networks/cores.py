@@ -364,14 +364,14 @@ class LastAction(nn.Module):
         super().__init__()
         kinds = {"discrete": (action.n,), "multidiscrete": action.nvec}
         counts = kinds.get(action.kind, ())
-        self.rank = len(action.shape)
+        self.numbers = action.numbers
         self.features = sum(counts) if counts else action.numbers
         which = [place for place, n in enumerate(counts) for _ in range(n)]
         codes = np.array([which, [code for n in counts for code in range(n)]], np.int64).reshape(2, -1)
         self.register_buffer("codes", torch.from_numpy(codes), persistent=False)
 
     def forward(self, seen: Any) -> Tensor:
-        action = seen.action.reshape(*seen.first.shape, -1)
+        action = seen.action.reshape(*seen.first.shape, self.numbers)
         if self.codes.shape[1]:  # numbers have none
             place, code = self.codes
             action = action.index_select(-1, place) == code

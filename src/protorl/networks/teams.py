@@ -1,9 +1,8 @@
-"""Networks of teams: one that answers for every agent, and critics of what all do together."""
+"""Critics of what the agents of a team do together, or each for itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,37 +10,7 @@ from torch import Tensor, nn
 
 from protorl.data import EnvSpec, ObsSpec, ProtoRLError
 from protorl.networks.actor_critic import EnsembleLinear, EnsembleNorm, ensemble
-from protorl.networks.axes import rows_axis
 from protorl.networks.bases import MLP
-from protorl.networks.cores import Core, NoCore, core_of
-from protorl.networks.numpy_forms import Form, in_numpy
-
-
-class TeamNetwork(nn.Module):
-    """The network of one agent, asked about all agents of each row at once: outputs are [..., N, M, *X] where its own would be
-    [..., N * M, *X].
-
-    network: sees what `EnvSpec.member` says, and may have a core, which then carries [N, M, size]. size: M.
-    """
-
-    def __init__(self, network: nn.Module, size: int) -> None:
-        super().__init__()
-        self.network, self.size = network, size
-        self.core.of_teams(size)
-
-    @property
-    def core(self) -> Core | NoCore:
-        """What each agent remembers by."""
-        return core_of(self._modules["network"])  # type: ignore[arg-type]  # asked in every step: not by way of __getattr__
-
-    def forward(self, *asked: Any) -> Any:
-        core, axis = self.core, rows_axis(self.core.shown(*asked))
-        return core.by_team(self.size, core.ask(self.network, core.by_agent(self.size, *asked)), axis)
-
-    def in_numpy(self) -> Form | None:
-        form, core, size = in_numpy(self.network), self.core, self.size
-        by_agent: Any = partial(core.by_agent, size)
-        return None if form is None else lambda asked: core.by_team(size, form(core.ask(by_agent, asked)), 0)
 
 
 class TeamCritics(nn.Module):

@@ -48,7 +48,7 @@ class Stochastic(Policy[Out], Protocol[Out]):
 
 
 class Greedy:
-    """The action of the largest value, the first of several: `out.q` [N, A] -> [N]. It never explores.
+    """The action of the largest value, the first of several: `out.q` [..., A] -> [...]. It never explores.
 
     Raises ProtoRLError unless the actions are discrete.
     """
@@ -73,7 +73,8 @@ class Greedy:
 class EpsilonGreedy:
     """With probability ε a uniformly random action, else the greedy one; each row tosses a coin of its own.
 
-    `out.q` [N, A] -> [N]; an action of the value -inf is not available, and not taken.
+    `out.q` [N, A] -> [N]; an action of the value -inf is not available, and not taken. Of teams [N, M, A] -> [N, M]: each agent
+    tosses a coin of its own, from its row's stream.
     `epsilon` is a number, a schedule over this policy's clock, or one number per row [N]
     (`apex_epsilons`). The clock counts agent steps: N per exploring call, less rows that were `idle`, so that a schedule means
     the same for any number of environments. `rows` names the environments served (row i draws from stream i, whoever hosts
@@ -100,12 +101,15 @@ class EpsilonGreedy:
             values = [epsilon.start, epsilon.end] if isinstance(epsilon, Linear) else [self.schedule(0)]
         if not all(0 <= value <= 1 for value in values):
             raise ProtoRLError(f"epsilon {[float(v) for v in values]} is not a probability: keep it in [0, 1]")
-        self.draws = Draws(seed, "epsilon-greedy", rows)
+        self.draws, self.each = Draws(seed, "epsilon-greedy", rows), action.numbers
         self.steps: float = 0
 
     def __call__(self, out: ActionValues) -> Array:
-        action = self.mode(out)
-        toss(action, self.draws.take(len(action), 2), self.schedule(int(self.steps)), as_numpy(out.q))
+        action, q, epsilon = self.mode(out), as_numpy(out.q), self.schedule(int(self.steps))
+        coins = self.draws.take(len(action), 2 * self.each).reshape(-1, 2)
+        if self.each > 1 and isinstance(epsilon, np.ndarray):
+            epsilon = epsilon.repeat(self.each)
+        toss(action.reshape(-1), coins, epsilon, q.reshape(-1, q.shape[-1]))
         self.steps += len(action) * self.pace
         return action
 

@@ -7,6 +7,7 @@ from protorl.recipes.dqn import D3QN, DQN, DoubleDQN, MunchausenDQN
 from protorl.recipes.fields import hp
 from protorl.recipes.maddpg import MADDPG, MATD3
 from protorl.recipes.mappo import MAPPO
+from protorl.recipes.mixing import QMIX, VDN
 from protorl.recipes.off_policy import OffPolicy
 from protorl.recipes.on_policy import OnPolicy
 from protorl.recipes.ppo import PPO
@@ -17,7 +18,7 @@ from protorl.recipes.rnd import RND
 RECIPES |= {
     recipe.name: recipe
     for recipe in (
-        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2, RND,
+        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2, RND, VDN, QMIX,
         MAPPO, MADDPG, MATD3,
     )
 }  # fmt: skip
@@ -31,12 +32,14 @@ __all__ = [
     "MAPPO",
     "MATD3",
     "PPO",
+    "QMIX",
     "QRDQN",
     "R2D2",
     "RECIPES",
     "RND",
     "SAC",
     "TD3",
+    "VDN",
     "ApexDDPG",
     "ApexDQN",
     "DoubleDQN",

@@ -38,7 +38,7 @@ WHY_NOT = {
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
         "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features share "
-        "central normalise_value"
+        "mixing_size hyper_widths central normalise_value"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
     "it shapes the memory": (

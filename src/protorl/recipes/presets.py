@@ -236,6 +236,14 @@ R2D2_SMALL: Block = {
     "period": 10, "n_step": 3,
 }  # fmt: skip
 
+# Rashid et al. 2018, appendix B, the two-step game: uniformly random actions all along, of which everything is replayed, and
+# agents that see all there is, without a memory; with smaller networks, a batch of steps for a batch of episodes, and Adam.
+TEAM_GAMES: Block = {
+    "steps": 10_000, "core": "none", "widths": (64,), "sequence_length": 1, "period": 1, "batch_size": 64, "capacity": 10_000,
+    "warmup_steps": 200, "update_every": 2, "target_every": 100, "lr": 1e-3, "epsilon_start": 1.0, "epsilon_end": 1.0,
+    "eval_every": 1_000,
+}  # fmt: skip
+
 # Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
 # noise, widths, warm-up), with the tau, batch and one learning rate that are the defaults of Stable-Baselines3 2.3 and later.
 ZOO_DDPG: Block = {
@@ -411,6 +419,10 @@ RND: dict[str, Block] = {
 }  # fmt: skip
 MAPPO: dict[str, Block] = {}
 MADDPG: dict[str, Block] = {}
+VDN: dict[str, Block] = {
+    "protorl/TwoStepGame-v0": TEAM_GAMES, "protorl/MatrixGame-v0": TEAM_GAMES,
+}  # fmt: skip
+QMIX: dict[str, Block] = VDN
 RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
 QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
 IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from protorl import agents
 from protorl.agents import Agent
-from protorl.agents.r2d2 import SCALES, STARTS
+from protorl.agents.r2d2 import SCALES
+from protorl.agents.sequences import STARTS
 from protorl.data import EnvSpec
-from protorl.memory import Sequence
 from protorl.networks.factory import CORES
 from protorl.recipes import presets
 from protorl.recipes.apex import Ladder
@@ -17,10 +17,10 @@ from protorl.recipes.dqn import QLearning
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import FIRST_PRIORITIES, FIRST_PRIORITY, OffPolicy
 from protorl.recipes.presets import Presets
-from protorl.recipes.recurrent import Recurrent
+from protorl.recipes.recurrent import Recurrent, Sequences
 
 
-class R2D2(Ladder, Recurrent, QLearning, OffPolicy):
+class R2D2(Sequences, Ladder, Recurrent, QLearning, OffPolicy):
     """R2D2: double Q-learning of sequences by a network with an LSTM; each environment has an epsilon of its own.
 
     DRQN (Hausknecht and Stone 2015) is what is left with per_alpha=0, burn_in=0, start=zero, scale=none, n_step=1, head=q and
@@ -72,12 +72,5 @@ class R2D2(Ladder, Recurrent, QLearning, OffPolicy):
         return base, {"type": self.head, "noisy": self.noisy, **hidden}
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
-        numbers = {"burn_in": self.burn_in, "eta": self.eta, "scale": self.scale, "start": self.start, "kappa": self.kappa}
+        numbers = {"scale": self.scale, "kappa": self.kappa}
         return {**super().hyperparameters(spec), **numbers}
-
-    def view(self, agent: Agent) -> Sequence:
-        """Sequences of one episode each."""
-        return Sequence(
-            self.sequence_length, self.burn_in, self.period, self.n_step, self.gamma, self.clip_reward, self.reward_scale,
-            agent.streams,
-        )  # fmt: skip
