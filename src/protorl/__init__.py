@@ -134,8 +134,8 @@ _HOME = {
     "networks": (
         "GRU", "LSTM", "MLP", "ActorCritic", "Adam", "BetaHead", "C51Head", "CategoricalHead", "DeterministicHead", "DictBase",
         "DuelingHead", "GaussianHead", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Mixing", "Monotone",
-        "NatureCNN", "Network", "ObsScaler", "Optimizer", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "RandomDistillation", "ReturnScaler",
-        "ScaledBase", "Sum", "TeamNetwork", "TorchOptimizer", "TorchRMSProp", "ValueHead", "build_network",
+        "NatureCNN", "Network", "ObsScaler", "Optimizer", "QEnsemble", "QHead", "QuantileHead", "RMSProp", "RandomDistillation",
+        "ReturnScaler", "ScaledBase", "Sum", "TeamNetwork", "TorchOptimizer", "TorchRMSProp", "ValueHead", "build_network",
     ),
     "policies": (
         "Beta", "Categorical", "EpsilonGreedy", "Gaussian", "GaussianNoise", "Greedy", "NoisyDeterministic", "OUNoise",
