@@ -27,12 +27,14 @@ RUN: dict[str, Any] = {
     "epsilon_start": 1.0, "epsilon_steps": 200, "accelerate": "eager", "per_alpha": 0.6, "noise": "ou",
     "bonus": "rnd", "env_kwargs": {"max_episode_steps": 30},
 }  # fmt: skip
+LONG = f"{Path(__file__).with_name('long_game.py')}:LongGame"
 OWN: dict[str, dict[str, Any]] = {
     "rnd": {"seed": 11, "env_kwargs": {"max_episode_steps": 80}},  # its evaluations differ
-    **dict.fromkeys(("vdn", "qmix"), {"eval_epsilon": 0.5, "eval_episodes": 7, "env_kwargs": {"time_limit": 30}}),
-    "mappo": {"env_kwargs": {"time_limit": 3}},
-    "maddpg": {"env_kwargs": {"time_limit": 3}},
-    "matd3": {"env": "protorl/Apart-v0", "env_kwargs": {"time_limit": 1}},
+    "vdn": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "qmix": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "mappo": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "maddpg": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "matd3": {"env": LONG.replace("LongGame", "LongNumbers"), "env_kwargs": {"time_limit": 30}},
 }
 ELSEWHERE = {"maddpg": {"noise_std", "noise_theta"}, "matd3": {"temperature", "logit_penalty"}}
 """Fields for the other kind of actions than those of the run, which the other one of the two has."""
@@ -45,7 +47,7 @@ OTHER: dict[str, Any] = {
     "actor_lr": 0.1, "alpha_lr": 0.1, "final_bound": 0.1, "target_entropy": 3.0, "clip": 1e-3, "clip_value": 1e-3,
     "target_kl": 1e-9, "share_base": True, "weight_decay": 0.5, "noise_std": 0.9, "noise_theta": 0.9, "target_noise": 0.9,
     "noise_clip": 0.01, "munchausen_tau": 0.5, "munchausen_low": -1e-6, "target_every": 3, "log_std": 0.5,
-    "eval_max_steps": 1, "action_gradient_clip": 1e-6, "epsilon_after": 1_000, "wrappers": ("gymnasium.wrappers:ClipReward",),
+    "eval_max_steps": 5, "action_gradient_clip": 1e-6, "epsilon_after": 1_000, "wrappers": ("gymnasium.wrappers:ClipReward",),
     "core_inputs": ("reward",), "eta": 0.1, "predictor_lr": 0.5, "sequence_steps": 8,
 }  # fmt: skip
 """Values that a field certainly did not have; of all others a little more, or the other choice."""

@@ -22,6 +22,7 @@ from protorl.networks import (
     build_network,
     scaled,
 )
+from protorl.networks.teams import team_of
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.on_policy import OnPolicy
@@ -85,7 +86,7 @@ class MAPPO(Teams, Proximal, OnPolicy):
         seen: Any = spec.obs
         state = dataclasses.replace(spec, obs=seen["state"])
         base = self.scaled(build_base(state.obs, self.base_config(state, self.init)), state.obs)
-        head = VALUE_SCALES[self.normalise_value](spec.action.agents, self.value_gain)
+        head = VALUE_SCALES[self.normalise_value](team_of(spec)[0].size, self.value_gain)
         return Network(DictBase({"state": base}), head)
 
     def scaled(self, base: Base, obs: Any) -> Base:
