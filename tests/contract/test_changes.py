@@ -27,10 +27,17 @@ RUN: dict[str, Any] = {
     "epsilon_start": 1.0, "epsilon_steps": 200, "accelerate": "eager", "per_alpha": 0.6, "noise": "ou",
     "bonus": "rnd", "env_kwargs": {"max_episode_steps": 30},
 }  # fmt: skip
+LONG = f"{Path(__file__).with_name('long_game.py')}:LongGame"
 OWN: dict[str, dict[str, Any]] = {
     "rnd": {"seed": 11, "env_kwargs": {"max_episode_steps": 80}},  # its evaluations differ
-    **dict.fromkeys(("vdn", "qmix"), {"eval_epsilon": 0.5, "eval_episodes": 7, "env_kwargs": {"time_limit": 30}}),
+    "vdn": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "qmix": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "mappo": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "maddpg": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "matd3": {"env": LONG.replace("LongGame", "LongNumbers"), "env_kwargs": {"time_limit": 30}},
 }
+ELSEWHERE = {"maddpg": {"noise_std", "noise_theta"}, "matd3": {"temperature", "logit_penalty"}}
+"""Fields for the other kind of actions than those of the run, which the other one of the two has."""
 OTHER: dict[str, Any] = {
     "env": "MountainCarContinuous-v0", "device": "cuda", "accelerate": "auto", "precision": "bf16", "threads": 2,
     "package_to_import": "math", "optimizer": "radam", "optimizer_kwargs": {"betas": (0.8, 0.9)}, "base": "nature",
@@ -40,7 +47,7 @@ OTHER: dict[str, Any] = {
     "actor_lr": 0.1, "alpha_lr": 0.1, "final_bound": 0.1, "target_entropy": 3.0, "clip": 1e-3, "clip_value": 1e-3,
     "target_kl": 1e-9, "share_base": True, "weight_decay": 0.5, "noise_std": 0.9, "noise_theta": 0.9, "target_noise": 0.9,
     "noise_clip": 0.01, "munchausen_tau": 0.5, "munchausen_low": -1e-6, "target_every": 3, "log_std": 0.5,
-    "eval_max_steps": 1, "action_gradient_clip": 1e-6, "epsilon_after": 1_000, "wrappers": ("gymnasium.wrappers:ClipReward",),
+    "eval_max_steps": 5, "action_gradient_clip": 1e-6, "epsilon_after": 1_000, "wrappers": ("gymnasium.wrappers:ClipReward",),
     "core_inputs": ("reward",), "eta": 0.1, "predictor_lr": 0.5, "sequence_steps": 8,
     "core_span": 9,
 }  # fmt: skip
@@ -120,7 +127,7 @@ def honoured(run: Path, fields: list[dataclasses.Field[Any]], tmp_path: Path) ->
     """Each of these fields, changed alone, makes another training of what the run has begun."""
     plain, recipe = happened(copy(run, tmp_path / "plain")), read_recipe(run)
     for field in fields:
-        if field.name in ("worker_timeout", "engine", "address", "publish_every"):
+        if field.name in {"worker_timeout", "engine", "address", "publish_every", *ELSEWHERE.get(recipe.name, ())}:
             continue  # of workers, which these runs have none of
         changed, its = another(field, getattr(recipe, field.name)), copy(run, tmp_path / field.name)
         if field.name == "device":

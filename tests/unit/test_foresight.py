@@ -12,7 +12,7 @@ import pytest
 
 import protorl as prl
 from protorl.cli import main
-from protorl.data import ActionSpec, ArraySpec, EnvSpec
+from protorl.data import ActionSpec, ArraySpec, EnvSpec, TeamSpec
 from protorl.recipes import RECIPES
 from protorl.recipes.foresight import foresee, plan, warnings
 from protorl.recipes.saved import resume
@@ -25,7 +25,14 @@ FRAMES = ArraySpec((4, 84, 84), np.dtype(np.uint8), frame_stack=4)
 
 def spec_of(recipe: Any, obs: ArraySpec | None = None) -> EnvSpec:
     vector = ArraySpec((3,), np.dtype(np.float32))
-    return EnvSpec("any", vector if obs is None else obs, BOX if recipe.actions == ("box",) else CHOICE, recipe.num_envs)
+    action = BOX if recipe.actions == ("box",) else CHOICE
+    if recipe.as_teams:
+        team, each = TeamSpec(("a", "b"), (0, 0), (1, 1), action, lanes=False), (2, *vector.shape)
+        flags = ArraySpec((2,), np.dtype(np.uint8))
+        joint = {"obs": dataclasses.replace(vector, shape=each), "alive": flags, "state": vector}
+        action = dataclasses.replace(action, shape=(2, *action.shape))
+        return EnvSpec("any", joint, action, recipe.num_envs, team=team)
+    return EnvSpec("any", vector if obs is None else obs, action, recipe.num_envs)
 
 
 def said_of(recipe: Any, obs: ArraySpec | None = None) -> str:
@@ -62,7 +69,8 @@ def test_nothing_is_said_of_our_own_numbers(cls: Any, env: str, protocol: str) -
 @pytest.mark.parametrize("steps", [31, 40, 131])
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_the_plan_is_what_happens(name: str, steps: int, num_envs: int) -> None:
-    recipe = cases.small(name, steps=steps, num_envs=num_envs)
+    longer = {"env": "protorl/TeamTimeLimit-v0"} if RECIPES[name].as_teams else {}
+    recipe = cases.small(name, steps=steps, num_envs=num_envs, **longer)
     with closing(recipe.make_env()) as env:
         agent, memory, actors = recipe.assemble(env)
         expected = plan(recipe, memory)

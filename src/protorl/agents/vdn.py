@@ -5,7 +5,7 @@ Sunehag et al. 2018, "Value-decomposition networks for cooperative multi-agent l
 learning", ICML, arXiv 1803.11485, equations 5 and 6:
 
     Q_tot(h, a) = f(Q_1(h_1, a_1), ..., Q_M(h_M, a_M); s),     f = sum in VDN,  monotone in each Q_i in QMIX
-    y = sum_i r_i + gamma Q_tot(h', a*; theta-),     a*_i = argmax_a Q_i(h'_i, a; theta),     minimise (y - Q_tot(h, a; theta))^2
+    y = sum_i r_i + gamma Q_tot(h', a*; theta-),    a*_i = argmax_a Q_i(h'_i, a; theta),    minimise (y - Q_tot(h, a; theta))^2
 
 where h_i is what agent i remembers, and s the state that learning alone sees.
 """
@@ -38,7 +38,7 @@ class VDN(SequenceLearner, DQN):
     """
 
     network: Mixing  # type: ignore[assignment]
-    target: Mixing
+    target: Mixing  # type: ignore[assignment]
 
     def __init__(self, *args: Any, kappa: float = float("inf"), **kwargs: Any) -> None:
         super().__init__(*args, kappa=kappa, **kwargs)
@@ -64,7 +64,7 @@ class VDN(SequenceLearner, DQN):
         return mask * (y - self.network.mix(done, self.observed(batch)))
 
     def loss_and_priority(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """sum_t huber(delta_t), over the mean number of steps in a sequence; and eta max_t |delta_t| + (1 - eta) mean_t |delta_t|;
+        """sum_t huber(delta_t), over the mean number of steps in a sequence; eta max_t |delta_t| + (1 - eta) mean_t |delta_t|:
         both [B]."""
         td, mask = self.td_error(batch), self.kept(batch.mask)
         steps = mask.sum(0).mean().clamp(min=1)

@@ -59,9 +59,9 @@ class RandomDistillation(nn.Module):
     of the newest frame alone where frames are stacked. f is never trained; whoever owns this trains `predictor` (θ) on the mean
     of `error`. μ and σ are of what was given to `count`.
 
-    obs: one array; or a dict, of which it looks at `entry`. Images of at least 36x36 get convolutions (32 8x8/4, 64 4x4/2, 64
-    3x3/1, leaky ReLU), everything else one dense layer; the predictor two dense layers more, with ReLU. features: numbers that f
-    gives, and width of dense layers. Raises ProtoRLError for dict observations without an entry.
+    obs: one array; or a dict, of which it looks at `entry`. Images of at least 36x36 get convolutions (32 8x8/4, 64 4x4/2,
+    64 3x3/1, leaky ReLU), everything else one dense layer; the predictor two dense layers more, with ReLU. features: numbers
+    that f gives, and width of dense layers. Raises ProtoRLError for dict observations without an entry.
     Source: Burda et al. 2018, arXiv 1810.12894, section 2.2, and the authors' code (orthogonal weights of gain sqrt(2), the
     mean over features in the place of the paper's sum).
     """

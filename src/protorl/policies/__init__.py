@@ -4,6 +4,7 @@ from protorl.policies.arms import Arms, BanditArms, UniformArms
 from protorl.policies.continuous import Beta, Gaussian, GaussianNoise, NoisyDeterministic, OUNoise, SquashedGaussian
 from protorl.policies.discrete import Categorical, EpsilonGreedy, Greedy, Policy, Restarting, Stochastic, apex_epsilons
 from protorl.policies.outputs import ActionValues, BestAction, BetaParameters, Logits, Normal
+from protorl.policies.relaxed import GumbelSoftmax, Numbers
 from protorl.policies.warmup import UniformActions, Warmup
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "Gaussian",
     "GaussianNoise",
     "Greedy",
+    "GumbelSoftmax",
     "Logits",
     "NoisyDeterministic",
     "Normal",
+    "Numbers",
     "OUNoise",
     "Policy",
     "Restarting",

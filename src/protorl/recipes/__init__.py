@@ -5,6 +5,8 @@ from protorl.recipes.continuous import DDPG, SAC, TD3
 from protorl.recipes.distributional import IQN, QRDQN, Rainbow
 from protorl.recipes.dqn import D3QN, DQN, DoubleDQN, MunchausenDQN
 from protorl.recipes.fields import hp
+from protorl.recipes.maddpg import MADDPG, MATD3
+from protorl.recipes.mappo import MAPPO
 from protorl.recipes.mixing import QMIX, VDN
 from protorl.recipes.ngu import NGU
 from protorl.recipes.off_policy import OffPolicy
@@ -18,7 +20,7 @@ RECIPES |= {
     recipe.name: recipe
     for recipe in (
         DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2, NGU, RND,
-        VDN, QMIX,
+        VDN, QMIX, MAPPO, MADDPG, MATD3,
     )
 }  # fmt: skip
 
@@ -27,6 +29,9 @@ __all__ = [
     "DDPG",
     "DQN",
     "IQN",
+    "MADDPG",
+    "MAPPO",
+    "MATD3",
     "NGU",
     "PPO",
     "QMIX",

@@ -26,6 +26,7 @@ TUNABLE = frozenset({
     "beta", "gamma_min", "retrace_lambda", "target_epsilon", "neighbours", "kernel_epsilon", "cluster_distance",
     "pseudo_count", "max_similarity", "distance_mean", "distance_decay", "novelty_max", "embedding_lr", "embedding_l2",
     "bandit_epsilon", "bandit_bonus",
+    "others", "temperature", "logit_penalty",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
@@ -40,7 +41,7 @@ WHY_NOT = {
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
         "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features share mixtures "
-        "embedding_features mixing_size hyper_widths"
+        "embedding_features mixing_size hyper_widths central normalise_value"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
     "it shapes the memory": (

@@ -9,7 +9,7 @@ from torch import nn
 
 from protorl import agents
 from protorl.agents import Agent
-from protorl.data import EnvSpec, ObsSpec, ProtoRLError
+from protorl.data import EnvSpec
 from protorl.networks import Mixing, Monotone, Sum, TeamNetwork
 from protorl.networks.factory import CORES, INPUTS
 from protorl.recipes import presets

@@ -472,6 +472,8 @@ RND: dict[str, Block] = {
     "MiniGrid-MultiRoom-*": RND_MINIGRID,
     **atari(RND_ATARI),
 }  # fmt: skip
+MAPPO: dict[str, Block] = {}
+MADDPG: dict[str, Block] = {}
 VDN: dict[str, Block] = {
     "protorl/TwoStepGame-v0": TEAM_GAMES, "protorl/MatrixGame-v0": TEAM_GAMES,
 }  # fmt: skip
