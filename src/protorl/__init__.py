@@ -116,8 +116,8 @@ _HOME = {
     "": ("envs", "functional", "recipes", "rng"),
     "actors": ("Actors", "FirstPriorities", "LocalActors", "OverlappedActors"),
     "agents": (
-        "DDPG", "DQN", "IQN", "NGU", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN", "Novelty",
-        "Rainbow", "curious",
+        "DDPG", "DQN", "IQN", "NGU", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3", "Agent", "DoubleDQN", "MunchausenDQN",
+        "Novelty", "Rainbow", "curious",
     ),
     "checkpoint": ("Checkpoints",),
     "envs": ("from_vector", "make_env", "make_vec_envs"),

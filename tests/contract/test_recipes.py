@@ -138,6 +138,7 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
     "rnd": {"env": "Pendulum-v1", "core": "lstm"},
     "ddpg": {"noise": "ou"},
     "td3": {"noise": "ou"},
+    "ngu": {"arms": "bandit"},
 }
 """Settings in which the fields that a first training has no use for have one."""
 

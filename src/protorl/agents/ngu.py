@@ -31,7 +31,7 @@ from protorl.functional import greedy_probabilities, mixture_betas, mixture_gamm
 from protorl.networks import Episode, InverseDynamics, Optimizer, PseudoCounts, RandomDistillation, Running
 from protorl.networks.numpy_forms import Form
 from protorl.parts import Aside
-from protorl.policies import Arms, EpsilonGreedy
+from protorl.policies import Mixture
 
 FRAMES = 5
 """The last steps of each sequence from which embedding and predictor learn."""
@@ -93,7 +93,7 @@ class NGUCarry(NamedTuple):
 
 
 class Still(Aside):
-    """An embedding whose weights are put in before each use. It is no part of the agent: nobody learns, saves or publishes it."""
+    """An embedding whose weights are put in before each use. It is no part of the agent: not learned, saved or published."""
 
     def __init__(self, embedding: nn.Module) -> None:
         self.embedding = copy.deepcopy(embedding).requires_grad_(False)
@@ -108,12 +108,12 @@ class NGU(R2D2):
     """R2D2 that pays itself for what is new in its episode, and in its life; a mixture of policies, from one that does not care
     to one that explores.
 
-    network: as R2D2's, whose core also sees `ArmCode` and `LastIntrinsic`. inverse: embeds frames; inverse_optimizer: of it.
-    distillation: says how new a frame is; predictor_optimizer: of `distillation.predictor`. counts: k, ε, ξ, c, s_max. arms:
-    which policy plays the next episode. beta, gamma, gamma_min: of the mixture (`mixture_betas`, `mixture_gammas`); its size is
-    `arms.n`. lam: λ. target_epsilon: of π. most: L. memory_size: embeddings of an episode that are kept, the newest.
-    distance_decay: of the running mean of squared distances (`Running`). The rest as R2D2, its memory's view a `Sequence` of
-    n_step = 1.
+    network: as R2D2's, whose core also sees `ArmCode` and `LastIntrinsic`. policy: ε-greedy, with the arms that say which
+    policy of the mixture plays the next episode. inverse: embeds frames; inverse_optimizer: of it. distillation: says how new a
+    frame is; predictor_optimizer: of `distillation.predictor`. counts: k, ε, ξ, c, s_max. beta, gamma, gamma_min: of mixtures
+    (`mixture_betas`, `mixture_gammas`), whose size is `policy.arms.n`. lam: λ. target_epsilon: of π. most: L. memory_size:
+    embeddings of an episode that are kept, the newest. distance_decay: of the running mean of squared distances (`Running`).
+    The rest as R2D2, its memory's view a `Sequence` of n_step = 1.
 
     Columns, besides R2D2's: `arm`, `gamma` and `mu`, the probability with which the action was chosen; `intrinsic`, r^i of the
     observation that the step led to; `measured` [2], the squared distance and the error that came into it, of which `observe`
@@ -123,8 +123,9 @@ class NGU(R2D2):
     Differs from the paper: docs/algorithms/ngu.md has the list.
     """
 
-    arms: Arms
-    policy: EpsilonGreedy
+    policy: Mixture
+    exploits: int
+    """The arm that plays where nobody explores."""
 
     def __init__(
         self,
@@ -134,7 +135,6 @@ class NGU(R2D2):
         distillation: RandomDistillation,
         predictor_optimizer: Optimizer,
         counts: PseudoCounts,
-        arms: Arms,
         beta: float = 0.3,
         gamma: float = 0.997,
         gamma_min: float = 0.99,
@@ -150,12 +150,13 @@ class NGU(R2D2):
             raise ProtoRLError(f"gamma {max(gamma, gamma_min)} has no logarithm of 1 - gamma: use a discount below 1")
         self.inverse, self.inverse_optimizer = inverse, inverse_optimizer
         self.distillation, self.predictor_optimizer = distillation, predictor_optimizer
-        self.counts, self.arms = counts, arms
+        self.counts, arms = counts, self.policy.arms
         self.betas = mixture_betas(arms.n, beta).to(self.device)
         self.gammas = mixture_gammas(arms.n, gamma, gamma_min).numpy()
         self.lam, self.target_epsilon, self.most, self.memory_size = lam, target_epsilon, most, memory_size
         self.distances, self.errors = Running(distance_decay), Running()
         self.still = Still(inverse.embedding)
+        self.exploits = 0
 
     # Where the environment is
 
@@ -180,19 +181,22 @@ class NGU(R2D2):
         )
 
     def act(self, seen: Seen, carry: Carry = (), *, explore: bool) -> Act:
-        """Where an episode starts, its arm is chosen, the embedding stays from here on as it is, and what is seen is remembered
-        without pay: nothing led there. Without exploring the arm is 0, and what is seen is judged here, since nobody annotates."""
+        """Where an episode starts, its arm is chosen, the embedding stays from here on as it is, and what is seen is
+        remembered without pay: nothing led there. Without exploring the arm is `exploits`, and what is seen is judged here,
+        as nobody annotates."""
         held: Any = carry
         if explore:
-            arms = self.arms(seen.first)
+            arms = self.policy.arms(seen.first)
             held.arm[seen.first] = arms[seen.first]
         else:
+            held.arm[seen.first] = self.exploits
             held.intrinsic[:] = self.judged(seen.obs, held, ~seen.first)[0]
         if seen.first.any():
             weights = parameters_to_vector(self.inverse.embedding.parameters())
             held.weights[seen.first] = weights.numpy(force=True)
             held.episode.remember(self.embedded(seen.obs, held, seen.first), seen.first)
-        out, core = self.recall(self.told(seen, held.arm, held.intrinsic), held.core, explore)
+        told: Any = self.told(seen, held.arm, held.intrinsic)
+        out, core = self.recall(told, held.core, explore)
         chances = self.policy.probabilities(out) if explore else None
         action = self.explore(out, seen) if explore else self.policy.mode(out)
         extras = dict(self.core.stored(held.core))
@@ -206,18 +210,18 @@ class NGU(R2D2):
         held: Any = carry
         held.intrinsic[:], measured = self.judged(step.next_obs, held, step.valid)
         held.gained[step.valid] += step.reward[step.valid]
-        self.arms.ended(step.ended & step.valid, held.arm, held.gained)
+        self.policy.arms.ended(step.ended & step.valid, held.arm, held.gained)
         return step._replace(extras={**step.extras, "intrinsic": held.intrinsic.copy(), "measured": measured}), held
 
     def observe(self, step: Step) -> None:
-        """The running means count what the step measured."""
+        """The running means count what the step measured; that holds from the next update on, as whatever is learned."""
         distance, error = step.extras["measured"][step.valid].T.astype(np.float64)
         self.distances.count(distance)
         self.errors.count(error)
 
     def judged(self, obs: Any, carry: NGUCarry, rows: Array) -> tuple[Array, Array]:
-        """r^i [N] of observations [N, *O] in `rows` [N] bool, 0 in others, and what came into it, [N, 2]: the squared distance to
-        neighbours, and the predictor's error. From now on their embeddings are part of the episode."""
+        """r^i [N] of observations [N, *O] in `rows` [N] bool, 0 in others, and what came into it, [N, 2]: the squared distance
+        to neighbours, and the predictor's error. From now on their embeddings are part of the episode."""
         intrinsic, measured = np.zeros(len(rows), STEP), np.zeros((len(rows), 2), STEP)
         if rows.any():
             x = self.embedded(obs, carry, rows)
@@ -254,7 +258,7 @@ class NGU(R2D2):
 
     def told(self, seen: Any, arm: Any, intrinsic: Any) -> Told:
         """What the network is told, when it acts and when it learns."""
-        return Told(*seen, arm=arm, intrinsic=intrinsic)
+        return Told(seen.obs, seen.first, seen.action, seen.reward, seen.pending, arm, intrinsic)
 
     def seen(self, batch: Batch) -> Told:
         return self.told(batch.seen, batch.arm, batch.last_intrinsic)
@@ -291,9 +295,15 @@ class NGU(R2D2):
         }  # fmt: skip
         return update._replace(metrics={**update.metrics, **own})
 
+    def update(self, batch: Batch) -> Update:
+        update = super().update(batch)
+        self.distances.settle()
+        self.errors.settle()
+        return update
+
     def recent(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The last steps of each sequence: frames before and after, actions, and weights, [FRAMES, B, ...]; the weight is 0 where
-        a sequence is shorter."""
+        """The last steps of each sequence: frames before and after, actions, and weights, [FRAMES, B, ...]; the weight is 0
+        where a sequence is shorter."""
         steps = self.kept(batch.mask).sum(0).long()
         rows = steps - 1 - torch.arange(FRAMES, device=steps.device).unsqueeze(-1)
         weight = (rows >= 0).to(torch.float32)

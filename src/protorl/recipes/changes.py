@@ -31,7 +31,7 @@ TUNABLE = frozenset({
 `prl.hp(..., tunable=True)`."""
 
 WHY_NOT = {
-    "it is another algorithm": "recipe scale bonus arms",
+    "it is another algorithm": "recipe scale bonus arms embedding",
     "it makes other environments": (
         "env num_envs backend protocol env_kwargs wrappers package_to_import apply_api_compatibility overlap"
     ),
@@ -39,11 +39,13 @@ WHY_NOT = {
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
-        "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features share mixtures embedding_features"
+        "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features share mixtures "
+        "embedding_features"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
     "it shapes the memory": (
-        "capacity batch_size memory_size bandit_window n_step per_alpha priority rollout_steps epochs sequence_length sequence_steps burn_in period"
+        "capacity batch_size n_step per_alpha priority rollout_steps epochs sequence_length sequence_steps burn_in period "
+        "memory_size bandit_window"
     ),
     "it matters at the beginning alone": "init final_bound log_std alpha warmup_steps warmup_rollouts",
 }
