@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import parameters_to_vector
 
 from protorl.agents.agent import as_tensor
 from protorl.agents.r2d2 import R2D2
@@ -97,9 +97,12 @@ class Still(Aside):
 
     def __init__(self, embedding: nn.Module) -> None:
         self.embedding = copy.deepcopy(embedding).requires_grad_(False)
+        self.places = [*self.embedding.parameters()]
+        self.sizes = [place.numel() for place in self.places]
 
     def __call__(self, weights: Tensor, frames: Tensor) -> Tensor:
-        vector_to_parameters(weights, self.embedding.parameters())
+        for place, part in zip(self.places, torch.split(weights, self.sizes)):
+            place.data = part.view(place.shape)
         found: Tensor = self.embedding(frames)
         return found
 
@@ -115,10 +118,10 @@ class NGU(R2D2):
     embeddings of an episode that are kept, the newest. distance_decay: of the running mean of squared distances (`Running`).
     The rest as R2D2, its memory's view a `Sequence` of n_step = 1.
 
-    Columns, besides R2D2's: `arm`, `gamma` and `mu`, the probability with which the action was chosen; `intrinsic`, r^i of the
-    observation that the step led to; `measured` [2], the squared distance and the error that came into it, of which `observe`
-    keeps the running means. Metrics: inverse_loss, predictor_loss, intrinsic (mean r^i of what was sampled), intrinsic_max,
-    distance and novelty (the means of `measured`).
+    Columns, besides R2D2's: `arm`, its `beta` and `gamma`, and `mu`, the probability with which the action was chosen;
+    `intrinsic`, r^i of the observation that the step led to; `measured` [2], the squared distance and the error that came into
+    it, of which `observe` keeps the running means. Metrics: inverse_loss, predictor_loss, intrinsic (mean r^i of what was
+    sampled), intrinsic_max, distance and novelty (the means of `measured`).
 
     Differs from the paper: docs/algorithms/ngu.md has the list.
     """
@@ -151,7 +154,7 @@ class NGU(R2D2):
         self.inverse, self.inverse_optimizer = inverse, inverse_optimizer
         self.distillation, self.predictor_optimizer = distillation, predictor_optimizer
         self.counts, arms = counts, self.policy.arms
-        self.betas = mixture_betas(arms.n, beta).to(self.device)
+        self.betas = mixture_betas(arms.n, beta).numpy()
         self.gammas = mixture_gammas(arms.n, gamma, gamma_min).numpy()
         self.lam, self.target_epsilon, self.most, self.memory_size = lam, target_epsilon, most, memory_size
         self.distances, self.errors = Running(distance_decay), Running()
@@ -163,20 +166,19 @@ class NGU(R2D2):
     def columns(self, spec: EnvSpec) -> Columns:
         columns, number = super().columns(spec), Field((), STEP)
         own = {
-            "arm": Field((), np.dtype(np.int64)), "gamma": number, "mu": number, "intrinsic": replace(number, last=True),
-            "measured": Field((2,), STEP),
+            "arm": Field((), np.dtype(np.int64)), "beta": number, "gamma": number, "mu": number,
+            "intrinsic": replace(number, last=True), "measured": Field((2,), STEP),
         }  # fmt: skip
         return replace(columns, extras={**columns.extras, **own})
 
     def initial_carry(self, n: int) -> NGUCarry:
         """Of `n` rows at an episode's start: zeros. `act` puts arm, weights and the first observation in."""
-        numbers = sum(p.numel() for p in self.inverse.embedding.parameters())
         return NGUCarry(
             self.core.initial_carry(n),
             np.zeros(n, np.int64),
             np.zeros(n, np.float32),
             np.zeros(n),
-            np.zeros((n, numbers), np.float32),
+            np.zeros((n, sum(self.still.sizes)), np.float32),
             Episode.empty(n, self.memory_size, self.inverse.features),
         )
 
@@ -202,7 +204,7 @@ class NGU(R2D2):
         extras = dict(self.core.stored(held.core))
         if chances is not None:
             mu = np.take_along_axis(chances, action[:, None], 1)[:, 0]
-            extras |= {"arm": held.arm.copy(), "gamma": self.gammas[held.arm], "mu": mu}
+            extras |= {"arm": held.arm.copy(), "beta": self.betas[held.arm], "gamma": self.gammas[held.arm], "mu": mu}
         return Act(action, held._replace(core=core), extras)
 
     def annotate(self, step: Step, carry: Carry) -> tuple[Step, Carry]:
@@ -266,16 +268,15 @@ class NGU(R2D2):
     @torch.no_grad()
     def target_value(self, batch: Batch, q: Tensor) -> Tensor:
         """G_t [T - burn_in, B], in h's scale; `q` are the online network's values, for which π is greedy."""
-        reward, discount, action, arm, intrinsic, mu, mask, successor = map(
-            self.kept,
-            (batch.reward, batch.discount, batch.action, batch.arm, batch.intrinsic, batch.mu, batch.mask, batch.successor),
+        discount, action, mu, mask, successor = map(
+            self.kept, (batch.discount, batch.action, batch.mu, batch.mask, batch.successor)
         )
         value = self.h_inverse(self.unrolled(self.target, batch))
         pi = greedy_probabilities(q, self.target_epsilon)
         following = (pi * value).sum(-1).gather(0, successor - self.burn_in)
         ratio = mask * pick(pi, action) / mu  # 0 in rows that are no steps: no trace goes on there
-        augmented = reward + self.betas[arm] * intrinsic
-        return self.h(retrace(pick(value, action), following, augmented, discount, ratio, self.lam))
+        reward = self.kept(batch.reward + batch.beta * batch.intrinsic)
+        return self.h(retrace(pick(value, action), following, reward, discount, ratio, self.lam))
 
     def learn(self, batch: Batch) -> Update:
         """As R2D2; and from the last steps of each sequence embedding and predictor learn."""
