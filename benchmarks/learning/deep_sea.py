@@ -32,6 +32,7 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "dqn-rnd": ("dqn", {"bonus": "rnd"}),
     "ppo": ("ppo", {}),
     "rnd": ("rnd", {}),
+    "ngu": ("ngu", {}),
 }
 """By name: a recipe, and what it has besides its preset."""
 

@@ -12,7 +12,7 @@ SMALL: dict[str, Any] = {
     "capacity": 200, "chunk_steps": 5, "epsilon_steps": 200, "rollout_steps": 32, "epochs": 2, "eval_episodes": 2,
     "atoms": 11, "quantiles": 5, "samples": 4, "target_samples": 3, "act_samples": 2, "cosines": 8,
     "workers": 0, "core_size": 8, "sequence_length": 4, "burn_in": 2, "period": 3,
-    "predictor_features": 8, "warmup_rollouts": 1, "mixing_size": 4,
+    "predictor_features": 8, "warmup_rollouts": 1, "mixing_size": 4, "memory_size": 50, "mixtures": 4, "embedding_features": 4,
 }  # fmt: skip
 ENVS = {
     **dict.fromkeys(("ddpg", "td3", "sac", "apex-ddpg"), "Pendulum-v1"),

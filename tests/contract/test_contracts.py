@@ -64,6 +64,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "maddpg-local-per-nstep": ("maddpg", {"central": False, "share": True, "others": "current", "per_alpha": 0.6, "n_step": 3}),
     "matd3-numbers": ("matd3", {"env": "protorl/Apart-v0", "bonus": "rnd"}),
+    "ngu-bandit": ("ngu", {"arms": "bandit", "burn_in": 0, "scale": "none", "core": "gru", "num_envs": 2}),
     "sac-fixed-alpha": ("sac", {"alpha_lr": None, "alpha": 0.2, "critics": 3}),
 }  # fmt: skip
 
@@ -150,7 +151,9 @@ SEQUENCE = {"seen", "action", "reward", "discount", "successor", "mask", "ended"
 @pytest.mark.parametrize("case", CASES)
 def test_columns_declared_are_columns_used(case: str) -> None:
     agent, memory, _ = with_experience(case)
-    extras = set(memory.storage.columns.extras) - {"priority"}  # which the sampler keeps
+    fields = memory.storage.columns.extras
+    extras = set(fields) - {"priority"}  # which the sampler keeps
+    extras |= {f"last_{name}" for name, field in fields.items() if field.last}
     rollouts: list[Watched] = []
     prepare = getattr(memory.view, "prepare", None)
     if prepare is not None:
@@ -165,7 +168,8 @@ def test_columns_declared_are_columns_used(case: str) -> None:
         assert (batch.reward.dtype, batch.discount.dtype) == (torch.float32,) * 2
     assert batch.weight.dtype == torch.float32
     assert 15 <= len(batch) <= 16
-    unrolled = SEQUENCE - {"weight"} if sequences else set()
+    kept = {"weight", "index", *(name for name, field in fields.items() if field.starts)}
+    unrolled = set(batch) - kept if sequences else set()
     for name, column in batch.columns.items():
         assert all(leaf.shape[name in unrolled] == len(batch) for leaf in tree_leaves(column)), name
 
@@ -177,8 +181,9 @@ def test_columns_declared_are_columns_used(case: str) -> None:
         assert update.priority.shape == (len(batch),)
         assert name != "learn" or (update.priority >= 0).all()
         assert set(given) >= set(batch)
-    assert read >= set(batch) - {"index", "ended"}  # ends of episodes are in the discount; what flows through them reads them
-    assert read.union(*(rollout.read for rollout in rollouts)) >= (step | extras) - {"ended"}
+    seen = {"ended", "gamma"}  # by the view, which makes discounts of them; what flows through ends of episodes reads them
+    assert read >= set(batch) - {"index"} - seen
+    assert read.union(*(rollout.read for rollout in rollouts)) >= (step | extras) - seen
 
 
 # evaluate
@@ -231,7 +236,7 @@ def test_a_run_folder_holds_what_it_should(name: str, tmp_path: Path) -> None:
     columns = {"return", "length", "loss", "updates", "steps_per_second", "updates_per_second", "eval_return", "eval_std"}
     assert columns | ({"grad_norm"} if made.max_grad_norm else set()) <= set(rows[0])
     updates = float(rows[-1]["updates"])
-    if name == "r2d2":  # its sequences wait until as many steps follow, or their episode is over
+    if name in ("r2d2", "ngu"):  # their sequences wait until as many steps follow, or their episode is over
         assert 50 <= updates < 67
     else:
         assert updates == (67 if hasattr(made, "warmup_steps") else 300 // 32 * 4)

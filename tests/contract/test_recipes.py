@@ -148,6 +148,7 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
     "maddpg": {"env": "protorl/Apart-v0", "noise": "ou"},
     "matd3": {"env": "protorl/Apart-v0", "noise": "ou"},
     "vdn": {"core": "lstm"},
+    "ngu": {"arms": "bandit"},
 }
 """Settings in which the fields that a first training has no use for have one."""
 

@@ -51,6 +51,7 @@ def train(name: str, steps: int, **fields: Any) -> dict[str, Any]:
         pytest.param("apex-ddpg", {}, marks=SLOW),
         pytest.param("apex-dqn", {"env": "protorl/EarlyDeath-v0", "n_step": 2}, marks=SLOW),  # lanes of teams, some dead
         pytest.param("r2d2", {"update_every": 6}, marks=SLOW),
+        pytest.param("ngu", {"update_every": 6, "arms": "bandit"}, marks=SLOW),
         pytest.param("d3qn", {"per_alpha": 0.6, "first_priority": "td", "n_step": 3, "bonus": "rnd"}, marks=SLOW),
     ],
 )

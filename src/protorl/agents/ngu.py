@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import parameters_to_vector
 
 from protorl.agents.agent import as_tensor
 from protorl.agents.r2d2 import R2D2
@@ -31,7 +31,7 @@ from protorl.functional import greedy_probabilities, mixture_betas, mixture_gamm
 from protorl.networks import Episode, InverseDynamics, Optimizer, PseudoCounts, RandomDistillation, Running
 from protorl.networks.numpy_forms import Form
 from protorl.parts import Aside
-from protorl.policies import Arms, EpsilonGreedy
+from protorl.policies import Mixture
 
 FRAMES = 5
 """The last steps of each sequence from which embedding and predictor learn."""
@@ -93,13 +93,16 @@ class NGUCarry(NamedTuple):
 
 
 class Still(Aside):
-    """An embedding whose weights are put in before each use. It is no part of the agent: nobody learns, saves or publishes it."""
+    """An embedding whose weights are put in before each use. It is no part of the agent: not learned, saved or published."""
 
     def __init__(self, embedding: nn.Module) -> None:
         self.embedding = copy.deepcopy(embedding).requires_grad_(False)
+        self.places = [*self.embedding.parameters()]
+        self.sizes = [place.numel() for place in self.places]
 
     def __call__(self, weights: Tensor, frames: Tensor) -> Tensor:
-        vector_to_parameters(weights, self.embedding.parameters())
+        for place, part in zip(self.places, torch.split(weights, self.sizes)):
+            place.data = part.view(place.shape)
         found: Tensor = self.embedding(frames)
         return found
 
@@ -108,23 +111,24 @@ class NGU(R2D2):
     """R2D2 that pays itself for what is new in its episode, and in its life; a mixture of policies, from one that does not care
     to one that explores.
 
-    network: as R2D2's, whose core also sees `ArmCode` and `LastIntrinsic`. inverse: embeds frames; inverse_optimizer: of it.
-    distillation: says how new a frame is; predictor_optimizer: of `distillation.predictor`. counts: k, ε, ξ, c, s_max. arms:
-    which policy plays the next episode. beta, gamma, gamma_min: of the mixture (`mixture_betas`, `mixture_gammas`); its size is
-    `arms.n`. lam: λ. target_epsilon: of π. most: L. memory_size: embeddings of an episode that are kept, the newest.
-    distance_decay: of the running mean of squared distances (`Running`). The rest as R2D2, its memory's view a `Sequence` of
-    n_step = 1.
+    network: as R2D2's, whose core also sees `ArmCode` and `LastIntrinsic`. policy: ε-greedy, with the arms that say which
+    policy of the mixture plays the next episode. inverse: embeds frames; inverse_optimizer: of it. distillation: says how new a
+    frame is; predictor_optimizer: of `distillation.predictor`. counts: k, ε, ξ, c, s_max. beta, gamma, gamma_min: of mixtures
+    (`mixture_betas`, `mixture_gammas`), whose size is `policy.arms.n`. lam: λ. target_epsilon: of π. most: L. memory_size:
+    embeddings of an episode that are kept, the newest. distance_decay: of the running mean of squared distances (`Running`).
+    The rest as R2D2, its memory's view a `Sequence` of n_step = 1.
 
-    Columns, besides R2D2's: `arm`, `gamma` and `mu`, the probability with which the action was chosen; `intrinsic`, r^i of the
-    observation that the step led to; `measured` [2], the squared distance and the error that came into it, of which `observe`
-    keeps the running means. Metrics: inverse_loss, predictor_loss, intrinsic (mean r^i of what was sampled), intrinsic_max,
-    distance and novelty (the means of `measured`).
+    Columns, besides R2D2's: `arm`, its `beta` and `gamma`, and `mu`, the probability with which the action was chosen;
+    `intrinsic`, r^i of the observation that the step led to; `measured` [2], the squared distance and the error that came into
+    it, of which `observe` keeps the running means. Metrics: inverse_loss, predictor_loss, intrinsic (mean r^i of what was
+    sampled), intrinsic_max, distance and novelty (the means of `measured`).
 
     Differs from the paper: docs/algorithms/ngu.md has the list.
     """
 
-    arms: Arms
-    policy: EpsilonGreedy
+    policy: Mixture
+    exploits: int
+    """The arm that plays where nobody explores."""
 
     def __init__(
         self,
@@ -134,7 +138,6 @@ class NGU(R2D2):
         distillation: RandomDistillation,
         predictor_optimizer: Optimizer,
         counts: PseudoCounts,
-        arms: Arms,
         beta: float = 0.3,
         gamma: float = 0.997,
         gamma_min: float = 0.99,
@@ -150,55 +153,58 @@ class NGU(R2D2):
             raise ProtoRLError(f"gamma {max(gamma, gamma_min)} has no logarithm of 1 - gamma: use a discount below 1")
         self.inverse, self.inverse_optimizer = inverse, inverse_optimizer
         self.distillation, self.predictor_optimizer = distillation, predictor_optimizer
-        self.counts, self.arms = counts, arms
-        self.betas = mixture_betas(arms.n, beta).to(self.device)
+        self.counts, arms = counts, self.policy.arms
+        self.betas = mixture_betas(arms.n, beta).numpy()
         self.gammas = mixture_gammas(arms.n, gamma, gamma_min).numpy()
         self.lam, self.target_epsilon, self.most, self.memory_size = lam, target_epsilon, most, memory_size
         self.distances, self.errors = Running(distance_decay), Running()
         self.still = Still(inverse.embedding)
+        self.exploits = 0
 
     # Where the environment is
 
     def columns(self, spec: EnvSpec) -> Columns:
         columns, number = super().columns(spec), Field((), STEP)
         own = {
-            "arm": Field((), np.dtype(np.int64)), "gamma": number, "mu": number, "intrinsic": replace(number, last=True),
-            "measured": Field((2,), STEP),
+            "arm": Field((), np.dtype(np.int64)), "beta": number, "gamma": number, "mu": number,
+            "intrinsic": replace(number, last=True), "measured": Field((2,), STEP),
         }  # fmt: skip
         return replace(columns, extras={**columns.extras, **own})
 
     def initial_carry(self, n: int) -> NGUCarry:
         """Of `n` rows at an episode's start: zeros. `act` puts arm, weights and the first observation in."""
-        numbers = sum(p.numel() for p in self.inverse.embedding.parameters())
         return NGUCarry(
             self.core.initial_carry(n),
             np.zeros(n, np.int64),
             np.zeros(n, np.float32),
             np.zeros(n),
-            np.zeros((n, numbers), np.float32),
+            np.zeros((n, sum(self.still.sizes)), np.float32),
             Episode.empty(n, self.memory_size, self.inverse.features),
         )
 
     def act(self, seen: Seen, carry: Carry = (), *, explore: bool) -> Act:
-        """Where an episode starts, its arm is chosen, the embedding stays from here on as it is, and what is seen is remembered
-        without pay: nothing led there. Without exploring the arm is 0, and what is seen is judged here, since nobody annotates."""
+        """Where an episode starts, its arm is chosen, the embedding stays from here on as it is, and what is seen is
+        remembered without pay: nothing led there. Without exploring the arm is `exploits`, and what is seen is judged here,
+        as nobody annotates."""
         held: Any = carry
         if explore:
-            arms = self.arms(seen.first)
+            arms = self.policy.arms(seen.first)
             held.arm[seen.first] = arms[seen.first]
         else:
+            held.arm[seen.first] = self.exploits
             held.intrinsic[:] = self.judged(seen.obs, held, ~seen.first)[0]
         if seen.first.any():
             weights = parameters_to_vector(self.inverse.embedding.parameters())
             held.weights[seen.first] = weights.numpy(force=True)
             held.episode.remember(self.embedded(seen.obs, held, seen.first), seen.first)
-        out, core = self.recall(self.told(seen, held.arm, held.intrinsic), held.core, explore)
+        told: Any = self.told(seen, held.arm, held.intrinsic)
+        out, core = self.recall(told, held.core, explore)
         chances = self.policy.probabilities(out) if explore else None
         action = self.explore(out, seen) if explore else self.policy.mode(out)
         extras = dict(self.core.stored(held.core))
         if chances is not None:
             mu = np.take_along_axis(chances, action[:, None], 1)[:, 0]
-            extras |= {"arm": held.arm.copy(), "gamma": self.gammas[held.arm], "mu": mu}
+            extras |= {"arm": held.arm.copy(), "beta": self.betas[held.arm], "gamma": self.gammas[held.arm], "mu": mu}
         return Act(action, held._replace(core=core), extras)
 
     def annotate(self, step: Step, carry: Carry) -> tuple[Step, Carry]:
@@ -206,18 +212,18 @@ class NGU(R2D2):
         held: Any = carry
         held.intrinsic[:], measured = self.judged(step.next_obs, held, step.valid)
         held.gained[step.valid] += step.reward[step.valid]
-        self.arms.ended(step.ended & step.valid, held.arm, held.gained)
+        self.policy.arms.ended(step.ended & step.valid, held.arm, held.gained)
         return step._replace(extras={**step.extras, "intrinsic": held.intrinsic.copy(), "measured": measured}), held
 
     def observe(self, step: Step) -> None:
-        """The running means count what the step measured."""
+        """The running means count what the step measured; that holds from the next update on, as whatever is learned."""
         distance, error = step.extras["measured"][step.valid].T.astype(np.float64)
         self.distances.count(distance)
         self.errors.count(error)
 
     def judged(self, obs: Any, carry: NGUCarry, rows: Array) -> tuple[Array, Array]:
-        """r^i [N] of observations [N, *O] in `rows` [N] bool, 0 in others, and what came into it, [N, 2]: the squared distance to
-        neighbours, and the predictor's error. From now on their embeddings are part of the episode."""
+        """r^i [N] of observations [N, *O] in `rows` [N] bool, 0 in others, and what came into it, [N, 2]: the squared distance
+        to neighbours, and the predictor's error. From now on their embeddings are part of the episode."""
         intrinsic, measured = np.zeros(len(rows), STEP), np.zeros((len(rows), 2), STEP)
         if rows.any():
             x = self.embedded(obs, carry, rows)
@@ -254,7 +260,7 @@ class NGU(R2D2):
 
     def told(self, seen: Any, arm: Any, intrinsic: Any) -> Told:
         """What the network is told, when it acts and when it learns."""
-        return Told(*seen, arm=arm, intrinsic=intrinsic)
+        return Told(seen.obs, seen.first, seen.action, seen.reward, seen.pending, arm, intrinsic)
 
     def seen(self, batch: Batch) -> Told:
         return self.told(batch.seen, batch.arm, batch.last_intrinsic)
@@ -262,16 +268,15 @@ class NGU(R2D2):
     @torch.no_grad()
     def target_value(self, batch: Batch, q: Tensor) -> Tensor:
         """G_t [T - burn_in, B], in h's scale; `q` are the online network's values, for which π is greedy."""
-        reward, discount, action, arm, intrinsic, mu, mask, successor = map(
-            self.kept,
-            (batch.reward, batch.discount, batch.action, batch.arm, batch.intrinsic, batch.mu, batch.mask, batch.successor),
+        discount, action, mu, mask, successor = map(
+            self.kept, (batch.discount, batch.action, batch.mu, batch.mask, batch.successor)
         )
         value = self.h_inverse(self.unrolled(self.target, batch))
         pi = greedy_probabilities(q, self.target_epsilon)
         following = (pi * value).sum(-1).gather(0, successor - self.burn_in)
         ratio = mask * pick(pi, action) / mu  # 0 in rows that are no steps: no trace goes on there
-        augmented = reward + self.betas[arm] * intrinsic
-        return self.h(retrace(pick(value, action), following, augmented, discount, ratio, self.lam))
+        reward = self.kept(batch.reward + batch.beta * batch.intrinsic)
+        return self.h(retrace(pick(value, action), following, reward, discount, ratio, self.lam))
 
     def learn(self, batch: Batch) -> Update:
         """As R2D2; and from the last steps of each sequence embedding and predictor learn."""
@@ -291,9 +296,15 @@ class NGU(R2D2):
         }  # fmt: skip
         return update._replace(metrics={**update.metrics, **own})
 
+    def update(self, batch: Batch) -> Update:
+        update = super().update(batch)
+        self.distances.settle()
+        self.errors.settle()
+        return update
+
     def recent(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The last steps of each sequence: frames before and after, actions, and weights, [FRAMES, B, ...]; the weight is 0 where
-        a sequence is shorter."""
+        """The last steps of each sequence: frames before and after, actions, and weights, [FRAMES, B, ...]; the weight is 0
+        where a sequence is shorter."""
         steps = self.kept(batch.mask).sum(0).long()
         rows = steps - 1 - torch.arange(FRAMES, device=steps.device).unsqueeze(-1)
         weight = (rows >= 0).to(torch.float32)

@@ -21,7 +21,7 @@ def mixture_betas(n: int, beta: float) -> Tensor:
 
 
 def mixture_gammas(n: int, gamma: float, least: float) -> Tensor:
-    """Discounts [n] float32: `gamma` for the first, which exploits, `least` for the last, and between them evenly in log(1 - γ):
+    """Discounts [n] float32: `gamma` for the first, which exploits, `least` for the last, evenly in log(1 - γ) between them:
 
         γ_i = 1 - exp(((n - 1 - i) log(1 - γ_max) + i log(1 - γ_min)) / (n - 1)).
 

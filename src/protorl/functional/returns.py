@@ -74,11 +74,11 @@ def gae(reward: Tensor, discount: Tensor, ended: Tensor, value: Tensor, next_val
 def retrace(q: Tensor, next_value: Tensor, reward: Tensor, discount: Tensor, ratio: Tensor, lam: float) -> Tensor:
     """Retrace(λ) targets of the values of taken actions, off-policy returns whose traces are cut by the policies' ratio:
 
-        G_t = Q_t + δ_t + γ c_{t+1} (δ_{t+1} + γ c_{t+2} (...)),    δ_t = r_t + γ E_π Q(s_{t+1}, .) - Q_t,    c = λ min(1, π / μ)
+        G_t = Q_t + δ_t + γ c_{t+1} (δ_{t+1} + γ c_{t+2} (...)),    δ_t = r_t + γ E_π Q(s_{t+1}, .) - Q_t,  c = λ min(1, π / μ)
 
     All [T, ...], time first: `q` of what was done, `next_value` = E_π Q of the successor, `discount` = γ (1 - terminated),
-    `ratio` = π(a_t | s_t) / μ(a_t | s_t). The trace ends with the last row, and before a row of ratio 0: let it be 0 in rows that
-    are no steps. -> [T, ...].
+    `ratio` = π(a_t | s_t) / μ(a_t | s_t). The trace ends with the last row, and before a row of ratio 0: let it be 0 in rows
+    that are no steps. -> [T, ...].
     Source: Munos et al. 2016, arXiv 1606.02647, equation 4; Badia et al. 2020 (Never Give Up), section 3.
     """
     trace = torch.cat([ratio[1:].clamp(max=1.0), torch.zeros_like(ratio[:1])])

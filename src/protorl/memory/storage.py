@@ -338,7 +338,8 @@ class Storage:
         self, slots: Array, burn_in: int, steps: Array, before: Array, shown: Array, columns: Mapping[str, Array]
     ) -> dict[str, TensorObs]:
         """What `unroll_rows` found of sequences whose row `burn_in` is the one in `slots` [B]: the columns of `steps`
-        [T, B, ...]; of those `before` them the actions and what is declared `last`; observations, `frames`: stacks [T, B, ...], or if these are made
+        [T, B, ...]; of those `before` them the actions and what is declared `last`; observations, `frames`: stacks
+        [T, B, ...], or if these are made
         elsewhere, single ones [T + k - 1, B, ...]; columns kept for starts, of row 0 [B, ...]; and further `columns`. Tensors
         on the device."""
         specs = tree_leaves(self.columns.obs)

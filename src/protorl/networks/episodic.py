@@ -18,7 +18,7 @@ class Episode(NamedTuple):
     """What each row has seen in its episode: the newest M embeddings, and how many there were in all."""
 
     entries: Array  # [N, M, F] float32
-    count: Array  # [N] int64
+    number: Array  # [N] int64
 
     @classmethod
     def empty(cls, n: int, size: int, features: int) -> Episode:
@@ -28,8 +28,8 @@ class Episode(NamedTuple):
     def remember(self, x: Array, rows: Array) -> None:
         """The embeddings `x` [N, F] of `rows` [N] bool are part of it, in place of the oldest where there is no more room."""
         which = np.flatnonzero(rows)
-        self.entries[which, self.count[which] % self.entries.shape[1]] = x[which]
-        self.count[which] += 1
+        self.entries[which, self.number[which] % self.entries.shape[1]] = x[which]
+        self.number[which] += 1
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class PseudoCounts:
             raise ProtoRLError(f"distance_mean {self.mean!r} is unknown: use {' or '.join(DISTANCE_MEANS)}")
 
     def distances(self, episode: Episode, x: Array, rows: Array) -> Array:
-        """d² [N, k] float32 of `x` [N, F] to its nearest neighbours, ascending; inf where there are fewer, and but in `rows`."""
+        """d² [N, k] float32 of `x` [N, F] to its nearest neighbours, ascending; inf where there are fewer, or not in `rows`."""
         found = np.empty((len(x), self.k), np.float32)
-        nearest(episode.entries, episode.count, x, rows, found)
+        nearest(episode.entries, episode.number, x, rows, found)
         return found
 
     def typical(self, distances: Array) -> Array:
@@ -84,37 +84,44 @@ class PseudoCounts:
 
 
 class Running:
-    """Mean and deviation of what was counted, newer numbers counting more: with each one that comes, all before it count `decay`
-    times as much as they did; 1: all the same.
+    """Mean and deviation of what was counted, newer numbers counting more: with each one that comes, all before it count
+    `decay` times as much as they did; 1: all the same. What was counted holds from the next `settle` on, since who acts
+    elsewhere knows of it no earlier.
 
-    In a tensor of this machine's memory, so that it is published with the networks. Before anything was counted both are 0.
+    In tensors of this machine's memory, so that they are published with the networks. Before anything holds both are 0.
     """
 
     def __init__(self, decay: float = 1.0) -> None:
         if not 0 < decay <= 1:
-            raise ProtoRLError(f"decay {decay} is not a share: use a number in (0, 1]")
+            raise ProtoRLError(f"distance_decay {decay} is not a share: use a number in (0, 1]")
         self.decay = decay
         self.moments = torch.zeros(3, dtype=torch.float64)  # weight, mean, weight * variance
+        self.coming = torch.zeros(3, dtype=torch.float64)
 
     def count(self, values: Array) -> None:
         """values: [B], oldest first."""
         if len(values):
-            moments = self.moments.numpy()
+            moments, aged = self.coming.numpy(), self.decay ** len(values)
             each = self.decay ** np.arange(len(values) - 1, -1, -1.0)
-            kept, new = moments[0] * self.decay ** len(values), each.sum()
+            kept, new = moments[0] * aged, each.sum()
             mean = (each * values).sum() / new
             apart, total = mean - moments[1], kept + new
-            moments[2] *= self.decay ** len(values)
-            moments[2] += (each * (values - mean) ** 2).sum() + apart**2 * kept * new / total
+            moments[2] = moments[2] * aged + (each * (values - mean) ** 2).sum() + apart**2 * kept * new / total
             moments[1] += apart * new / total
             moments[0] = total
+
+    def settle(self) -> None:
+        """What was counted so far holds."""
+        self.moments.copy_(self.coming)
 
     def including(self, values: Array) -> Array:
         """The mean as it would be with each of these values [N] alone besides: [N]."""
         weight, mean, _ = self.moments.tolist()
-        return (self.decay * weight * mean + values) / (self.decay * weight + 1)
+        mixed: Array = (self.decay * weight * mean + values) / (self.decay * weight + 1)
+        return mixed
 
     def standardised(self, values: Array) -> Array:
         """(values - mean) / deviation [N]; 0 while nothing deviates."""
         weight, mean, m2 = self.moments.tolist()
-        return (values - mean) / (m2 / weight) ** 0.5 if m2 > 0 else np.zeros_like(values)
+        apart: Array = (values - mean) / (m2 / weight) ** 0.5 if m2 > 0 else np.zeros_like(values)
+        return apart

@@ -59,8 +59,8 @@ def build_network(spec: EnvSpec, config: Mapping[str, object] | None = None) -> 
 
 
 def build_core(action: ActionSpec, config: object) -> Core | None:
-    """The core of a network alone, from its part of `build_network`'s config; None: it has none. Its inputs are names, or modules
-    of one's own."""
+    """The core of a network alone, from its part of `build_network`'s config; None: it has none. Its inputs are names, or
+    modules of one's own."""
     name, arguments = _part("core", config, "none", ["none", *CORES])
     if name == "none":
         return None

@@ -64,8 +64,8 @@ def gru_step(x: Array, gates: Array, bias: Array, bias_too: Array, h: Array) -> 
 
 @compiled(fastmath={"reassoc", "contract"})
 def nearest(entries: Array, count: Array, x: Array, rows: Array, out: Array) -> None:
-    """The k least squared distances of `x` [N, F] to what each row has stored, in ascending order, into `out` [N, k] float32: inf
-    where there are fewer, and in rows that are not asked.
+    """The k least squared distances of `x` [N, F] to what each row has stored, in ascending order, into `out` [N, k] float32:
+    inf where there are fewer, and in rows that are not asked.
 
     entries [N, M, F] float32, of which count [N] have been written, the newest in the place of the oldest; rows [N] bool.
     """

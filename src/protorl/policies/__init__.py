@@ -1,6 +1,6 @@
 """Policies: what a head's output becomes when somebody has to act."""
 
-from protorl.policies.arms import Arms, BanditArms, UniformArms
+from protorl.policies.arms import Arms, BanditArms, Mixture, UniformArms
 from protorl.policies.continuous import Beta, Gaussian, GaussianNoise, NoisyDeterministic, OUNoise, SquashedGaussian
 from protorl.policies.discrete import Categorical, EpsilonGreedy, Greedy, Policy, Restarting, Stochastic, apex_epsilons
 from protorl.policies.outputs import ActionValues, BestAction, BetaParameters, Logits, Normal
@@ -21,6 +21,7 @@ __all__ = [
     "Greedy",
     "GumbelSoftmax",
     "Logits",
+    "Mixture",
     "NoisyDeterministic",
     "Normal",
     "Numbers",

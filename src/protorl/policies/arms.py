@@ -8,12 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from protorl.data import Array, ProtoRLError, State
+from protorl.policies.discrete import EpsilonGreedy
 from protorl.policies.draws import Draws
+from protorl.policies.outputs import ActionValues
 
 
 class Arms(Protocol):
-    """`arms(first)` says of every row [N] which arm it plays, int64, where an episode starts there: `first` [N] bool. `ended` tells
-    of episodes that are over."""
+    """`arms(first)` says of every row [N] which of `n` arms it plays, int64, where an episode starts: `first` [N] bool."""
 
     n: int
 
@@ -22,6 +23,10 @@ class Arms(Protocol):
     def ended(self, rows: Array, arm: Array, ret: Array) -> None:
         """Of `rows` [N] bool the episodes are over: which arm [N] played, and its undiscounted return [N]."""
         ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
 
 
 class UniformArms:
@@ -108,3 +113,31 @@ class BanditArms(UniformArms):
         super().load_state_dict(state)
         for name in ("arm", "ret", "played"):
             getattr(self, name)[...] = state[name]
+
+
+class Mixture:
+    """ε-greedy policies, one for each of several arms, of which every episode is played by one. The values that it is given are
+    those of the arm."""
+
+    def __init__(self, policy: EpsilonGreedy, arms: Arms) -> None:
+        self.policy, self.arms = policy, arms
+
+    def __call__(self, out: ActionValues) -> Array:
+        return self.policy(out)
+
+    def mode(self, out: ActionValues) -> Array:
+        return self.policy.mode(out)
+
+    def probabilities(self, out: ActionValues) -> Array:
+        """As `EpsilonGreedy.probabilities`."""
+        return self.policy.probabilities(out)
+
+    def idle(self, pending: Array) -> None:
+        self.policy.idle(pending)
+
+    def state_dict(self) -> State:
+        return {"policy": self.policy.state_dict(), "arms": self.arms.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.arms.load_state_dict(state["arms"])

@@ -32,7 +32,7 @@ TUNABLE = frozenset({
 `prl.hp(..., tunable=True)`."""
 
 WHY_NOT = {
-    "it is another algorithm": "recipe scale bonus arms",
+    "it is another algorithm": "recipe scale bonus arms embedding",
     "it makes other environments": (
         "env num_envs backend protocol env_kwargs wrappers package_to_import apply_api_compatibility overlap"
     ),

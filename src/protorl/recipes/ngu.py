@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+from torch import nn
+
 from protorl import agents
 from protorl.agents import Agent
 from protorl.agents.ngu import ArmCode, LastIntrinsic
@@ -13,7 +15,7 @@ from protorl.memory import Sequence
 from protorl.networks import InverseDynamics, PseudoCounts, RandomDistillation, build_base
 from protorl.networks.episodic import DISTANCE_MEANS
 from protorl.networks.factory import CORES, INPUTS
-from protorl.policies import Arms, BanditArms, UniformArms
+from protorl.policies import Arms, BanditArms, Mixture, UniformArms
 from protorl.recipes import presets
 from protorl.recipes.apex import Ladder
 from protorl.recipes.dqn import QLearning
@@ -30,7 +32,7 @@ OWN_INPUTS = ("arm", "intrinsic")
 class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
     """Never Give Up: R2D2 that explores by episodic and life-long novelty, with one of several policies in each episode.
 
-    With embedding_lr=0 the embedding is a random projection; novelty_max=1 leaves random network distillation out.
+    novelty_max=1 leaves random network distillation out.
     docs/algorithms/ngu.md says what differs from the paper, and where that contradicts itself.
     """
 
@@ -42,9 +44,7 @@ class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
     mixtures: int = hp(32, "policies, from one that only exploits to one that explores most", paper="32", low=1)
     beta: float = hp(0.3, "weight of the intrinsic reward, of the policy that explores most", paper="0.3", low=0.0)
     gamma: float = hp(0.997, "discount per agent step of the policy that exploits", paper="0.997", low=0.0, high=1.0)
-    gamma_min: float = hp(
-        0.99, "discount per agent step of the policy that explores most", paper="0.99", low=0.0, high=1.0
-    )
+    gamma_min: float = hp(0.99, "discount per agent step of the policy that explores most", paper="0.99", low=0.0, high=1.0)
     arms: str = hp(
         "uniform", "which policy plays an episode: by chance, or the bandit of Agent57 (Badia et al. 2020, arXiv 2003.13350)",
         paper="one for each actor", choices=("uniform", "bandit"),
@@ -63,13 +63,15 @@ class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
         "all", "neighbours whose mean is the unit of distances", paper="all in Algorithm 1, kth in the text",
         choices=DISTANCE_MEANS,
     )  # fmt: skip
-    distance_decay: float = hp(
-        0.9999, "of that running mean, with each step", paper="a running average", low=1e-9, high=1.0
-    )
+    distance_decay: float = hp(0.9999, "of that running mean, with each step", paper="a running average", low=1e-9, high=1.0)
     memory_size: int = hp(1_000, "embeddings of an episode, per environment", unit="agent steps", paper="30 000", low=1)
     novelty_max: float = hp(5.0, "L, the greatest factor for life-long novelty", paper="5", low=1.0)
     embedding_features: int = hp(32, "numbers of an embedding", paper="32", low=1)
-    embedding_lr: float = hp(5e-4, "learning rate of the embedding; 0: a random projection", paper="5e-4", low=0.0)
+    embedding: str = hp(
+        "learned", "of observations: by inverse dynamics, or as at the beginning, a random projection", paper="learned",
+        choices=("learned", "random"),
+    )  # fmt: skip
+    embedding_lr: float = hp(5e-4, "learning rate of the embedding and its classifier", paper="5e-4", low=0.0)
     embedding_l2: float = hp(1e-5, "weight decay of the embedding", paper="1e-5", low=0.0)
     predictor_lr: float = hp(5e-4, "learning rate of the predictor", paper="5e-4", low=0.0)
     predictor_features: int = hp(128, "numbers that the predictor predicts, width of its dense layers", paper="128", low=1)
@@ -87,13 +89,18 @@ class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
     target_every: int = hp(250, "between target copies", unit="updates", paper="1 500", low=1)
 
     def core_config(self) -> dict[str, object]:
-        own = {"arm": lambda: ArmCode(self.mixtures), "intrinsic": LastIntrinsic}
-        return {**super().core_config(), "inputs": [own[one]() if one in own else one for one in self.core_inputs]}
+        own: dict[str, nn.Module] = {"arm": ArmCode(self.mixtures), "intrinsic": LastIntrinsic()}
+        return {**super().core_config(), "inputs": [own.get(one, one) for one in self.core_inputs]}
+
+    def policy(self, spec: EnvSpec) -> Mixture:  # type: ignore[override]
+        """Epsilon-greedy by the number of the lane, with the arms of the mixture."""
+        return Mixture(super().policy(spec), self.arms_of(spec))
 
     def hyperparameters(self, spec: EnvSpec) -> dict[str, object]:
         device = self.resolve_device(spec)
         distillation = RandomDistillation(spec.obs, self.predictor_features).to(device)
         inverse = self.inverse(spec, distillation.shape).to(device)
+        learns = inverse if self.embedding == "learned" else inverse.classifier
         counts = PseudoCounts(
             self.neighbours, self.kernel_epsilon, self.cluster_distance, self.pseudo_count, self.max_similarity,
             self.distance_mean,
@@ -101,11 +108,10 @@ class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
         return {
             **super().hyperparameters(spec),
             "inverse": inverse,
-            "inverse_optimizer": self.make_optimizer(inverse, self.embedding_lr, weight_decay=self.embedding_l2),
+            "inverse_optimizer": self.make_optimizer(learns, self.embedding_lr, weight_decay=self.embedding_l2),
             "distillation": distillation,
             "predictor_optimizer": self.make_optimizer(distillation.predictor, self.predictor_lr),
             "counts": counts,
-            "arms": self.arms_of(spec),
             "beta": self.beta,
             "gamma": self.gamma,
             "gamma_min": self.gamma_min,
@@ -122,17 +128,16 @@ class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
         assert isinstance(obs, ArraySpec)  # distillation has looked
         obs = dataclasses.replace(obs, shape=frame, frame_stack=1)
         config = self.base_config(dataclasses.replace(spec, obs=obs))
+        narrow: dict[object, dict[str, object]]
         narrow = {"nature": {"widths": ()}, "minatar": {"width": self.embedding_features}}
-        base = build_base(obs, config | narrow.get(str(config["type"]), {}))
+        base = build_base(obs, config | narrow.get(config["type"], {}))
         return InverseDynamics(base, spec.action.n, self.embedding_features)
 
     def arms_of(self, spec: EnvSpec) -> Arms:
         """What says which policy plays the next episode."""
         if self.arms == "uniform":
             return UniformArms(self.mixtures, self.seed, spec.lanes)
-        return BanditArms(
-            self.mixtures, spec.lanes, self.seed, self.bandit_window, self.bandit_epsilon, self.bandit_bonus
-        )  # fmt: skip
+        return BanditArms(self.mixtures, spec.lanes, self.seed, self.bandit_window, self.bandit_epsilon, self.bandit_bonus)
 
     def view(self, agent: Agent) -> Sequence:
         """Sequences of one episode each, of single steps: Retrace goes on from one to the next."""

@@ -254,8 +254,8 @@ TEAM_GAMES: Block = {
 }  # fmt: skip
 
 # Badia et al. 2020, tables 6 and 8, in agent steps (4 frames) and updates, with the sizes of one machine: 8 environments where
-# the paper has 256 actors, a memory of 1 million steps where it has 5 million. The replay ratio is R2D2's, and so is the burn-in,
-# of which the paper says nothing. One frame is seen, not four; all 18 actions; the first update after 6 250 sequences.
+# the paper has 256 actors, a memory of 1 million steps where it has 5 million. The replay ratio and the burn-in, of which the
+# paper says nothing, are R2D2's. One frame is seen, not four; all 18 actions; the first update after 6 250 sequences.
 NGU_ATARI: Block = {
     "steps": 50_000_000, "lr": 1e-4, "optimizer_eps": 1e-4, "max_grad_norm": 40.0, "batch_size": 64, "capacity": 1_000_000,
     "warmup_steps": 250_000, "mixtures": 32, "beta": 0.3, "gamma": 0.997, "gamma_min": 0.99, "core_size": 512,
@@ -272,7 +272,7 @@ NGU_DISCO: Block = {
     "steps": 500_000, "num_envs": 8, "lr": 1e-3, "embedding_lr": 1e-3, "predictor_lr": 1e-3, "batch_size": 32,
     "capacity": 100_000, "warmup_steps": 5_000, "beta": 0.5, "core_size": 128, "target_every": 100, "update_every": 64,
     "sequence_length": 50, "burn_in": 0, "period": 50, "retrace_lambda": 0.97, "scale": "none", "kernel_epsilon": 1e-2,
-    "memory_size": 500,
+    "memory_size": 500, "first_priority": "largest",
 }  # fmt: skip
 
 # Our own, for small worlds.
