@@ -162,17 +162,18 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "DDPG", "DQN", "GRU", "IQN", "LSTM", "MADDPG", "MAPPO", "MATD3", "MLP", "NGU", "PPO", "QRDQN", "R2D2", "RND", "SAC", "TD3",
-    "VDN", "Act", "ActionSpec", "ActorCritic", "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead", "C51Head",
-    "Categorical", "CategoricalHead", "CentralCritics", "Checkpoints", "Chunk", "Columns", "Constant", "DeterministicHead",
-    "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy", "Evaluation", "Field", "FirstPriorities", "Gaussian",
-    "GaussianHead", "GaussianNoise", "Greedy", "GumbelSoftmax", "IQNHead", "ImpalaResNet", "LastAction", "LastReward", "Linear",
-    "LocalActors", "LocalCritics", "Minibatches", "Mixing", "Monitor", "Monotone", "MunchausenDQN", "NStep", "NatureCNN",
-    "Network", "NoisyDeterministic", "NormalisedValueHead", "Novelty", "Numbers", "OUNoise", "ObsScaler", "OneStep",
-    "Optimizer", "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble", "QHead", "QuantileHead", "RMSProp",
-    "Rainbow", "RandomDistillation", "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout", "Run", "ScaledBase", "Seen",
-    "Sequence", "SquashedGaussian", "Step", "Stream", "Sum", "SumTree", "TeamNetwork", "TorchOptimizer", "TorchRMSProp",
-    "Uniform", "Update", "ValueHead", "Warmup", "build_network", "curious", "envs", "evaluate", "from_vector", "functional",
-    "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng", "train",
+    "VDN", "Act", "ActionSpec", "ActorCritic", "Actors", "Adam", "Agent", "All", "ArraySpec", "Batch", "Beta", "BetaHead",
+    "C51Head", "Categorical", "CategoricalHead", "CentralCritics", "Checkpoints", "Chunk", "Columns", "Constant",
+    "DeterministicHead", "DictBase", "DoubleDQN", "DuelingHead", "EnvSpec", "EpsilonGreedy", "Evaluation", "Field",
+    "FirstPriorities", "Gaussian", "GaussianHead", "GaussianNoise", "Greedy", "GumbelSoftmax", "IQNHead", "ImpalaResNet",
+    "LastAction", "LastReward", "Linear", "LocalActors", "LocalCritics", "Minibatches", "Mixing", "Monitor", "Monotone",
+    "MunchausenDQN", "NStep", "NatureCNN", "Network", "NoisyDeterministic", "NormalisedValueHead", "Novelty", "Numbers",
+    "OUNoise", "ObsScaler", "OneStep", "Optimizer", "OverlappedActors", "Policy", "Prioritized", "ProtoRLError", "QEnsemble",
+    "QHead", "QuantileHead", "RMSProp", "Rainbow", "RandomDistillation", "Rate", "Recipe", "Replay", "ReturnScaler", "Rollout",
+    "Run", "ScaledBase", "Seen", "Sequence", "SquashedGaussian", "Step", "Stream", "Sum", "SumTree", "TeamNetwork",
+    "TorchOptimizer", "TorchRMSProp", "Uniform", "Update", "ValueHead", "Warmup", "build_network", "curious", "envs",
+    "evaluate", "from_vector", "functional", "hp", "load", "make_env", "make_vec_envs", "plan_memory", "recipes", "rng",
+    "train",
 ]  # fmt: skip
 
 
