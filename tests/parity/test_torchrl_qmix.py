@@ -40,8 +40,8 @@ class Random(Game):
 
 
 def ours(name: str) -> tuple[Any, prl.Batch]:
-    """An agent, whose target has another mixer, and a batch; TorchRL's target chooses the action that it values, ours the online
-    network's: so both have the same agents in them."""
+    """An agent, whose target has another mixer, and a batch. TorchRL's target chooses the actions that it values, ours those of
+    the online network: here both have the same agents in them."""
     recipe = RECIPES[name](
         env="protorl/TwoStepGame-v0", widths=(16,), batch_size=BATCH, warmup_steps=0, gamma=GAMMA, update_every=10**6,
         **({"mixing_size": 8} if name == "qmix" else {}),

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import protorl as prl
-from benchmarks.learning.two_step import GAMES, additive, learned_tables, trained, true_tables
 from protorl.accelerate import accelerate
 from protorl.recipes import RECIPES
+from tests.probe.test_value_experiments import script
 from tests.probe.test_values import GAMMA, SMALL
+
+two_step = script("two_step")
 
 QUICK: dict[str, Any] = {"widths": (16,), "lr": 1e-2, "batch_size": 32, "target_every": 50, "epsilon_start": 1.0}
 BOTH = pytest.mark.parametrize("name", ["vdn", "qmix"])
@@ -21,8 +23,8 @@ BOTH = pytest.mark.parametrize("name", ["vdn", "qmix"])
 @pytest.mark.parametrize(("recipe", "best"), [("vdn", 7), ("qmix", 8)])
 def test_two_step_game(recipe: str, best: float) -> None:
     """The table of 2B that a sum comes nearest to is [[-1.5, 2.5], [2.5, 6.5]], which is less than 2A's 7."""
-    np.testing.assert_allclose(additive(true_tables("two-step")["2B"]), [[-1.5, 2.5], [2.5, 6.5]])
-    found = trained(recipe, "two-step", 0, steps=1_000, **QUICK)
+    np.testing.assert_allclose(two_step.additive(two_step.true_tables("two-step")["2B"]), [[-1.5, 2.5], [2.5, 6.5]])
+    found = two_step.trained(recipe, "two-step", 0, steps=1_000, **QUICK)
     assert found["return"] == best
     assert found["error_of_the_sum" if recipe == "vdn" else "error"] < 0.5
 
@@ -32,9 +34,9 @@ def test_two_step_game(recipe: str, best: float) -> None:
 @BOTH
 def test_matrix_games(name: str, game: str) -> None:
     """A sum finds the additive table; what is monotone comes nearer to the pay-offs, and cannot reach them."""
-    found = trained(name, game, 0, steps=2_000, **QUICK)
-    table, payoff = np.array(found["tables"][""]), np.array(GAMES[game][1]["payoff"])
-    nearest = additive(payoff)
+    found = two_step.trained(name, game, 0, steps=2_000, **QUICK)
+    table, payoff = np.array(found["tables"][""]), np.array(two_step.GAMES[game][1]["payoff"])
+    nearest = two_step.additive(payoff)
     if name == "vdn":
         np.testing.assert_allclose(table, nearest, atol=1.5)
     else:
@@ -112,6 +114,6 @@ def test_a_time_limit_of_the_team_is_no_end(name: str) -> None:
 
 def test_tables_are_read_off_for_every_joint_action() -> None:
     agent = RECIPES["vdn"](env="protorl/MatrixGame-v0").build().agent
-    (table,) = learned_tables(agent, "climbing").values()
+    (table,) = two_step.learned_tables(agent, "climbing").values()
     assert table.shape == (3, 3)
-    np.testing.assert_allclose(table, additive(table), atol=1e-5)
+    np.testing.assert_allclose(table, two_step.additive(table), atol=1e-5)
