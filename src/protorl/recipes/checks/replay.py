@@ -145,8 +145,9 @@ def n_steps_count(recipe: Any, draws: int = 4) -> Verdict:
 
 
 def transitions(memory: Replay, batch: Batch) -> Iterator[tuple[int, list[float], list[Array]]]:
-    """The transitions in a batch: the row (serial * lanes + lane) at which each begins, its reward (of each agent, in a team) and
-    discount, and what its successor shows. Of a sequence these are its trained rows, in which it has returns to its last row at most."""
+    """The transitions in a batch: the row (serial * lanes + lane) at which each begins, its reward (of each agent, in a team)
+    and discount, and what its successor shows. Of a sequence these are its trained rows, in which it has returns to its last
+    row at most."""
     if isinstance(memory.view, NStep):
         for i, row in enumerate(batch.index.tolist()):
             shown = [leaf[i].cpu().numpy() for leaf in tree_leaves(batch.next_obs)]
@@ -163,7 +164,8 @@ def transitions(memory: Replay, batch: Batch) -> Iterator[tuple[int, list[float]
 
 
 def n_step(run: Training, row: int, n: int) -> tuple[list[float], Any]:
-    """Reward and discount, and the successor, of the example that begins at a row (serial * lanes + lane), from the steps themselves."""
+    """Reward and discount, and the successor, of the example that begins at a row (serial * lanes + lane), from the steps
+    themselves."""
     recipe, lanes = run.recipe, run.env.num_envs
     lane, serial = row % lanes, row // lanes
     steps = [step for step in run.history if step.valid[lane]][serial : serial + n]
