@@ -81,7 +81,7 @@ class ActionSpec:
 
     kind "discrete": integers 0..n-1, shape (); "multidiscrete": `nvec` integers, shape (len(nvec),); "box": floats in
     [-1, 1], shape as the environment's: the environment's own bounds `low`, `high` are applied once, at its edge. Numbers
-    that are `unbounded` are not scaled there.
+    that are `unbounded` are not scaled there. Of a team, `agents` is how many there are, along the first axis of the shape.
     """
 
     kind: str
@@ -91,6 +91,7 @@ class ActionSpec:
     nvec: tuple[int, ...] = ()
     low: Array | None = field(default=None, compare=False, repr=False)
     high: Array | None = field(default=None, compare=False, repr=False)
+    agents: int = 0
 
     @property
     def numbers(self) -> int:

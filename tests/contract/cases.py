@@ -16,6 +16,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 ENVS = {
     **dict.fromkeys(("ddpg", "td3", "sac", "apex-ddpg"), "Pendulum-v1"),
+    **dict.fromkeys(("mappo", "maddpg", "matd3"), "protorl/EarlyDeath-v0"),
     **dict.fromkeys(("vdn", "qmix"), "protorl/TwoStepGame-v0"),
 }
 OWN: dict[str, dict[str, Any]] = {"qmix": {"core": "gru"}}

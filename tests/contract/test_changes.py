@@ -32,7 +32,12 @@ OWN: dict[str, dict[str, Any]] = {
     "rnd": {"seed": 11, "env_kwargs": {"max_episode_steps": 80}},  # its evaluations differ
     "vdn": {"env": LONG, "env_kwargs": {"time_limit": 30}},
     "qmix": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "mappo": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "maddpg": {"env": LONG, "env_kwargs": {"time_limit": 30}},
+    "matd3": {"env": LONG.replace("LongGame", "LongNumbers"), "env_kwargs": {"time_limit": 30}},
 }
+ELSEWHERE = {"maddpg": {"noise_std", "noise_theta"}, "matd3": {"temperature", "logit_penalty"}}
+"""Fields for the other kind of actions than those of the run, which the other one of the two has."""
 OTHER: dict[str, Any] = {
     "env": "MountainCarContinuous-v0", "device": "cuda", "accelerate": "auto", "precision": "bf16", "threads": 2,
     "package_to_import": "math", "optimizer": "radam", "optimizer_kwargs": {"betas": (0.8, 0.9)}, "base": "nature",
@@ -121,7 +126,7 @@ def honoured(run: Path, fields: list[dataclasses.Field[Any]], tmp_path: Path) ->
     """Each of these fields, changed alone, makes another training of what the run has begun."""
     plain, recipe = happened(copy(run, tmp_path / "plain")), read_recipe(run)
     for field in fields:
-        if field.name in ("worker_timeout", "engine", "address", "publish_every"):
+        if field.name in {"worker_timeout", "engine", "address", "publish_every", *ELSEWHERE.get(recipe.name, ())}:
             continue  # of workers, which these runs have none of
         changed, its = another(field, getattr(recipe, field.name)), copy(run, tmp_path / field.name)
         if field.name == "device":

@@ -19,7 +19,7 @@ import torch
 import protorl as prl
 from protorl.checkpoint import Checkpoints
 from protorl.data import Batch, tree_leaves, tree_map
-from protorl.envs.games import TwoStepGame
+from protorl.envs.games import GAMES
 from protorl.recipes import RECIPES
 from protorl.recipes.saved import resume
 from protorl.recipes.start import start
@@ -57,6 +57,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
          "core": "gru", "first_priority": "largest", "kappa": 1.0},
     ),
     "r2d2-feed-forward": ("r2d2", {"core": "none", "num_envs": 2}),
+    "mappo-gaussian-scaled": (
+        "mappo",
+        {"env": "protorl/Apart-v0", "num_envs": 2, "rollout_steps": 16, "share": False, "normalise_value": "moments",
+         "normalise_reward": True, "anneal": True},
+    ),
+    "maddpg-local-per-nstep": ("maddpg", {"central": False, "share": True, "others": "current", "per_alpha": 0.6, "n_step": 3}),
+    "matd3-numbers": ("matd3", {"env": "protorl/Apart-v0", "bonus": "rnd"}),
     "sac-fixed-alpha": ("sac", {"alpha_lr": None, "alpha": 0.2, "critics": 3}),
 }  # fmt: skip
 
@@ -256,12 +263,19 @@ class Poisoned(prl.envs.probes.ConstantReward):
         return obs, float("nan") if Poisoned.steps_taken > 150 else reward, *rest
 
 
-class PoisonedTeam(TwoStepGame):
-    """The same for a team."""
+def poisoned(made: Any) -> Any:
+    """Environments as those of a recipe, with rewards of that kind."""
+    Poisoned.steps_taken = 0
+    if not made.as_teams:
+        space = gymnasium.make(made.env).action_space
+        return prl.make_vec_envs(lambda: Poisoned(space), made.num_envs)
 
-    def pay(self, actions: Any) -> Any:
-        Poisoned.steps_taken += 1
-        return dict.fromkeys(actions, float("nan")) if Poisoned.steps_taken > 150 else super().pay(actions)
+    class Team(GAMES[made.env]):  # type: ignore[name-defined, misc]
+        def pay(self, actions: Any) -> Any:
+            Poisoned.steps_taken += 1
+            return {name: float("nan") if Poisoned.steps_taken > 150 else 1.0 for name in actions}
+
+    return prl.make_vec_envs(Team, made.num_envs, as_teams=True)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's own word, on the way to ours
@@ -269,10 +283,8 @@ class PoisonedTeam(TwoStepGame):
 @pytest.mark.parametrize("case", CASES)
 def test_a_reward_that_is_not_a_number_ends_training_in_one_sentence(case: str, looks_at_once: bool, tmp_path: Path) -> None:
     """On a GPU the loss is looked at only when metrics are written; what was good must stay there too."""
-    Poisoned.steps_taken = 0
     made = recipe(case)
-    game: Any = PoisonedTeam if made.as_teams else lambda: Poisoned(gymnasium.make(made.env).action_space)
-    agent, memory, actors = made.assemble(prl.make_vec_envs(game, made.num_envs, as_teams=made.as_teams))
+    agent, memory, actors = made.assemble(poisoned(made))
     run = Run(tmp_path, agent, memory, actors, steps=300, log_every=50, checkpoint_every=100)
     run.looks_at_once = looks_at_once
     with pytest.raises(prl.ProtoRLError) as caught, run.watch(progress=False):

@@ -144,6 +144,9 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
     "rnd": {"env": "Pendulum-v1", "core": "lstm"},
     "ddpg": {"noise": "ou"},
     "td3": {"noise": "ou"},
+    "mappo": {"env": "protorl/Apart-v0"},
+    "maddpg": {"env": "protorl/Apart-v0", "noise": "ou"},
+    "matd3": {"env": "protorl/Apart-v0", "noise": "ou"},
     "vdn": {"core": "lstm"},
 }
 """Settings in which the fields that a first training has no use for have one."""

@@ -5,6 +5,8 @@ from protorl.agents.ddpg import DDPG
 from protorl.agents.double_dqn import DoubleDQN
 from protorl.agents.dqn import DQN
 from protorl.agents.iqn import IQN
+from protorl.agents.maddpg import MADDPG, MATD3
+from protorl.agents.mappo import MAPPO
 from protorl.agents.munchausen_dqn import MunchausenDQN
 from protorl.agents.ppo import PPO
 from protorl.agents.qr_dqn import QRDQN
@@ -20,6 +22,9 @@ __all__ = [
     "DDPG",
     "DQN",
     "IQN",
+    "MADDPG",
+    "MAPPO",
+    "MATD3",
     "PPO",
     "QRDQN",
     "R2D2",

@@ -29,7 +29,8 @@ class DDPG(Agent):
 
     A variant overrides one of the equations: `target_action`, `reduce`, `bootstrap`, `loss_and_priority`, `actor_loss`.
 
-    Metrics: loss (of the critic), q (mean value of the batch's actions), actor_loss (at each actor update).
+    Metrics: loss (of the critic), q (mean value of the batch's actions), actor_loss (at each actor update), grad_norm (of the
+    critic's gradient, where it is clipped).
 
     Differs from the paper: examples are weighed and give priorities; no batch normalisation; `discount` carries γ,
     termination and the number of steps.
@@ -108,8 +109,9 @@ class DDPG(Agent):
         """The critic's step."""
         losses, priority, q = self.loss_and_priority(batch)
         loss = (batch.weight * losses).mean(-1).sum()
-        self.critic_optimizer.step(loss)
-        return Update(priority.detach(), {"loss": loss.detach(), "q": q.detach().mean()})
+        grad_norm = self.critic_optimizer.step(loss)
+        metrics = {"loss": loss.detach(), "q": q.detach().mean()}
+        return Update(priority.detach(), metrics if grad_norm is None else {**metrics, "grad_norm": grad_norm})
 
     def improve(self, batch: Batch) -> Update:
         """The actor's step, then the targets follow."""
@@ -126,7 +128,9 @@ class DDPG(Agent):
             target.lerp_(online, self.tau)
 
     def update(self, batch: Batch) -> Update:
-        update = super().update(batch)
+        batch = self.drawn(batch)
+        update = self.learn(batch)
+        self.updates += 1
         if self.updates % self.delay == 0:
             update = update._replace(metrics={**update.metrics, **self.improve(batch).metrics})
         if self.target_every > 1 and self.updates % self.target_every == 0:

@@ -92,7 +92,7 @@ class PPO(Agent):
 
     def columns(self, spec: EnvSpec) -> Columns:
         """Besides observation and action, the log-probability of what was done, and V."""
-        number = Field((), np.dtype(np.float32))
+        number = Field(spec.reward_shape, np.dtype(np.float32))
         columns = super().columns(spec)
         return replace(columns, extras={**columns.extras, "log_prob": number, "value": number})
 
@@ -115,13 +115,13 @@ class PPO(Agent):
     def prepare(self, rollout: Batch) -> Batch:
         """Advantages and returns of a rollout [T, N], once before its updates."""
         self.stopped = False
-        present = rollout.weight > 0
-        for scaler in self.obs_scalers:
-            scaler.count(visible(rollout.obs)[present])
-        reward = rollout.reward
+        self.count(rollout)
+        next_value = self.successors(rollout)
+        rollout = self.seen_by_each(rollout)
+        reward, present = rollout.reward, rollout.weight > 0
         if self.reward_scaler is not None:
             reward = self.reward_scaler(reward, rollout.discount, rollout.ended, rollout.weight)
-        advantage = self.advantage(rollout, reward, self.successors(rollout))
+        advantage = self.advantage(rollout, reward, next_value)
         ret = advantage + rollout.value
         error, spread = (column[present].var(0, correction=0) for column in (advantage, ret))
         self.explained_variance = (1 - error / (spread + 1e-8)).mean()
@@ -136,6 +136,15 @@ class PPO(Agent):
                 **{name: rollout.columns[name] for name in self.core.reads},
             }
         )
+
+    def count(self, rollout: Batch) -> None:
+        """The observations of a rollout [T, N] are from now on part of what they are scaled by."""
+        for scaler in self.obs_scalers:
+            scaler.count(visible(rollout.obs)[rollout.weight > 0])
+
+    def seen_by_each(self, rollout: Batch) -> Batch:
+        """The rollout as each learner has it: as it is, unless there are several in a row (`MAPPO`)."""
+        return rollout
 
     def successors(self, rollout: Batch) -> torch.Tensor:
         """V of the successors [T, N]. Within an episode a successor is the next row's observation, so only the others (the true
@@ -164,8 +173,18 @@ class PPO(Agent):
             return (value - batch.ret).square()
         return clipped_value_error(value, batch.value, batch.ret, self.clip_value)
 
+    def share(self, batch: Batch) -> torch.Tensor:
+        """How much each example counts in a mean, flat [B]."""
+        share: torch.Tensor = batch.weight.reshape(-1) / batch.weight.numel()
+        return share
+
+    def surprise(self, batch: Batch) -> torch.Tensor:
+        """|A| [B], for whoever asks for a priority."""
+        size: torch.Tensor = batch.advantage.abs()
+        return size
+
     def learn(self, batch: Batch) -> Update:
-        out, share = self.core.outputs(self.network, batch), batch.weight.reshape(-1) / batch.weight.numel()
+        out, share = self.core.outputs(self.network, batch), self.share(batch)
 
         def mean(x: torch.Tensor) -> torch.Tensor:
             return torch.dot(share, x.reshape(-1))
@@ -188,12 +207,12 @@ class PPO(Agent):
             }
         if grad_norm is not None:
             metrics["grad_norm"] = grad_norm
-        return Update(batch.advantage.abs(), metrics)
+        return Update(self.surprise(batch), metrics)
 
     def update(self, batch: Batch) -> Update:
         if self.stopped:
             self.updates += 1
-            return Update(batch.advantage.abs(), {})
+            return Update(self.surprise(batch), {})
         self.optimizer.lr.fill_(self.lr(self.updates))
         self.epsilon.fill_(self.clip(self.updates))
         update = super().update(batch)

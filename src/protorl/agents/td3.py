@@ -52,4 +52,5 @@ class TD3(DDPG):
 
     def drawn(self, batch: Batch) -> Batch:
         """With the noise on target actions, standard normal [B, A]."""
+        batch = super().drawn(batch)
         return batch.replace(noise=torch.randn_like(batch.action))

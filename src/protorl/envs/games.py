@@ -55,13 +55,17 @@ class Game:
     def step(self, actions: Mapping[str, Any], /) -> Answers:
         acted = list(self.agents)
         self.t += 1
-        paid = self.pay({agent: int(actions[agent]) for agent in acted})
+        paid = self.pay({agent: self.taken(actions[agent]) for agent in acted})
         over = {agent: self.ends(agent) for agent in acted}
         late = self.t == self.time_limit
         cut = {agent: late and not over[agent] for agent in acted}
         self.agents = [agent for agent in acted if not (over[agent] or cut[agent])]
         seen = {agent: self.observe(agent) for agent in acted}
         return seen, {agent: paid[agent] for agent in acted}, over, cut, {agent: {} for agent in acted}
+
+    def taken(self, action: Any) -> Any:
+        """What an agent did: a choice."""
+        return int(action)
 
     def begin(self) -> None:
         """An episode starts."""
@@ -70,7 +74,7 @@ class Game:
         """What an agent sees, at t = 0 and after each step."""
         return np.zeros(self.obs_size, np.float32)
 
-    def pay(self, actions: Mapping[str, int]) -> Mapping[str, float]:
+    def pay(self, actions: Mapping[str, Any]) -> Mapping[str, float]:
         """Rewards, after `t` was advanced."""
         raise NotImplementedError
 
@@ -214,7 +218,23 @@ class TeamTimeLimit(Game):
         return False
 
 
+class Apart(Game):
+    """One step, two agents, a number in [-1, 1] each. They should be 0.5 apart, agent 0 above: the team gets 1 - (a_0 - a_1 -
+    0.5)², half for each, so that Q_i(a_0, a_1) is half of that. What an action is worth depends on the other one's: against one
+    that is uniformly random, with mean 0 and variance 1/3, Q_0(a) = (1 - (a - 0.5)² - 1/3) / 2 and Q_1(a) = Q_0(-a)."""
+
+    def action_space(self, agent: str, /) -> AnySpace:
+        return spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def taken(self, action: Any) -> Any:
+        return float(action[0])
+
+    def pay(self, actions: Mapping[str, float]) -> Mapping[str, float]:
+        above, below = actions.values()
+        return shared(1 - (above - below - 0.5) ** 2, self.possible_agents)
+
+
 GAMES: dict[str, type[Game]] = {
     f"protorl/{game.__name__}-v0": game
-    for game in (TwoStepGame, MatrixGame, OpposedTargets, OthersReward, EarlyDeath, TeamTimeLimit)
+    for game in (TwoStepGame, MatrixGame, OpposedTargets, OthersReward, EarlyDeath, TeamTimeLimit, Apart)
 }

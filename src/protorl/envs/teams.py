@@ -281,8 +281,8 @@ class AsTeams(Teams):
         if members.masked:
             obs[MASK] = flags_spec((m, members.action.n))
         each = members.action
-        bounds = (None if bound is None else np.repeat(bound[None], m, 0) for bound in (each.low, each.high))
-        action = ActionSpec(each.kind, (m, *each.shape), each.dtype, each.n, each.nvec, *bounds)
+        low, high = (None if bound is None else np.repeat(bound[None], m, 0) for bound in (each.low, each.high))
+        action = ActionSpec(each.kind, (m, *each.shape), each.dtype, each.n, each.nvec, low, high, agents=m)
         team = members.spec(lanes=False)
         return EnvSpec(id, obs, action, self._teams, time_limit, first_lane=first_row, team=team)
 

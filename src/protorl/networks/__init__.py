@@ -34,11 +34,13 @@ from protorl.networks.policy_heads import (
     DeterministicOut,
     GaussianHead,
     GaussianOut,
+    NormalisedValueHead,
     ValueHead,
     ValueOut,
 )
 from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase, scaled
 from protorl.networks.separate import Separate, separate
+from protorl.networks.teams import CentralCritics, LocalCritics
 from protorl.networks.torch_optimizer import TorchOptimizer, build_optimizer, optimizer_class
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "C51Out",
     "CategoricalHead",
     "CategoricalOut",
+    "CentralCritics",
     "Core",
     "DeterministicHead",
     "DeterministicOut",
@@ -72,12 +75,14 @@ __all__ = [
     "LSTMCarry",
     "LastAction",
     "LastReward",
+    "LocalCritics",
     "Mixing",
     "Monotone",
     "NatureCNN",
     "Network",
     "NoCore",
     "NoisyLinear",
+    "NormalisedValueHead",
     "ObsScaler",
     "Optimizer",
     "QEnsemble",

@@ -107,6 +107,20 @@ class EnsembleNorm(nn.Module):
         return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight[:members] + self.bias[:members]
 
 
+def ensemble(
+    k: int, inputs: int, widths: Sequence[int], activation: str, outputs: int, bound: float | None, layer_norm: bool
+) -> list[nn.Module]:
+    """The layers of K networks at once, `inputs -> widths[0] -> ... -> outputs`, each with weights of its own."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers.append(EnsembleLinear(k, inputs, width))
+        if layer_norm:
+            layers.append(EnsembleNorm(k, width))
+        layers.append(activation_layer(activation))
+        inputs = width
+    return [*layers, EnsembleLinear(k, inputs, outputs, bound)]
+
+
 class QEnsemble(nn.Module):
     """K critics of observation and action, as one batch of matrix products: `critic(obs, action)` -> q [K, B], and
     `critic(obs, action, members=1)` -> [1, B] of the first alone. Of several `outputs` each: [K, B, outputs].
@@ -135,15 +149,8 @@ class QEnsemble(nn.Module):
             if number < 1:
                 raise ProtoRLError(f"an ensemble of {number} {things} is impossible: use 1 or more")
         self.base, self.outputs = base, outputs
-        layers: list[nn.Module] = []
         inputs = base.features + math.prod(action.shape)
-        for width in widths:
-            layers.append(EnsembleLinear(k, inputs, width))
-            if layer_norm:
-                layers.append(EnsembleNorm(k, width))
-            layers.append(activation_layer(activation))
-            inputs = width
-        self.layers = nn.Sequential(*layers, EnsembleLinear(k, inputs, outputs, bound))
+        self.layers = nn.Sequential(*ensemble(k, inputs, widths, activation, outputs, bound, layer_norm))
 
     def forward(self, obs: TensorObs, action: Tensor, members: int | None = None) -> Tensor:
         x = torch.cat([self.base(obs), action.flatten(1)], -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from protorl.data import MASK, tree_map
@@ -42,5 +43,9 @@ def agents_seen(seen: Any, size: int) -> Any:
 
 
 def teams_out(out: Any, size: int, axis: int) -> Any:
-    """The outputs of a head for all agents, as those of teams."""
+    """The outputs of a head for all agents, as those of teams; a deviation that is the same everywhere is now each one's."""
+    if hasattr(out, "log_std"):
+        alike = out.log_std
+        each = alike.expand_as(out.mean) if isinstance(alike, Tensor) else np.broadcast_to(alike, out.mean.shape)
+        out = out._replace(log_std=each)
     return tree_map(lambda leaf: together(leaf, size, axis), out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,6 +174,11 @@ class DictBase(Base):
 
     def forward(self, obs: Mapping[str, TensorObs]) -> Tensor:
         return torch.cat([base(obs[key]) for key, base in zip(self.keys, self.bases, strict=True)], dim=-1)
+
+    def in_numpy(self) -> Form | None:
+        forms = [in_numpy(base) for base in self.bases]
+        keyed: list[Any] = list(zip(self.keys, forms))
+        return None if None in forms else lambda obs: np.concatenate([form(obs[key]) for key, form in keyed], -1)
 
 
 def _lead(obs: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:

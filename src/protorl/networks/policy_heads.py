@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from protorl.data import ActionSpec, Array, ProtoRLError
+from protorl.data import ActionSpec, Array, ProtoRLError, State
+from protorl.moments import RunningMeanStd
 from protorl.networks.heads import Head
 from protorl.networks.numpy_forms import Form, in_numpy, view
 
@@ -60,22 +61,71 @@ def last_layer(features: int, outputs: int, gain: float | None) -> nn.Linear:
 
 
 class ValueHead(Head):
-    """`V(s)`: [..., F] -> ValueOut; of several `streams` of reward a value each, [..., streams]."""
+    """`V(s)`: [..., F] -> ValueOut, [...]; of `streams` of reward, or of so many agents, a value each: [..., streams]."""
 
-    def __init__(self, gain: float | None = None, streams: int = 1) -> None:
+    def __init__(self, gain: float | None = None, streams: int | None = None) -> None:
         super().__init__()
         self.gain, self.streams = gain, streams
 
     def make(self, features: int) -> None:
-        self.layer = last_layer(features, self.streams, self.gain)
+        self.layer = last_layer(features, self.streams or 1, self.gain)
 
     def forward(self, x: Tensor) -> ValueOut:
         value = self.layer(x)
-        return ValueOut(value.squeeze(-1) if self.streams == 1 else value)
+        return ValueOut(value.squeeze(-1) if self.streams is None else value)
 
     def in_numpy(self) -> Form | None:
-        layer, one = in_numpy(self.layer), self.streams == 1
+        layer, one = in_numpy(self.layer), self.streams is None
         return None if layer is None else lambda x: ValueOut(layer(x)[:, 0] if one else layer(x))
+
+
+class NormalisedValueHead(ValueHead):
+    """`V_i(s) = σ_i y_i(s) + μ_i`, y being what the layer says, for M agents: [..., F] -> ValueOut, [..., M], as returns are.
+
+    μ and σ are the mean and deviation of the returns that were given to `count`, of each agent its own; at first 0 and 1.
+    preserve: where they move, the layer is rescaled so that V stays (PopArt): w <- σ w / σ', b <- (σ b + μ - μ') / σ'.
+    Otherwise the layer stays, and V moves with them.
+    Source: van Hasselt et al. 2016, "Learning values across many orders of magnitude", equations 5 and 6; without `preserve`,
+    Yu et al. 2022 (MAPPO), section 5.1. Differs from both: every return counts alike, where they forget exponentially.
+    """
+
+    LEAST = 0.1  # σ is never smaller
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, agents: int, gain: float | None = None, preserve: bool = True) -> None:
+        super().__init__(gain, agents)
+        self.preserve = preserve
+        self.seen = [RunningMeanStd() for _ in range(agents)]
+        self.register_buffer("mean", torch.zeros(agents))
+        self.register_buffer("std", torch.ones(agents))
+
+    def forward(self, x: Tensor) -> ValueOut:
+        return ValueOut(torch.addcmul(self.mean, self.layer(x), self.std))
+
+    def in_numpy(self) -> Form | None:
+        layer, mean, std = in_numpy(self.layer), view(self.mean), view(self.std)
+        return None if layer is None else lambda x: ValueOut(layer(x) * std + mean)
+
+    @torch.no_grad()
+    def count(self, ret: Tensor, there: Tensor) -> None:
+        """Returns [..., M], those that are `there` [..., M] bool."""
+        returns, counts = ret.numpy(force=True), there.numpy(force=True)
+        for i, seen in enumerate(self.seen):
+            seen.update(returns[..., i][counts[..., i]])
+        mean, std = self.mean.clone(), self.std.clone()
+        self.mean.copy_(torch.tensor([seen.mean for seen in self.seen]))
+        self.std.copy_(torch.tensor([max(float(seen.var) ** 0.5, self.LEAST) for seen in self.seen]))
+        if self.preserve:
+            self.layer.weight.mul_((std / self.std).unsqueeze(-1))
+            self.layer.bias.copy_((std * self.layer.bias + mean - self.mean) / self.std)
+
+    def get_extra_state(self) -> State:
+        return {"seen": [seen.state_dict() for seen in self.seen]}
+
+    def set_extra_state(self, state: State) -> None:
+        for seen, kept in zip(self.seen, state["seen"], strict=True):
+            seen.load_state_dict(kept)
 
 
 class PolicyHead(Head):

@@ -94,13 +94,13 @@ class ReturnScaler:
         self.returns: Array | None = None
 
     def __call__(self, reward: Tensor, discount: Tensor, ended: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Count a rollout [T, N] (`discount` is γ where the episode goes on), and scale its rewards: [T, N].
+        """Count a rollout [T, N, ...] (`discount` is γ where the episode goes on), and scale its rewards: [T, N, ...].
 
         What has weight 0 (the padding of a `Rollout`) is not counted.
         """
         r, going = reward.numpy(force=True), np.where(ended.numpy(force=True), 0.0, discount.numpy(force=True))
         there = np.ones(r.shape, np.bool_) if weight is None else weight.numpy(force=True) > 0
-        g = np.zeros(r.shape[1]) if self.returns is None else self.returns
+        g = np.zeros(r.shape[1:]) if self.returns is None else self.returns
         returns = np.empty(r.shape)
         for t in range(len(r)):
             returns[t] = g + r[t]

@@ -25,10 +25,11 @@ from protorl.rng import generator, pack, unpack
 
 
 def dimensions(action: ActionSpec, policy: str) -> int:
-    """How many numbers an action has. Raises ProtoRLError unless it is a vector of them."""
-    if action.kind != "box" or len(action.shape) != 1:
+    """How many numbers the actions of a row have. Raises ProtoRLError unless they are a vector, or one for each agent of a
+    team."""
+    if action.kind != "box" or len(action.shape) != 1 + (action.agents > 0):
         raise ProtoRLError(f"{policy} chooses vectors of numbers, but these actions are {action.kind!r} {action.shape}")
-    return action.shape[0]
+    return action.numbers
 
 
 def bounded(action: ActionSpec, policy: str) -> int:
@@ -46,11 +47,12 @@ def bounded(action: ActionSpec, policy: str) -> int:
 def unbounded(action: ActionSpec) -> str:
     """The dimensions without a range, in words."""
     bounds: Any = action  # a property that is true somewhere has seen them
-    return ", ".join(f"dimension {i} is in [{bounds.low[i]:g}, {bounds.high[i]:g}]" for i in np.flatnonzero(action.unbounded))
+    low, high = bounds.low.reshape(-1), bounds.high.reshape(-1)
+    return ", ".join(f"dimension {i} is in [{low[i]:g}, {high[i]:g}]" for i in np.flatnonzero(action.unbounded))
 
 
 class Gaussian:
-    """`a = μ + σ ε`, `ε ~ N(0, 1)`, unbounded: `out.mean` [N, A], `out.log_std` [N, A] or [A] -> [N, A].
+    """`a = μ + σ ε`, `ε ~ N(0, 1)`, unbounded: `out.mean` [N, A], `out.log_std` [N, A] or [A] -> [N, A]; of teams [N, M, A].
 
     What leaves [-1, 1] is clipped where the environment takes it; log-probabilities are those of the unclipped action. Actions
     without bounds are not scaled, of which a warning tells.
@@ -72,7 +74,7 @@ class Gaussian:
     def draw(self, out: Normal) -> tuple[Array, Array]:
         """Actions [N, A], and the noise in them [N, A]."""
         mean = as_numpy(out.mean)
-        noise = self.draws.take(len(mean), self.size).astype(np.float32)
+        noise = self.draws.take(len(mean), self.size).astype(np.float32).reshape(mean.shape)
         return mean + np.exp(as_numpy(out.log_std)) * noise, noise
 
     def sample(self, out: Normal) -> tuple[Array, Array]:
@@ -221,17 +223,17 @@ class Beta:
 
 
 class GaussianNoise:
-    """White noise `N(0, σ²)`, σ in units of the action's half range: [N, A]. `rows` as in `Gaussian`."""
+    """White noise `N(0, σ²)`, σ in units of the action's half range: [N, A], of teams [N, M, A]. `rows` as in `Gaussian`."""
 
     def __init__(self, action: ActionSpec, std: float = 0.1, seed: int = 0, rows: Sequence[int] | None = None) -> None:
         if std < 0:
             raise ProtoRLError(f"a noise of standard deviation {std} is impossible: use 0 or more")
-        self.size, self.std = bounded(action, type(self).__name__), std
+        self.size, self.shape, self.std = bounded(action, type(self).__name__), action.shape, std
         self.draws = Draws(seed, "noise", rows, max(1024, self.size), normal=True)
 
     def __call__(self, n: int) -> Array:
         """The next noise [n, A]."""
-        return self.std * self.draws.take(n, self.size)
+        return self.std * self.draws.take(n, self.size).reshape(n, *self.shape)
 
     def restart(self, first: Array) -> None:
         """Episodes start in these rows [N] bool: white noise does not care."""
@@ -257,13 +259,13 @@ class OUNoise(GaussianNoise):
         self.x: Array | None = None
 
     def __call__(self, n: int) -> Array:
-        x = np.zeros((n, self.size)) if self.x is None else self.x
+        x = np.zeros((n, *self.shape)) if self.x is None else self.x
         self.x = x - self.theta * x + super().__call__(n)
         return self.x
 
     def restart(self, first: Array) -> None:
         if self.x is not None:
-            self.x = np.where(first[:, None], 0.0, self.x)
+            self.x = np.where(first.reshape(-1, *[1] * len(self.shape)), 0.0, self.x)
 
     def state_dict(self) -> State:
         return {**super().state_dict(), "x": self.x}

@@ -143,14 +143,15 @@ class Categorical:
     """Samples an action from `softmax(logits)`; each row draws from a stream of its own: `out.logits` [N, n] -> [N].
 
     With multidiscrete actions, A choices at once, each for itself: `out.logits` [N, A, n] -> [N, A]; log-probabilities and
-    entropies add up. `mode` is the likeliest action. `rows` names the environments served, as in `EpsilonGreedy`. A logit of
-    -inf forbids an action: it is never drawn. Raises ProtoRLError for other actions or a changed number of rows.
+    entropies add up. Of teams, [N, M, n] -> [N, M] (or [N, M, A]), each agent has its own. `mode` is the likeliest action.
+    `rows` names the environments served, as in `EpsilonGreedy`. A logit of -inf forbids an action: it is never drawn. Raises
+    ProtoRLError for other actions or a changed number of rows.
     """
 
     def __init__(self, action: ActionSpec, seed: int = 0, rows: Sequence[int] | None = None) -> None:
         if action.kind != "multidiscrete":
             discrete(action, "Categorical")
-        self.choices = len(action.nvec)  # 0: one choice, without a dimension of its own
+        self.several, self.numbers = bool(action.nvec), action.numbers
         self.draws = Draws(seed, "categorical", rows)
 
     def __call__(self, out: Logits) -> Array:
@@ -159,30 +160,32 @@ class Categorical:
     def sample(self, out: Logits) -> tuple[Array, Array]:
         """Actions, and their log-probabilities [N]."""
         logits = as_numpy(out.logits)
-        z = logits.reshape(-1, logits.shape[-1])  # [N, n], or [N * A, n]
+        z = logits.reshape(-1, logits.shape[-1])  # [N * choices of a row, n]
         z = z - z.max(-1, keepdims=True)
-        u = self.draws.take(len(logits), max(self.choices, 1))
+        u = self.draws.take(len(logits), self.numbers)
         action, chosen, total = draw(z, np.exp(z, dtype=np.float64), u.reshape(-1))
-        log_prob = (chosen - np.log(total)).astype(np.float32)
-        if not self.choices:
-            return action, log_prob
-        return action.reshape(-1, self.choices), log_prob.reshape(-1, self.choices).sum(-1)
+        shape = logits.shape[:-1]
+        action, log_prob = action.reshape(shape), (chosen - np.log(total)).astype(np.float32).reshape(shape)
+        return action, log_prob.sum(-1) if self.several else log_prob
 
     def mode(self, out: Logits) -> Array:
         best: Array = as_numpy(out.logits).argmax(-1)
         return best
 
+    def restart(self, first: Array) -> None:
+        """Episodes start in these rows [N] bool: nothing begins anew."""
+
     def log_prob(self, out: Logits, action: Tensor) -> Tensor:
         """`log π(action)`: `out.logits` [..., n], integer `action` [...] -> [...], differentiable."""
         log_p = pick(torch.log_softmax(out.logits, -1), action)
-        return log_p.sum(-1) if self.choices else log_p
+        return log_p.sum(-1) if self.several else log_p
 
     def entropy(self, out: Logits) -> Tensor:
         """`-Σ_a π(a) log π(a)` in nats: `out.logits` [..., n] -> [...], differentiable; forbidden actions add 0."""
         log_p = torch.log_softmax(out.logits, -1)
         log_p = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 · -inf would be NaN
         entropy = -(log_p.exp() * log_p).sum(-1)
-        return entropy.sum(-1) if self.choices else entropy
+        return entropy.sum(-1) if self.several else entropy
 
     def state_dict(self) -> State:
         return {"draws": self.draws.state_dict()}

@@ -5,6 +5,8 @@ from protorl.recipes.continuous import DDPG, SAC, TD3
 from protorl.recipes.distributional import IQN, QRDQN, Rainbow
 from protorl.recipes.dqn import D3QN, DQN, DoubleDQN, MunchausenDQN
 from protorl.recipes.fields import hp
+from protorl.recipes.maddpg import MADDPG, MATD3
+from protorl.recipes.mappo import MAPPO
 from protorl.recipes.mixing import QMIX, VDN
 from protorl.recipes.off_policy import OffPolicy
 from protorl.recipes.on_policy import OnPolicy
@@ -16,8 +18,8 @@ from protorl.recipes.rnd import RND
 RECIPES |= {
     recipe.name: recipe
     for recipe in (
-        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2, RND,
-        VDN, QMIX,
+        DQN, DoubleDQN, D3QN, MunchausenDQN, Rainbow, QRDQN, IQN, ApexDQN, PPO, DDPG, TD3, SAC, ApexDDPG, R2D2, RND, VDN, QMIX,
+        MAPPO, MADDPG, MATD3,
     )
 }  # fmt: skip
 
@@ -26,6 +28,9 @@ __all__ = [
     "DDPG",
     "DQN",
     "IQN",
+    "MADDPG",
+    "MAPPO",
+    "MATD3",
     "PPO",
     "QMIX",
     "QRDQN",

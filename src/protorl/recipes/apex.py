@@ -11,7 +11,7 @@ from protorl.networks import Network
 from protorl.policies import BestAction, EpsilonGreedy, GaussianNoise, NoisyDeterministic, Warmup
 from protorl.policies.discrete import apex_epsilons
 from protorl.recipes import presets
-from protorl.recipes.continuous import Continuous, deterministic_actor
+from protorl.recipes.continuous import Climbing, Continuous, deterministic_actor
 from protorl.recipes.dqn import Huber, QLearning
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import FIRST_PRIORITIES, FIRST_PRIORITY, WORKERS, OffPolicy
@@ -72,7 +72,7 @@ class ApexDQN(ApeX, Ladder, Huber, QLearning, OffPolicy):
     n_step: int = hp(3, "steps of the return", unit="agent steps", paper="3", low=1)
 
 
-class ApexDDPG(ApeX, Continuous, OffPolicy):
+class ApexDDPG(ApeX, Continuous, Climbing, OffPolicy):
     """Ape-X DPG: deterministic policy gradient, with targets that are copied now and then."""
 
     name: ClassVar[str] = "apex-ddpg"

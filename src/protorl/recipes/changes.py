@@ -23,6 +23,7 @@ TUNABLE = frozenset({
     "noise_theta", "target_entropy", "eval_max_steps", "worker_timeout", "epsilon_after", "per_beta_end",
     "action_gradient_clip", "address", "engine", "publish_every", "eta", "start", "intrinsic_gamma",
     "intrinsic_lambda", "extrinsic_coef", "intrinsic_coef", "predictor_lr", "predictor_share", "bonus_coef",
+    "others", "temperature", "logit_penalty",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
@@ -37,7 +38,7 @@ WHY_NOT = {
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
         "distribution normalise_obs normalise_reward core core_size core_inputs predictor_features share "
-        "mixing_size hyper_widths"
+        "mixing_size hyper_widths central normalise_value"
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
     "it shapes the memory": (

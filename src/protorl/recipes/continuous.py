@@ -19,36 +19,22 @@ from protorl.recipes.presets import Presets
 from protorl.recipes.recipe import Recipe
 
 
-class Continuous(Recipe):
-    """An actor, an ensemble of critics, an optimizer for each, random actions at first: what DDPG, TD3 and SAC share."""
+class Climbing(Recipe):
+    """An actor that climbs its critics, an optimizer for each, targets that follow, random actions at first."""
 
     numbers: ClassVar[str] = ""
-    actions: ClassVar[tuple[str, ...]] = ("box",)
 
     actor_lr: float | None = hp(None, "learning rate of the actor; none: as lr", low=0.0)
     weight_decay: float = hp(0.0, "L2 penalty on the critic's weights", low=0.0)
     tau: float = hp(0.005, "how far the targets follow per update", low=0.0, high=1.0)
     critics: int = hp(2, "critics in the ensemble", low=1)
-    action_layer: int = hp(1, "layer of the critic at which the action enters", low=1)
     final_bound: float | None = hp(None, "last layers start in U[-bound, bound]; none: torch's default", low=0.0)
     warmup_steps: int = hp(10_000, "uniformly random actions, before the first update", unit="agent steps", low=0)
 
-    def network(self, spec: EnvSpec) -> ActorCritic:
+    def network(self: Any, spec: EnvSpec) -> ActorCritic:
         """An actor, and critics that see its action."""
         actor = self.actor(spec)
         return ActorCritic(actor, self.critic(spec, actor))
-
-    def actor(self, spec: EnvSpec) -> Network:
-        """A base from the fields, and the head that the algorithm wants."""
-        raise self.lacks("a method actor(spec)")
-
-    def critic(self, spec: EnvSpec, actor: Network) -> QEnsemble:
-        """Critics that see the action beside the output of their first layers (or the image's features). actor: whose base they
-        may share."""
-        first = self.action_layer - 1 if self.base_config(spec)["type"] == "mlp" else 0
-        base = build_base(spec.obs, self.base_config(spec, widths=self.widths[:first]))
-        widths = self.widths[first:]
-        return QEnsemble(base, spec.action, widths, self.activation, self.critics, self.final_bound, self.layer_norm)
 
     def optimizers(self, network: Any) -> dict[str, Optimizer]:
         """One for the actor, one for the critics."""
@@ -66,7 +52,28 @@ class Continuous(Recipe):
         return Warmup(policy, spec.action, self.warmup_steps, seed=self.seed, rows=spec.lanes)
 
 
-class DDPG(Continuous, OffPolicy):
+class Continuous(Recipe):
+    """Critics of an observation and a box action: what DDPG, TD3 and SAC share. For recipes that are `Climbing`, too."""
+
+    numbers: ClassVar[str] = ""
+    actions: ClassVar[tuple[str, ...]] = ("box",)
+
+    action_layer: int = hp(1, "layer of the critic at which the action enters", low=1)
+
+    def actor(self, spec: EnvSpec) -> Network:
+        """A base from the fields, and the head that the algorithm wants."""
+        raise self.lacks("a method actor(spec)")
+
+    def critic(self: Any, spec: EnvSpec, actor: Network) -> QEnsemble:
+        """Critics that see the action beside the output of their first layers (or the image's features). actor: whose base they
+        may share."""
+        first = self.action_layer - 1 if self.base_config(spec)["type"] == "mlp" else 0
+        base = build_base(spec.obs, self.base_config(spec, widths=self.widths[:first]))
+        widths = self.widths[first:]
+        return QEnsemble(base, spec.action, widths, self.activation, self.critics, self.final_bound, self.layer_norm)
+
+
+class DDPG(Continuous, Climbing, OffPolicy):
     """Deep Deterministic Policy Gradient."""
 
     name: ClassVar[str] = "ddpg"
@@ -95,7 +102,7 @@ class DDPG(Continuous, OffPolicy):
         return self.warmed(NoisyDeterministic(exploration_noise(self, spec)), spec)
 
 
-class TD3(Continuous, OffPolicy):
+class TD3(Continuous, Climbing, OffPolicy):
     """Twin Delayed DDPG."""
 
     name: ClassVar[str] = "td3"
@@ -130,14 +137,14 @@ class TD3(Continuous, OffPolicy):
         return {**super().hyperparameters(spec), **numbers}
 
 
-def deterministic_actor(recipe: Continuous, spec: EnvSpec) -> Network:
+def deterministic_actor(recipe: Any, spec: EnvSpec) -> Network:
     """One action for each observation."""
     return build_network(
         spec, {"base": recipe.base_config(spec), "head": {"type": "deterministic", "bound": recipe.final_bound}}
     )
 
 
-def exploration_noise(recipe: DDPG | TD3, spec: EnvSpec) -> GaussianNoise:
+def exploration_noise(recipe: Any, spec: EnvSpec) -> GaussianNoise:
     """What is added to its actions, a stream for each environment."""
     rows = spec.lanes
     if recipe.noise == "ou":
@@ -145,7 +152,7 @@ def exploration_noise(recipe: DDPG | TD3, spec: EnvSpec) -> GaussianNoise:
     return GaussianNoise(spec.action, recipe.noise_std, seed=recipe.seed, rows=rows)
 
 
-class SAC(Continuous, OffPolicy):
+class SAC(Continuous, Climbing, OffPolicy):
     """Soft Actor-Critic with an automatic temperature."""
 
     name: ClassVar[str] = "sac"

@@ -21,12 +21,9 @@ DISTRIBUTIONS: dict[str, type[Categorical | Gaussian | Beta]] = {"categorical": 
 
 class Proximal(Recipe):
     """A policy and a value, learned by the clipped surrogate: what PPO and all that is built on it share. For recipes that are
-    `Recurrent` and `OnPolicy`, too."""
+    `OnPolicy`, too."""
 
     numbers: ClassVar[str] = "ppo"
-    reward_streams: ClassVar[int] = 1
-    """Of which the critic has a value each."""
-
     steps: int = hp(1_000_000, "length of the training", unit="agent steps, all environments together", low=0)
     lr: float = hp(3e-4, "learning rate", paper="3e-4", low=0.0)
     anneal: bool = hp(False, "the learning rate falls to 0 with the training", paper="Atari: true")
@@ -45,30 +42,10 @@ class Proximal(Recipe):
     distribution: str = hp(
         "auto", "of actions: categorical for choices, gaussian or beta for numbers", choices=("auto", *DISTRIBUTIONS)
     )
-    share_base: bool | None = hp(
-        None, "one body for actor and critic; none: for images, and with a core", paper="MuJoCo: no; Atari: yes"
-    )
     widths: tuple[int, ...] = hp((64, 64), "hidden layers of an MLP", paper="64, 64", low=1)
     activation: str = hp("tanh", "activation of an MLP", paper="tanh")
     init: str = hp("orthogonal", "initial weights", choices=("orthogonal", "default"))
-    sequence_steps: int | None = hp(
-        None,
-        "length of the sequences that a core learns from; none: rollout_steps, or batch_size if that is less",
-        unit="agent steps",
-        low=1,
-    )
     log_std: float = hp(0.0, "log of a Gaussian's deviation at first")
-
-    def sequence(self: Any) -> int:
-        """Steps of the sequences that a network with a core learns from."""
-        if self.sequence_steps is None:
-            return OnPolicy.sequence(self)
-        if self.sequence_steps > self.batch_size:
-            raise ProtoRLError(
-                f"batch_size {self.batch_size} is less than the {self.sequence_steps} steps of a sequence: raise batch_size or "
-                "lower sequence_steps"
-            )
-        return self.sequence_steps
 
     def hyperparameters(self: Any, spec: EnvSpec) -> dict[str, object]:
         return {
@@ -96,7 +73,48 @@ class Proximal(Recipe):
     def policy(self, spec: EnvSpec) -> Stochastic[Any]:
         return DISTRIBUTIONS[self.distribution_of(spec)](spec.action, seed=self.seed, rows=spec.lanes)
 
-    def network(self, spec: EnvSpec) -> ActorCritic:
+    def head(self, spec: EnvSpec) -> dict[str, object]:
+        """What the policy's distribution depends on, for `build_network`."""
+        kind = self.distribution_of(spec)
+        start = {"log_std": self.log_std} if kind == "gaussian" else {}
+        return {"type": kind, "gain": 0.01 if self.init == "orthogonal" else None, **start}
+
+    @property
+    def value_gain(self) -> float | None:
+        """Of the initial weights of the value's last layer."""
+        return 1.0 if self.init == "orthogonal" else None
+
+
+class OneTrunk(Recipe):
+    """The networks of recipes that are `Proximal`: actor and critic see the same, and may share their body and what remembers.
+    For recipes that are `Recurrent` and `OnPolicy`, too."""
+
+    numbers: ClassVar[str] = "ppo"
+    reward_streams: ClassVar[int | None] = None
+    """Of which the critic has a value each; None: of one, without an axis."""
+
+    share_base: bool | None = hp(
+        None, "one body for actor and critic; none: for images, and with a core", paper="MuJoCo: no; Atari: yes"
+    )
+    sequence_steps: int | None = hp(
+        None,
+        "length of the sequences that a core learns from; none: rollout_steps, or batch_size if that is less",
+        unit="agent steps",
+        low=1,
+    )
+
+    def sequence(self: Any) -> int:
+        """Steps of the sequences that a network with a core learns from."""
+        if self.sequence_steps is None:
+            return OnPolicy.sequence(self)
+        if self.sequence_steps > self.batch_size:
+            raise ProtoRLError(
+                f"batch_size {self.batch_size} is less than the {self.sequence_steps} steps of a sequence: raise batch_size or "
+                "lower sequence_steps"
+            )
+        return self.sequence_steps
+
+    def network(self: Any, spec: EnvSpec) -> ActorCritic:
         """Policy and value, on one base or on two; with `normalise_obs`, one scaler before both."""
         actor = self.actor(spec)
         critic = self.critic(spec, actor)
@@ -108,20 +126,18 @@ class Proximal(Recipe):
 
     def actor(self: Any, spec: EnvSpec) -> Network:
         """What the policy's distribution depends on."""
-        kind = self.distribution_of(spec)
-        start = {"log_std": self.log_std} if kind == "gaussian" else {}
-        head = {"type": kind, "gain": 0.01 if self.init == "orthogonal" else None, **start}
-        return build_network(spec, {"base": self.base_config(spec, self.init), "core": self.core_config(), "head": head})
+        config = {"base": self.base_config(spec, self.init), "core": self.core_config(), "head": self.head(spec)}
+        return build_network(spec, config)
 
     def critic(self: Any, spec: EnvSpec, actor: Network) -> Network:
         """V, on the actor's base where they share one; and then by its core."""
         share = spec.pixels or self.core != "none" if self.share_base is None else self.share_base
         base: Base = actor.base if share else build_base(spec.obs, self.base_config(spec, self.init))
-        head = ValueHead(1.0 if self.init == "orthogonal" else None, self.reward_streams)
+        head = ValueHead(self.value_gain, self.reward_streams)
         return Network(base, head, actor.core if share and isinstance(actor.core, Core) else None)
 
 
-class PPO(Proximal, Recurrent, OnPolicy):
+class PPO(Proximal, OneTrunk, Recurrent, OnPolicy):
     """Proximal Policy Optimisation."""
 
     name: ClassVar[str] = "ppo"

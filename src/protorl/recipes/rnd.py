@@ -12,12 +12,12 @@ from protorl.policies import UniformActions
 from protorl.recipes import presets
 from protorl.recipes.fields import hp
 from protorl.recipes.on_policy import OnPolicy
-from protorl.recipes.ppo import Proximal
+from protorl.recipes.ppo import OneTrunk, Proximal
 from protorl.recipes.presets import Presets
 from protorl.recipes.recurrent import Recurrent
 
 
-class RND(Proximal, Recurrent, OnPolicy):
+class RND(Proximal, OneTrunk, Recurrent, OnPolicy):
     """Random Network Distillation, on PPO with two streams of reward."""
 
     name: ClassVar[str] = "rnd"
@@ -25,7 +25,7 @@ class RND(Proximal, Recurrent, OnPolicy):
     presets: ClassVar[Presets] = presets.RND
     paper_preset: ClassVar[str] = "ALE/*"
     agent_class: ClassVar[type[Agent]] = agents.RND
-    reward_streams: ClassVar[int] = 2
+    reward_streams: ClassVar[int | None] = 2
 
     intrinsic_gamma: float = hp(0.99, "discount of the intrinsic reward, per agent step", paper="0.99", low=0.0, high=1.0)
     intrinsic_lambda: float = hp(
