@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from protorl.cli.check import TEAM
 from protorl.recipes import RECIPES
 from protorl.recipes.checks import examine
 from protorl.recipes.find import find_recipe
@@ -27,6 +28,8 @@ def test_it_passes(name: str) -> None:
     fields = {key: value for key, value in SMALL.items() if key in known}
     if cls.actions == ("box",):
         fields["env"] = "Pendulum-v1"
+    if cls.as_teams:
+        fields["env"] = TEAM
     findings = list(examine(cls(**fields), quick=True))
     assert not [found for found in findings if found.passed is False]
     assert {found.name for found in findings if found.passed is None} == OF_WORKERS | (

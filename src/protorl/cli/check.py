@@ -13,6 +13,8 @@ from protorl.recipes.find import find_recipe
 
 FITTING = {"discrete": "CartPole-v1", "box": "Pendulum-v1"}
 """Where the default environment has other actions than the recipe chooses."""
+TEAM = "protorl/EarlyDeath-v0"
+"""Where a recipe is for teams: nobody lives to the end but one."""
 
 
 def check(name: str, env: str | None, settings: list[str], *, quick: bool = False) -> int:
@@ -34,6 +36,8 @@ def chosen(name: str, env: str | None, settings: list[str]) -> Any:
     try:
         cls: Any = find_recipe(name)
         given = parse_settings(cls, settings)
+        if cls.as_teams and env is None and "env" not in given:
+            env = TEAM
         recipe = cls(**({} if env is None else {"env": env}), **given)
         with closing(recipe.make_env(1)) as built:
             kind = built.spec.action.kind

@@ -60,6 +60,21 @@ BANDIT: dict[str, Any] = {"widths": (64,), "activation": "relu", "lr": 1e-2, "ac
 CLOSE = 0.1
 
 
+class Game(NamedTuple):
+    """A game for a team, and the return of whoever plays it right."""
+
+    name: str
+    best: float
+    text: str
+
+
+TEAM_GAMES = {
+    "discrete": Game("OpposedTargets", 2.0, "agent i is paid for action i, and sees nothing else"),
+    "box": Game("Apart", 1.0, "what two agents do should be 0.5 apart"),
+}
+TOGETHER: dict[str, Any] = {"actor_lr": 1e-2, "logit_penalty": 0.0, "core": "none", "share": True, "normalise_value": "none"}
+
+
 def probed(recipe: Any, quick: bool) -> Iterator[Finding]:
     """The probes whose spaces the recipe fits."""
     with closing(recipe.make_env(1)) as env:
@@ -68,6 +83,10 @@ def probed(recipe: Any, quick: bool) -> Iterator[Finding]:
         kind = "discrete" if "discrete" in recipe.actions else ""
     if not kind:
         yield Finding("probes", None, "no probe has actions of this kind")
+        return
+    if recipe.as_teams:
+        game = TEAM_GAMES[kind]
+        yield found(f"probe {game.name}", played, recipe, game, 500 if quick else 1_000)
         return
     questions = (*VALUES, *(CHOICES if kind == "discrete" else NUMBERS))
     for question in questions:
@@ -100,6 +119,27 @@ def probe(recipe: Any, question: Question, kind: str, most: int, patience: float
     told = ", ".join(f"{x:.3g}" for x in answer.mean(0))
     right = ", ".join(f"{x:.3g}" for x in question.answer)
     return near, f"{question.text}; after {run.updates} updates {told}" + ("" if near else f" where {right} is right")
+
+
+def played(recipe: Any, game: Game, most: int, patience: float = 8.0) -> Verdict:
+    """The best return comes within `most` updates."""
+    known = {field.name for field in dataclasses.fields(recipe)}
+    fields = {**QUICKLY, **TOGETHER, **(ON_POLICY if "rollout_steps" in known else {})}
+    fields = {name: value for name, value in fields.items() if name in known}
+    try:
+        run = Training(dataclasses.replace(recipe, **fields, env=f"protorl/{game.name}-v0", env_kwargs={})).train(1)
+    except Exception as error:
+        return None, f"the recipe does not fit it: {sentence_of(error)}"
+    begin = time.process_time()
+    with closing(run), closing(run.recipe.make_eval_env(1)) as env:
+        while True:
+            run.train(50)
+            (ret,) = evaluate(run.agent, env, 1, seed=0).returns
+            near = ret > game.best - CLOSE
+            if near or run.updates >= most or time.process_time() - begin > patience:
+                break
+    right = "" if near else f" where {game.best:.3g} is right"
+    return near, f"{game.text}; after {run.updates} updates the return is {ret:.3g}{right}"
 
 
 def values(run: Training, obs: tuple[float, ...]) -> Array | None:

@@ -133,23 +133,25 @@ def n_steps_count(recipe: Any, draws: int = 4) -> Verdict:
             for _ in range(draws):
                 batch = run.memory.sample()
                 for row, told, obs in transitions(run.memory, batch):
-                    reward, discount, next_obs = n_step(run, row, n)
-                    if not np.allclose(told, (reward, discount), rtol=1e-4, atol=1e-5):
-                        steps = f"its steps say {reward:.5g}, {discount:.5g}"
-                        return False, f"at n_step={n} an example has reward {told[0]:.5g}, discount {told[1]:.5g}; {steps}"
+                    right, next_obs = n_step(run, row, n)
+                    if not np.allclose(told, right, rtol=1e-4, atol=1e-5):
+                        *reward, discount = (f"{number:.5g}" for number in told)
+                        steps = f"its steps say {', '.join(f'{number:.5g}' for number in right)}"
+                        return False, f"at n_step={n} an example has reward {', '.join(reward)}, discount {discount}; {steps}"
                     if not all(map(np.array_equal, obs, tree_leaves(next_obs))):
                         return False, f"at n_step={n} an example's next_obs is not the observation after its steps"
                     seen += 1
     return True, f"{seen} examples of n_step 1 and 3 have the rewards, discounts and successors of their steps"
 
 
-def transitions(memory: Replay, batch: Batch) -> Iterator[tuple[int, tuple[float, float], list[Array]]]:
-    """The transitions in a batch: the row (serial * lanes + lane) at which each begins, its reward and discount, and what its
-    successor shows. Of a sequence these are its trained rows, in which it has returns to its last row at most."""
+def transitions(memory: Replay, batch: Batch) -> Iterator[tuple[int, list[float], list[Array]]]:
+    """The transitions in a batch: the row (serial * lanes + lane) at which each begins, its reward (of each agent, in a team)
+    and discount, and what its successor shows. Of a sequence these are its trained rows, in which it has returns to its last
+    row at most."""
     if isinstance(memory.view, NStep):
         for i, row in enumerate(batch.index.tolist()):
             shown = [leaf[i].cpu().numpy() for leaf in tree_leaves(batch.next_obs)]
-            yield row, (float(batch.reward[i]), float(batch.discount[i])), shown
+            yield row, [*batch.reward[i].reshape(-1).tolist(), float(batch.discount[i])], shown
         return
     window, lanes = memory.window, memory.storage.lanes
     starts = window.begins(window.slots(batch.index.numpy()))
@@ -158,20 +160,21 @@ def transitions(memory: Replay, batch: Batch) -> Iterator[tuple[int, tuple[float
     for t, i in batch.mask.bool().nonzero().tolist():
         shown = [leaf[batch.successor[t, i], i].cpu().numpy() for leaf in tree_leaves(batch.seen.obs)]
         row = (int(serials[i]) + t - memory.view.burn_in) * lanes + int(starts[i]) // window.ring  # type: ignore[attr-defined]
-        yield row, (float(batch.reward[t, i]), float(batch.discount[t, i])), shown
+        yield row, [*batch.reward[t, i].reshape(-1).tolist(), float(batch.discount[t, i])], shown
 
 
-def n_step(run: Training, row: int, n: int) -> tuple[float, float, Any]:
-    """Reward, discount and successor of the example that begins at a row (serial * lanes + lane), from the steps themselves."""
+def n_step(run: Training, row: int, n: int) -> tuple[list[float], Any]:
+    """Reward and discount, and the successor, of the example that begins at a row (serial * lanes + lane), from the steps
+    themselves."""
     recipe, lanes = run.recipe, run.env.num_envs
     lane, serial = row % lanes, row // lanes
     steps = [step for step in run.history if step.valid[lane]][serial : serial + n]
     clip = getattr(recipe, "clip_reward", None)
     clip, scale = math.inf if clip is None else clip, getattr(recipe, "reward_scale", 1.0)
-    total, discount = 0.0, 1.0
+    total, discount = np.zeros(1), 1.0
     for step in steps:
-        total += discount * scale * min(max(float(step.reward[lane]), -clip), clip)
+        total = total + discount * scale * np.clip(step.reward[lane], -clip, clip)
         discount *= recipe.gamma * float(step.discount[lane])
         if step.ended[lane] or discount == 0.0:
             break
-    return total, discount, tree_map(lambda array: array[lane], step.next_obs)
+    return [*total.tolist(), discount], tree_map(lambda array: array[lane], step.next_obs)
