@@ -5,7 +5,7 @@
     python benchmarks/learning/state_staleness.py --report
 
 R2D2 trains with its preset but for short sequences, which begin in the midst of episodes. After every tenth of the training,
-for 256 sequences drawn uniformly from all that is stored, of full length, and whose episode is old enough for a burn-in:
+for 128 sequences drawn uniformly from all that is stored, of full length, and whose episode is old enough for a burn-in:
 
     ΔQ_i = ||q(ĥ_i; θ) - q(h_i; θ)||_2 / max_{a,j} |q(ĥ_j; θ)_a|
 
@@ -38,7 +38,7 @@ from protorl.data import Act, Array, Batch, Carry, Columns, Field, Seen, tree_ma
 from protorl.networks import unroll
 
 RESULTS = Path(__file__).parent / "results"
-SEQUENCES, POINTS = 256, 10
+SEQUENCES, POINTS = 128, 10
 STARTS = ("zero", "burn-in only", "stored", "stored + burn-in")
 REFERENCES, WHERE = ("acted", "unrolled"), ("first", "last")
 TASKS: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ TASKS: dict[str, dict[str, Any]] = {
     },
     "minatar": {
         "env": "MinAtar/SpaceInvaders-v0", "steps": 40_000, "capacity": 20_000, "warmup_steps": 1_000, "sequence_length": 20,
-        "burn_in": 20, "period": 20,
+        "burn_in": 20, "period": 10,
     },
 }  # fmt: skip
 BEFORE = {"memory": 40, "minatar": 200}
