@@ -241,7 +241,7 @@ def test_life_long_novelty_is_a_factor_between_1_and_5(sigmas: float, factor: fl
     agent.errors.settle()  # mean 2, deviation 1
 
     def paid(error: float) -> float:
-        agent.erred = lambda obs, rows: np.full(1, error)
+        agent.erred = lambda obs: np.full(1, error, np.float32)
         carry = agent.act(seen([[1.0, 0, 0, 0]], [True]), agent.initial_carry(1), explore=True).carry
         return float(step_to(agent, carry, [[0.0, 2, 0, 1]])[0])
 

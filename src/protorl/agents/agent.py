@@ -57,6 +57,8 @@ class Agent(metaclass=Noted):
     """What was decided about how it computes (`protorl.accelerate`)."""
     reached: Reached
     pure: ClassVar[tuple[str, ...]] = ("learn",)
+    judges: ClassVar[tuple[str, ...]] = ("infer",)
+    """The methods that compute something of each row [N, ...] by a network where it acts, from the first argument's rows."""
     streams: tuple[Stream, ...] = ()
 
     def __init__(self) -> None:

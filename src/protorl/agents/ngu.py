@@ -15,20 +15,28 @@ and R2D2 with a mixture of policies (β_i, γ_i), one for each episode, whose va
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from protorl.agents.agent import as_tensor
 from protorl.agents.r2d2 import R2D2
 from protorl.data import Act, Array, Batch, Carry, Columns, EnvSpec, Field, ProtoRLError, Seen, Step, Update
 from protorl.functional import greedy_probabilities, mixture_betas, mixture_gammas, pick, retrace
-from protorl.networks import Episode, InverseDynamics, Optimizer, PseudoCounts, RandomDistillation, Running
+from protorl.networks import (
+    Episode,
+    FlatParameters,
+    InverseDynamics,
+    Optimizer,
+    PseudoCounts,
+    RandomDistillation,
+    Running,
+    clone,
+    in_numpy,
+)
 from protorl.networks.numpy_forms import Form
 from protorl.parts import Aside
 from protorl.policies import Mixture
@@ -96,15 +104,25 @@ class Still(Aside):
     """An embedding whose weights are put in before each use. It is no part of the agent: not learned, saved or published."""
 
     def __init__(self, embedding: nn.Module) -> None:
-        self.embedding = copy.deepcopy(embedding).requires_grad_(False)
-        self.places = [*self.embedding.parameters()]
-        self.sizes = [place.numel() for place in self.places]
+        self.embedding = clone(embedding)
+        self.weights = FlatParameters(self.embedding).buffer
+        self.form = in_numpy(self.embedding) if self.weights.device.type == "cpu" else None
 
-    def __call__(self, weights: Tensor, frames: Tensor) -> Tensor:
-        for place, part in zip(self.places, torch.split(weights, self.sizes)):
-            place.data = part.view(place.shape)
-        found: Tensor = self.embedding(frames)
-        return found
+    @torch.no_grad()
+    def taken(self, embedding: nn.Module) -> Array:
+        """The weights of an embedding as it is now, [P]."""
+        for place, now in zip(self.embedding.parameters(), embedding.parameters()):
+            place.copy_(now)
+        return self.weights.numpy(force=True)
+
+    @torch.no_grad()
+    def __call__(self, weights: Array, frames: Array) -> Array:
+        """Embeddings [N, F] of frames [N, *F] by these weights [P]."""
+        self.weights.copy_(torch.from_numpy(weights))
+        if self.form is not None:
+            found: Array = self.form(frames)
+            return found
+        return self.embedding(as_tensor(frames, self.weights.device)).numpy(force=True)  # type: ignore[no-any-return]
 
 
 class NGU(R2D2):
@@ -126,6 +144,7 @@ class NGU(R2D2):
     Differs from the paper: docs/algorithms/ngu.md has the list.
     """
 
+    judges = ("infer", "erred")
     policy: Mixture
     exploits: int
     """The arm that plays where nobody explores."""
@@ -178,7 +197,7 @@ class NGU(R2D2):
             np.zeros(n, np.int64),
             np.zeros(n, np.float32),
             np.zeros(n),
-            np.zeros((n, sum(self.still.sizes)), np.float32),
+            np.zeros((n, len(self.still.weights)), np.float32),
             Episode.empty(n, self.memory_size, self.inverse.features),
         )
 
@@ -194,8 +213,7 @@ class NGU(R2D2):
             held.arm[seen.first] = self.exploits
             held.intrinsic[:] = self.judged(seen.obs, held, ~seen.first)[0]
         if seen.first.any():
-            weights = parameters_to_vector(self.inverse.embedding.parameters())
-            held.weights[seen.first] = weights.numpy(force=True)
+            held.weights[seen.first] = self.still.taken(self.inverse.embedding)
             held.episode.remember(self.embedded(seen.obs, held, seen.first), seen.first)
         told: Any = self.told(seen, held.arm, held.intrinsic)
         out, core = self.recall(told, held.core, explore)
@@ -228,7 +246,7 @@ class NGU(R2D2):
         if rows.any():
             x = self.embedded(obs, carry, rows)
             near = self.counts.distances(carry.episode, x, rows)
-            distance, error = self.counts.typical(near), self.erred(obs, rows)
+            distance, error = self.counts.typical(near), self.erred(obs)
             alpha = 1 + self.errors.standardised(error)
             paid = self.counts.reward(near, self.distances.including(distance)) * np.clip(alpha, 1.0, self.most)
             intrinsic[rows] = paid[rows]
@@ -236,25 +254,20 @@ class NGU(R2D2):
             carry.episode.remember(x, rows)
         return intrinsic, measured
 
-    @torch.no_grad()
     def embedded(self, obs: Any, carry: NGUCarry, rows: Array) -> Array:
         """f [N, F] of observations [N, *O] in `rows`, each by the weights with which its episode began; one after the other, so
         that it depends on no other row."""
         found = np.zeros((len(rows), self.inverse.features), STEP)
-        frames = self.distillation.newest(as_tensor(obs, self.device))
+        frames = self.distillation.newest(torch.from_numpy(obs)).numpy()
         for i in np.flatnonzero(rows).tolist():
-            weights = torch.from_numpy(carry.weights[i]).to(self.device)
-            found[i] = self.still(weights, frames[i : i + 1])[0].numpy(force=True)
+            found[i] = self.still(carry.weights[i], frames[i : i + 1])[0]
         return found
 
     @torch.no_grad()
-    def erred(self, obs: Any, rows: Array) -> Array:
-        """err [N] float64 of observations [N, *O] in `rows`, 0 in others."""
-        found = np.zeros(len(rows))
-        frames = self.distillation.newest(as_tensor(obs, self.device))
-        for i in np.flatnonzero(rows).tolist():
-            found[i] = self.distillation(frames[i : i + 1]).numpy(force=True)[0]
-        return found
+    def erred(self, obs: Any) -> Array:
+        """err [N] of observations [N, *O]."""
+        error: Tensor = self.distillation(self.distillation.newest(as_tensor(obs, self.device)))
+        return error.numpy(force=True)  # type: ignore[no-any-return]
 
     # In learning
 

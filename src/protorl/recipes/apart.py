@@ -37,7 +37,8 @@ def apart(
     env = recipe.make_env(len(lanes) // each, first_row=lanes.start // each)
     agent = accelerate(recipe.build_agent(env.spec))
     if getattr(recipe, "lockstep", False):
-        agent.infer = Among(agent.infer, lanes, recipe.num_envs * each)
+        for name in agent.judges:
+            setattr(agent, name, Among(getattr(agent, name), lanes, recipe.num_envs * each))
     pace = recipe.num_envs * each / len(lanes)
     for _, part in parts(agent.policy):
         if hasattr(part, "pace"):
@@ -46,16 +47,16 @@ def apart(
 
 
 class Among(Aside):
-    """`infer` for some lanes as if all were there, since products of matrices round by their shape: a row is computed as in a
-    process that has every lane."""
+    """`infer`, say, for some lanes as if all were there, since products of matrices round by their shape: a row is computed as
+    in a process that has every lane."""
 
-    def __init__(self, infer: Any, lanes: range, number: int) -> None:
-        self.infer, self.lanes, self.number = infer, slice(lanes.start, lanes.stop), number
+    def __init__(self, method: Any, lanes: range, number: int) -> None:
+        self.method, self.lanes, self.number = method, slice(lanes.start, lanes.stop), number
 
-    def __call__(self, obs: Obs, explore: bool) -> Any:
+    def __call__(self, obs: Obs, *more: Any) -> Any:
         def padded(mine: Array) -> Array:
             every = np.zeros((self.number, *mine.shape[1:]), mine.dtype)
             every[self.lanes] = mine
             return every
 
-        return tree_map(lambda part: part[self.lanes], self.infer(tree_map(padded, obs), explore))
+        return tree_map(lambda part: part[self.lanes], self.method(tree_map(padded, obs), *more))
