@@ -60,7 +60,7 @@ SLOW: dict[str, Any] = {
     "another activation": lambda: (prl.MLP(VECTOR, [16], activation="elu"), prl.QHead(ACTION)),
     "noisy distributions": lambda: (prl.MLP(VECTOR, [16]), prl.C51Head(ACTION, 8, noisy=True, dueling=True)),
     "bytes": lambda: (prl.MLP(IMAGE, [4]), prl.QHead(ACTION)),
-    "dict": lambda: (prl.DictBase({"a": prl.MLP(VECTOR, [4])}), prl.QHead(ACTION)),
+    "dict of images": lambda: (prl.DictBase({"a": prl.MLP(VECTOR, [4]), "b": prl.NatureCNN(IMAGE, [16])}), prl.QHead(ACTION)),
     "large": lambda: (prl.MLP(VECTOR, [600, 600]), prl.QHead(ACTION)),
 }
 
@@ -129,6 +129,13 @@ def test_observations_of_any_shape_are_flattened() -> None:
     table = ArraySpec((2, 3), np.dtype(np.float32))
     eager, fast = (agent(lambda: (prl.MLP(table, [8]), prl.QHead(ACTION))) for _ in range(2))
     assert_same(accelerate(fast), eager, obs().reshape(7, 2, 3))
+
+
+def test_dicts_are_read_by_name() -> None:
+    def bases() -> Any:
+        return prl.DictBase({"a": prl.MLP(VECTOR, [4]), "b": prl.MLP(VECTOR, [5])}), prl.QHead(ACTION)
+
+    assert_same(accelerate(agent(bases)), agent(bases), {"b": obs(), "a": 1 + obs()})
 
 
 @pytest.mark.parametrize("kind", SLOW)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from protorl.data import Array, Chunk, Columns, tree_leaves, tree_map
+from protorl.data import Array, ArraySpec, Chunk, Columns, tree_leaves, tree_map
 from protorl.processes import Block, Memory, room_for
 
 
@@ -19,7 +19,7 @@ class Slots:
         one = trees_of(columns, steps)
         self.memory: Any = there if isinstance(there, Block) else Memory(forms_of(one) * count, there)
         take = self.memory.take
-        self.slots = [[tree_map(lambda form: take(*form), tree) for tree in one] for _ in range(count)]
+        self.slots = [[tree_map(lambda form: take(form.shape, form.dtype), tree) for tree in one] for _ in range(count)]
 
     def write(self, slot: int, at: int, chunk: Chunk) -> None:
         """Put a chunk's steps behind the `at` that are there."""
@@ -38,8 +38,8 @@ def trees_of(columns: Columns, steps: int) -> list[Any]:
     """The shapes and dtypes of a chunk's arrays, in the order of `Chunk`."""
     n = columns.num_envs
 
-    def form(shape: tuple[int, ...], dtype: Any) -> tuple[tuple[int, ...], Any]:
-        return (steps, n, *shape), dtype
+    def form(shape: tuple[int, ...], dtype: Any) -> ArraySpec:
+        return ArraySpec((steps, n, *shape), np.dtype(dtype))
 
     flag, number = form((), np.bool_), form((), np.float32)
     obs = tree_map(lambda spec: form(spec.shape, spec.dtype), columns.obs)
@@ -49,7 +49,7 @@ def trees_of(columns: Columns, steps: int) -> list[Any]:
 
 
 def forms_of(trees: list[Any]) -> list[Any]:
-    return [form for tree in trees for form in tree_leaves(tree)]
+    return [(form.shape, form.dtype) for tree in trees for form in tree_leaves(tree)]
 
 
 def chunk_bytes(columns: Columns, steps: int) -> int:

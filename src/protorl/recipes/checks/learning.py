@@ -55,12 +55,16 @@ def watch_columns(agent: Any) -> set[str]:
     return read
 
 
+MEMORY_READS = {"priority", "gamma"}
+"""Columns that are there for the memory and its view."""
+
+
 def columns_are_used(training: Training, read: set[str]) -> Verdict:
     """Extras that are declared are emitted and read; extras that are emitted are declared."""
     declared = set(training.agent.columns(training.env.spec).extras)
     if undeclared := sorted(training.emitted - declared - {"priority"}):  # which actors add, and the memory's columns have
         return False, f"acting gives {listed(undeclared)}, which `columns` does not declare: no memory keeps it"
-    if unread := sorted(declared - read - {"priority"}):
+    if unread := sorted(declared - read - MEMORY_READS):
         return False, f"`columns` declares {listed(unread)}, which no update reads"
     idle = [name for name in STEP if name not in read]
     note = f"; {listed(idle)} is not read" if idle else ""

@@ -174,7 +174,8 @@ def n_step(run: Training, row: int, n: int) -> tuple[list[float], Any]:
     total, discount = np.zeros(1), 1.0
     for step in steps:
         total = total + discount * scale * np.clip(step.reward[lane], -clip, clip)
-        discount *= recipe.gamma * float(step.discount[lane])
+        gamma = recipe.gamma if "gamma" not in step.extras else float(step.extras["gamma"][lane])
+        discount *= gamma * float(step.discount[lane])
         if step.ended[lane] or discount == 0.0:
             break
     return [*total.tolist(), discount], tree_map(lambda array: array[lane], step.next_obs)
