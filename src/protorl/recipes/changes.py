@@ -25,7 +25,6 @@ TUNABLE = frozenset({
     "intrinsic_lambda", "extrinsic_coef", "intrinsic_coef", "predictor_lr", "predictor_share", "bonus_coef",
     "beta", "gamma_min", "retrace_lambda", "target_epsilon", "neighbours", "kernel_epsilon", "cluster_distance",
     "pseudo_count", "max_similarity", "distance_mean", "distance_decay", "novelty_max", "embedding_lr", "embedding_l2",
-    "bandit_epsilon", "bandit_bonus",
     "others", "temperature", "logit_penalty",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
@@ -36,7 +35,9 @@ WHY_NOT = {
     "it makes other environments": (
         "env num_envs backend protocol env_kwargs wrappers package_to_import apply_api_compatibility overlap"
     ),
-    "it decides who steps the environments, and how": "workers lockstep chunk_steps first_priority epsilon epsilon_alpha",
+    "it decides who steps the environments, and how": (
+        "workers lockstep chunk_steps first_priority epsilon epsilon_alpha bandit_window bandit_epsilon bandit_bonus"
+    ),
     "the random streams come from it": "seed noise",
     "it shapes the networks": (
         "base widths activation layer_norm head noisy atoms v_min v_max quantiles cosines critics action_layer share_base "
@@ -45,8 +46,8 @@ WHY_NOT = {
     ),
     "it shapes the optimizer": "optimizer optimizer_kwargs",
     "it shapes the memory": (
-        "capacity batch_size memory_size bandit_window n_step per_alpha priority rollout_steps epochs sequence_length "
-        "sequence_steps burn_in period"
+        "capacity batch_size memory_size n_step per_alpha priority rollout_steps epochs sequence_length sequence_steps burn_in "
+        "period"
     ),
     "it matters at the beginning alone": "init core_span final_bound log_std alpha warmup_steps warmup_rollouts",
 }
