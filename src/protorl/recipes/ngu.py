@@ -10,8 +10,7 @@ from torch import nn
 from protorl import agents
 from protorl.agents import Agent
 from protorl.agents.ngu import ArmCode, LastIntrinsic
-from protorl.data import ArraySpec, EnvSpec, ProtoRLError
-from protorl.memory import Sequence
+from protorl.data import ArraySpec, EnvSpec
 from protorl.networks import InverseDynamics, PseudoCounts, RandomDistillation, build_base
 from protorl.networks.episodic import DISTANCE_MEANS
 from protorl.networks.factory import CORES, INPUTS
@@ -75,6 +74,7 @@ class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
     embedding_l2: float = hp(1e-5, "weight decay of the embedding", paper="1e-5", low=0.0)
     predictor_lr: float = hp(5e-4, "learning rate of the predictor", paper="5e-4", low=0.0)
     predictor_features: int = hp(128, "numbers that the predictor predicts, width of its dense layers", paper="128", low=1)
+    n_step: int = hp(1, "steps of the return, which goes on by retrace_lambda", unit="agent steps", paper="1", low=1, high=1)
     retrace_lambda: float = hp(0.95, "lambda of Retrace", paper="0.95", low=0.0, high=1.0)
     target_epsilon: float = hp(0.01, "of the policy that is learned", paper="0.01", low=0.0, high=1.0)
     lr: float = hp(5e-4, "learning rate", paper="1e-4", low=0.0)
@@ -138,9 +138,3 @@ class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
         if self.arms == "uniform":
             return UniformArms(self.mixtures, self.seed, spec.lanes)
         return BanditArms(self.mixtures, spec.lanes, self.seed, self.bandit_window, self.bandit_epsilon, self.bandit_bonus)
-
-    def view(self, agent: Agent) -> Sequence:
-        """Sequences of one episode each, of single steps: Retrace goes on from one to the next."""
-        if self.n_step != 1:
-            raise ProtoRLError(f"n_step {self.n_step} is not for ngu, whose returns go on by retrace_lambda: use n_step=1")
-        return super().view(agent)
