@@ -127,7 +127,7 @@ EXPERIMENTS = {
     "rnd-doorkey-8x8": Experiment("rnd", "MiniGrid-DoorKey-8x8-v0", "none", None, "own control: PPO above", 3, AOT),
     "r2d2-cartpole": Experiment(
         "r2d2", "CartPole-v1", "none", None, "own control: DQN above", 3,
-        {"steps": 60_000, "accelerate": "eager", "eval_every": 4_000}),
+        {"accelerate": "eager", "eval_every": 5_000}),
     "r2d2-cartpolenovel": Experiment(
         "r2d2", "protorl/CartPoleNoVel-v0", "none", None, "own control: recurrent PPO below", 3,
         {"accelerate": "eager", "eval_every": 10_000}),
