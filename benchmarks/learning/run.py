@@ -137,7 +137,7 @@ EXPERIMENTS = {
         "rnd", "MiniGrid-MultiRoom-N4-S5-v0", "none", None, "own control: PPO above; one maze", 3, {**AOT, **ONE_MAZE}),
     "r2d2-cartpole": Experiment(
         "r2d2", "CartPole-v1", "none", None, "own control: DQN above", 3,
-        {"steps": 60_000, "accelerate": "eager", "eval_every": 4_000}),
+        {"accelerate": "eager", "eval_every": 5_000}),
     "r2d2-cartpolenovel": Experiment(
         "r2d2", "protorl/CartPoleNoVel-v0", "none", None, "own control: recurrent PPO below", 3,
         {"accelerate": "eager", "eval_every": 10_000}),
