@@ -386,7 +386,7 @@ def test_the_running_means_hold_from_the_next_update_on() -> None:
 
 def test_wrong_numbers_get_a_sentence() -> None:
     for fields, message in (
-        ({"n_step": 3}, "n_step 3 is not for ngu, whose returns go on by retrace_lambda: use n_step=1"),
+        ({"n_step": 3}, "n_step 3 is out of range: it must be 1 agent steps"),
         ({"gamma": 1.0}, "gamma 1.0 has no logarithm of 1 - gamma: use a discount below 1"),
         ({"core_inputs": ("actions",)}, "core_inputs 'actions' is unknown"),
     ):

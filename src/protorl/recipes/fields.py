@@ -65,6 +65,7 @@ def check(recipe: Dataclass) -> None:
                 continue
             if (low is not None and number < low) or (high is not None and number > high):
                 allowed = f"at least {low}" if high is None else f"at most {high}" if low is None else f"in [{low}, {high}]"
+                allowed = f"{low}" if low == high else allowed
                 raise ProtoRLError(
                     f"{field.name} {number} is out of range: it must be {allowed} {field.metadata['unit']}".rstrip()
                 )
