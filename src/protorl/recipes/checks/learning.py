@@ -60,7 +60,7 @@ def columns_are_used(training: Training, read: set[str]) -> Verdict:
     declared = set(training.agent.columns(training.env.spec).extras)
     if undeclared := sorted(training.emitted - declared - {"priority"}):  # which actors add, and the memory's columns have
         return False, f"acting gives {listed(undeclared)}, which `columns` does not declare: no memory keeps it"
-    if unread := sorted(declared - read - {"priority"}):
+    if unread := sorted(declared - read - {"priority", "gamma"}):  # the sampler's, and the view's
         return False, f"`columns` declares {listed(unread)}, which no update reads"
     idle = [name for name in STEP if name not in read]
     note = f"; {listed(idle)} is not read" if idle else ""
