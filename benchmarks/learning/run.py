@@ -65,7 +65,8 @@ CLEANRL_PONG = "CleanRL documentation, 3 seeds: training return at 10M"
 FEW_TEAMS = "5 % of the actions of an evaluation are random (eval_epsilon)"
 IQL = {
     "steps": 2_000_000, "num_envs": 8, "widths": (64, 64), "n_step": 3, "per_alpha": 0.6, "reward_scale": 10.0,
-    "batch_size": 64, "update_every": 16, "lr": 5e-4, "capacity": 200_000, "epsilon_steps": 400_000, "eval_epsilon": 0.05, "eval_every": 40_000,
+    "batch_size": 64, "update_every": 16, "lr": 5e-4, "capacity": 200_000, "epsilon_steps": 400_000, "eval_epsilon": 0.05,
+    "eval_every": 40_000,
 }  # fmt: skip
 IPPO = {
     "steps": 2_000_000, "num_envs": 16, "rollout_steps": 100, "epochs": 4, "batch_size": 800, "widths": (64, 64),
