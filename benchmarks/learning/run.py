@@ -62,6 +62,7 @@ MINATAR = "Young and Tian 2019, figure (digitised), 30 seeds: training return, m
 DOPAMINE_ATARI = "Dopamine, 5 seeds: training return of an iteration"
 DOPAMINE_PONG = DOPAMINE_ATARI + " (one game at a time there)"
 CLEANRL_PONG = "CleanRL documentation, 3 seeds: training return at 10M"
+EPYMARL = "Papoudakis et al. 2021 (EPyMARL), 5 seeds: share of the possible return"
 ZOO = "SB3-contrib documentation, qrdqn.md: DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 ZOO_QR = "SB3-contrib documentation, qrdqn.md: QR-DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 # The Atari experiments were run when exploration fell from the first step, and QR-DQN's preset had these values.
@@ -159,6 +160,11 @@ EXPERIMENTS = {
     "sac-3step-halfcheetah": Experiment(
         "sac", "HalfCheetah-v5", "none", None, "own control: SAC in bf16 above", 3,
         {"steps": 100_000, "n_step": 3, "precision": "bf16", **AOT}),
+    **{f"{recipe}-lbf-8x8-2p-2f-coop": Experiment(
+        recipe, "Foraging-8x8-2p-2f-coop-v3", "1.00", 1, EPYMARL, 3, AOT)
+       for recipe in ("dqn", "ppo", "vdn", "qmix")},
+    "qmix-simple-spread": Experiment(
+        "qmix", "mpe2/simple_spread_v3", "none", None, "other variants of the game cannot be compared", 3, AOT),
     "minatar-breakout": Experiment(
         "dqn", "MinAtar/Breakout-v0", "9.2 (training)", 9.2, MINATAR, 5, {"steps": 1_000_000, **AOT}),
     "minatar-freeway": Experiment(

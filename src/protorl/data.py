@@ -499,14 +499,15 @@ def visible(obs: Any) -> Any:
 
 
 def tree_map(function: Callable[..., T], first: object, *rest: Any) -> T | dict[str, T]:
-    """Apply `function` to an array, or to each of a dict or a NamedTuple of them, such as a `Seen`; None stays None."""
+    """Apply `function` to an array, or to each of a dict or a NamedTuple of them, such as a `Seen`; None and () stay what they
+    are."""
     if isinstance(first, dict):
         return {key: tree_map(function, value, *(other[key] for other in rest)) for key, value in first.items()}  # type: ignore[misc]
     if first is None:
         return None  # type: ignore[return-value]
-    if isinstance(first, tuple):
-        mapped, named = [tree_map(function, *parts) for parts in zip(first, *rest)], cast("Any", type(first))
-        return named(*mapped) if hasattr(first, "_fields") else named(mapped)  # type: ignore[no-any-return]
+    if isinstance(first, tuple) and (hasattr(first, "_fields") or not first):
+        named: Any = type(first)
+        return named(*[tree_map(function, *parts) for parts in zip(first, *rest)])  # type: ignore[no-any-return]
     return function(first, *rest)
 
 

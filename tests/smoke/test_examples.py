@@ -23,6 +23,7 @@ SMALL: dict[str, Any] = {
 EXAMPLES = (
     "my_paper.py:MyRecipe", "averaged_dqn.py:AveragedDQN", "pqn.py:PQN", "awr.py:AWR", "tqc.py:TQC", "redq.py:REDQ",
     "custom_environment.py:ParkingDQN", "count_bonus.py:CountDQN", "drqn.py:DRQN",
+    "qatten.py:Qatten",
 )  # fmt: skip
 
 

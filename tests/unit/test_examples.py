@@ -195,3 +195,18 @@ def test_drqn_unrolls_from_an_empty_memory_to_the_greedy_value_of_the_next_row()
         assert_close(priority[b], torch.tensor(sum(map(abs, td)) / len(td)))
         cost = [0.5 * e * e if abs(e) <= 1 else abs(e) - 0.5 for e in td]
         assert_close(losses[b], torch.tensor(sum(cost) / len(cost)))
+
+
+def test_qatten_mixes_by_attention_and_is_monotone() -> None:
+    agent, memory, _ = parts("qatten.py:Qatten", "protorl/TwoStepGame-v0", heads=3)
+    mixer, obs = agent.network.mixer, memory.sample().seen.obs
+    state, q = obs["state"][0, :4], torch.randn(4, 2, requires_grad=True)
+    q_tot = mixer(q, state)
+    with torch.no_grad():
+        for b in range(4):
+            found = float(mixer.value(state[b]))
+            for h, weight in enumerate(mixer.weight(state[b]).abs()):
+                size = mixer.attention(state[b])[2 * h : 2 * h + 2].exp()
+                found += float(weight * (size / size.sum() * q[b]).sum())
+            assert_close(q_tot[b], torch.tensor(found))
+    assert (torch.autograd.grad(q_tot.sum(), q)[0] >= 0).all()

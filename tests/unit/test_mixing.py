@@ -230,11 +230,11 @@ def test_each_agents_memory_is_stored_and_gives_back_what_the_actor_valued(core:
 
     def recall(seen: Any, carry: Any, explore: bool) -> Any:
         out, after = plain(seen, carry, explore)
-        valued[known(carry, seen.obs["obs"][0], 0)] = torch.as_tensor(out.q[0]).clone()
+        valued[known(seen.obs["obs"][0], seen.action[0], *[part[0] for part in carry])] = torch.as_tensor(out.q[0]).clone()
         return out, after
 
-    def known(carry: Any, obs: Any, row: int) -> bytes:
-        return obs.tobytes() + b"".join(np.asarray(part[row]).tobytes() for part in carry)
+    def known(*arrays: Any) -> bytes:
+        return b"".join(np.asarray(array).tobytes() for array in arrays)
 
     agent.recall = recall
     prl.train(agent, memory, actors, steps=60)
@@ -245,7 +245,8 @@ def test_each_agents_memory_is_stored_and_gives_back_what_the_actor_valued(core:
     with torch.no_grad():
         q = agent.network(batch.seen, carry).out.q
     for b in range(8):
-        assert_close(q[0, b], valued[known(carry, batch.seen.obs["obs"][0, b].numpy(), b)], atol=1e-5, rtol=1e-4)
+        key = known(batch.seen.obs["obs"][0, b], batch.seen.action[0, b], *[part[b] for part in carry])
+        assert_close(q[0, b], valued[key], atol=1e-5, rtol=1e-4)
 
 
 @BOTH

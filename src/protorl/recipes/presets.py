@@ -239,8 +239,8 @@ R2D2_SMALL: Block = {
 # Rashid et al. 2018, appendix B, the two-step game: uniformly random actions all along, of which everything is replayed, and
 # agents that see all there is, without a memory; with smaller networks, a batch of steps for a batch of episodes, and Adam.
 TEAM_GAMES: Block = {
-    "steps": 10_000, "core": "none", "widths": (64,), "sequence_length": 1, "period": 1, "batch_size": 64, "capacity": 10_000,
-    "warmup_steps": 200, "update_every": 2, "target_every": 100, "lr": 1e-3, "epsilon_start": 1.0, "epsilon_end": 1.0,
+    "steps": 4_000, "core": "none", "widths": (64,), "sequence_length": 1, "period": 1, "batch_size": 64, "capacity": 4_000,
+    "warmup_steps": 200, "update_every": 2, "target_every": 50, "lr": 3e-3, "epsilon_start": 1.0, "epsilon_end": 1.0,
     "eval_every": 1_000,
 }  # fmt: skip
 
