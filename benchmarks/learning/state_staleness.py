@@ -4,19 +4,19 @@
     python benchmarks/learning/state_staleness.py memory --seeds 1
     python benchmarks/learning/state_staleness.py --report
 
-R2D2 trains with its preset but for short sequences, which begin in the midst of episodes. After every tenth of the training,
-for 128 sequences drawn uniformly from all that is stored, of full length, and whose episode is old enough for a burn-in:
+R2D2 trains with its preset. After every tenth of the training, for up to 128 stretches of episodes (of 10 steps and 10 before
+them, in MinAtar of 20 and 20), drawn uniformly from all that is stored, none at an episode's beginning:
 
     ΔQ_i = ||q(ĥ_i; θ) - q(h_i; θ)||_2 / max_{a,j} |q(ĥ_j; θ)_a|
 
-at the first and the last of the trained steps i. ĥ comes of unrolling the network of now from one of four starts: zeros, or the
-state which the actor had, either at the first trained step or at the beginning of the burn-in. h, the state to compare with:
+at the first and the last of the steps i. ĥ comes of unrolling the network of now from one of four starts: zeros, or the state
+which the actor had, either at the first of the steps or at the beginning of the burn-in. h, the state to compare with:
 the actor's own at step i ("acted", the paper's), and that of the network of now, unrolled from the start of the episode
 ("unrolled": what would be carried if nothing were stale). The number of a seed is its mean over the second half of the
 training.
 
-Differs from the paper: there each start trains an agent of its own; here one agent, which learns from stored states and a
-burn-in, is looked at in four ways, so that weights and data are the same. Writes results/state-staleness.json, .md and .png.
+Differs from the paper: there each start trains an agent of its own; here one agent is looked at in four ways, so that weights
+and data are the same. Writes results/state-staleness.json, .md and .png.
 """
 
 from __future__ import annotations
@@ -42,17 +42,11 @@ SEQUENCES, POINTS = 128, 10
 STARTS = ("zero", "burn-in only", "stored", "stored + burn-in")
 REFERENCES, WHERE = ("acted", "unrolled"), ("first", "last")
 TASKS: dict[str, dict[str, Any]] = {
-    "memory": {
-        "env": "protorl/MemoryLength-v0", "env_kwargs": {"length": 40}, "steps": 40_000, "sequence_length": 10, "burn_in": 10,
-        "period": 10,
-    },
-    "minatar": {
-        "env": "MinAtar/SpaceInvaders-v0", "steps": 40_000, "capacity": 20_000, "warmup_steps": 1_000, "sequence_length": 20,
-        "burn_in": 20, "period": 10,
-    },
-}  # fmt: skip
-BEFORE = {"memory": 40, "minatar": 200}
-"""Steps before the trained ones that are looked at: episodes that are older are not drawn."""
+    "memory": {"env": "protorl/MemoryLength-v0", "env_kwargs": {"length": 40}, "steps": 30_000},
+    "minatar": {"env": "MinAtar/SpaceInvaders-v0", "steps": 30_000, "capacity": 20_000, "warmup_steps": 1_000},
+}
+LOOKED_AT = {"memory": (10, 10, 40), "minatar": (20, 20, 200)}
+"""Steps, those of the burn-in, and how old an episode may be where the steps begin."""
 
 
 class Recorded(prl.R2D2):
@@ -84,10 +78,9 @@ class Both:
 
 
 @torch.no_grad()
-def discrepancies(agent: Recorded, batch: Batch, before: int) -> dict[str, list[float]]:
-    """ΔQ at the first and at the last trained step, means over the sequences: by start and what it is compared with. The first
-    `before` rows are those before the trained ones."""
-    length, burn_in = len(batch.mask) - before - 1, agent.burn_in
+def discrepancies(agent: Recorded, batch: Batch, length: int, burn_in: int, before: int) -> dict[str, list[float]]:
+    """ΔQ at the first and at the last of `length` steps, means over the sequences: by start and what it is compared with. The
+    steps are the rows from `before` on."""
     first = batch.seen.first
     fit = batch.mask[before : before + length].all(0) & first[: before - burn_in + 1].any(0)
     fit &= ~first[before - burn_in + 1 :].any(0)
@@ -96,7 +89,7 @@ def discrepancies(agent: Recorded, batch: Batch, before: int) -> dict[str, list[
     acted = [kind(*[getattr(batch, f"acted_{name}")[t, fit] for name in agent.core.names]) for t in range(before + length)]
 
     def values(start: int, carry: Carry) -> Tensor:
-        """Q of the trained steps [length, B, A], unrolled from row `start` on."""
+        """Q of the steps [length, B, A], unrolled from row `start` on."""
         rows = tree_map(lambda column: column[start : before + length], seen)
         return unroll(agent.network, rows, carry)[0].q[before - start :]
 
@@ -120,7 +113,7 @@ def values_at(agent: Recorded, seen: Seen, acted: list[Any], row: int) -> Tensor
     return q
 
 
-def train(task: str, seed: int, **fields: Any) -> list[dict[str, Any]]:
+def train(task: str, seed: int, points: int = POINTS, **fields: Any) -> list[dict[str, Any]]:
     """The curve of one training: step, return, and the discrepancies."""
 
     class Recipe(prl.recipes.R2D2):
@@ -131,15 +124,16 @@ def train(task: str, seed: int, **fields: Any) -> list[dict[str, Any]]:
     curve = []
     with closing(recipe.make_env()) as env:
         agent, memory, actors = recipe.assemble(env)
-        view = replace(memory.view, burn_in=BEFORE[task], n_step=1)
+        length, _, before = LOOKED_AT[task]
+        view = replace(memory.view, length=length, burn_in=before, period=length, n_step=1)
         record = prl.Replay(
             recipe.columns(agent, env.spec), recipe.capacity, batch_size=SEQUENCES, view=view, rate=prl.Rate(10**9), seed=seed
         )
-        for _ in range(POINTS):
-            prl.train(agent, Both(memory, record), actors, steps=recipe.steps // POINTS)
+        for _ in range(points):
+            prl.train(agent, Both(memory, record), actors, steps=recipe.steps // points)
             returns = [episode.ret for episode in actors.episodes()]
-            point = {"step": (len(curve) + 1) * recipe.steps // POINTS, "return": float(np.mean(returns)) if returns else None}
-            curve.append(point | discrepancies(agent, record.sample(), BEFORE[task]))
+            point = {"step": (len(curve) + 1) * recipe.steps // points, "return": float(np.mean(returns)) if returns else None}
+            curve.append(point | discrepancies(agent, record.sample(), *LOOKED_AT[task]))
     return curve
 
 
@@ -184,7 +178,7 @@ def report() -> str:
     lines = [
         "# Where a replayed sequence begins",
         "",
-        "ΔQ at the first and the last trained step of replayed sequences, in percent of the largest value, means over the",
+        "ΔQ at the first and the last step of replayed sequences, in percent of the largest value, means over the",
         "second half of each training; every seed in brackets. Compared with the state that the actor had at that step (acted:",
         "the paper's), and with the state of the network of now, unrolled from the episode's start (unrolled). What it is and",
         "how it differs from figure 1b of Kapturowski et al. 2019, is at the top of the script.",
@@ -195,7 +189,7 @@ def report() -> str:
     panels = figure.subplots(1, max(len(tasks), 1), squeeze=False)[0]
     for panel, task in zip(panels, tasks):
         found, settings = means(task), TASKS[task]
-        length, burn_in = settings["sequence_length"], settings["burn_in"]
+        length, burn_in, _ = LOOKED_AT[task]
         lines += [
             f"**{settings['env']}**, {settings['steps']:,} agent steps, sequences of {length} with a burn-in of {burn_in}",
             "",

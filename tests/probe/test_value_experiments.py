@@ -1,4 +1,4 @@
-"""The benchmarks' own code, `value_bias.py` and `corridor.py`, where the answers are known."""
+"""The benchmarks' own code, `value_bias.py`, `corridor.py` and `state_staleness.py`, where the answers are known."""
 
 from __future__ import annotations
 
@@ -87,3 +87,16 @@ def test_the_corridor_is_learned_by_either_network() -> None:
     for dueling in (False, True):
         first, last = corridor.squared_errors(5, dueling, seed=0, points=(1, 300))
         assert last < 0.8 * first
+
+
+def test_nothing_is_stale_before_anything_is_learned() -> None:
+    """The stored states are then those of the network of now, and a start from zeros is the further off the later it is."""
+    small = {"steps": 3_000, "warmup_steps": 10_000, "widths": (8,), "core_size": 8, "core_span": 20}
+    point = script("state_staleness").train("memory", 0, points=1, **small)[0]
+    assert point["step"] == 3_000
+    for reference in ("acted", "unrolled"):
+        for start in ("stored", "stored + burn-in"):
+            assert max(point[f"{start}, {reference}"]) < 1e-4
+        for zero, burnt in zip(point[f"zero, {reference}"], point[f"burn-in only, {reference}"], strict=True):
+            assert zero > 1.5 * burnt > 1e-2
+    assert point["zero, acted"] == pytest.approx(point["zero, unrolled"], abs=1e-4)
