@@ -113,8 +113,11 @@ def differ(one: Any, two: Any) -> bool:
 
 
 def fields_of(name: str, tunable: bool) -> list[dataclasses.Field[Any]]:
+    """Those that a resumed training may, or may not, change; not what has one value alone."""
     cls: Any = RECIPES[name]
-    return [field for field in dataclasses.fields(cls) if (field.name in TUNABLE) == tunable]
+    bounds = {field: (field.metadata.get("low"), field.metadata.get("high")) for field in dataclasses.fields(cls)}
+    fixed = {field.name for field, (low, high) in bounds.items() if low is not None and low == high}
+    return [field for field in bounds if (field.name in TUNABLE) == tunable and field.name not in fixed]
 
 
 def test_every_field_is_in_one_list() -> None:
