@@ -3,10 +3,11 @@
     pip install torchrl mpe2 pettingzoo
     python benchmarks/throughput/mappo.py                  # some minutes
 
-mpe2's simple_spread (3 agents, 25 steps), 4 environments, rollouts of 100 steps in each, 10 epochs of one minibatch; actor and
-critic of two layers of 64, which the agents share; Adam, gradients clipped. Values are as they are (no PopArt), since TorchRL
-has none. Each takes its turn of some rollouts, again and again; medians over turns. Both step the same simulator, whose share of
-the time is beside it. Ours is compiled ahead of time; theirs runs as its own examples run it. Writes results/mappo.json.
+mpe2's simple_spread (3 agents, 25 steps), 4 environments, rollouts of 100 steps in each, 10 epochs of one minibatch; actor
+and critic of two layers of 64, which the agents share; Adam, gradients clipped. Values are as they are (no PopArt), since
+TorchRL has none. Each takes its turn of some rollouts, again and again; medians over turns. Both step the same simulator,
+whose share of the time is beside it. Ours is compiled ahead of time; theirs runs as its own examples run it. Writes
+results/mappo.json.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     python benchmarks/throughput/mixing.py                  # some minutes
 
 mpe2's simple_spread (3 agents, 25 steps, one environment), agents of two layers of 64 and ReLU that share one network, mixing
-network of 32, one-step double Q-learning (TorchRL: the target's own maximum), 128 transitions of 50,000 per update, an update per
-`--every` steps of the team, Adam. Each takes its turn of so many steps, again and again; medians over turns. Both step the same
-simulator, whose share of the time is beside it. Ours is compiled ahead of time; theirs runs as its own examples run it. Writes
-results/mixing.json.
+network of 32, one-step double Q-learning (TorchRL: the target's own maximum), 128 transitions of 50,000 per update, an update
+per `--every` steps of the team, Adam. Each takes its turn of so many steps, again and again; medians over turns. Both step the
+same simulator, whose share of the time is beside it. Ours is compiled ahead of time; theirs runs as its own examples run it.
+Writes results/mixing.json.
 """
 
 from __future__ import annotations
