@@ -185,9 +185,9 @@ def report() -> str:
         "",
     ]
     tasks = [task for task in TASKS if len(means(task)[STARTS[0], "acted", "last"])]
-    figure = Figure(figsize=(4.5 * max(len(tasks), 1), 3.2), layout="constrained")
-    panels = figure.subplots(1, max(len(tasks), 1), squeeze=False)[0]
-    for panel, task in zip(panels, tasks):
+    figure = Figure(figsize=(4.5 * max(len(tasks), 1), 6), layout="constrained")
+    panels = figure.subplots(len(REFERENCES), max(len(tasks), 1), squeeze=False)
+    for column, task in enumerate(tasks):
         found, settings = means(task), TASKS[task]
         length, burn_in, _ = LOOKED_AT[task]
         lines += [
@@ -203,20 +203,23 @@ def report() -> str:
                     seeds = 100 * found[start, reference, where]
                     cells.append(f"{seeds.mean():.2f} [{', '.join(f'{x:.2f}' for x in seeds)}]")
             lines.append(f"| {start} | {' | '.join(cells)} |")
-        zero, burnt, stored, both = (found[start, "unrolled", "last"] for start in STARTS)
-        ordered = [bool(a > b > c >= d) for a, b, c, d in zip(zero, burnt, stored, both)]
-        lines += [
-            "",
-            f"zero > burn-in only > stored >= stored + burn-in (unrolled, last): in {sum(ordered)} of {len(ordered)} seeds.",
-            "",
-        ]
-        for at, where in enumerate(WHERE):
-            heights = [100 * found[start, "unrolled", where].mean() for start in STARTS]
-            panel.bar(np.arange(len(STARTS)) + 0.4 * at - 0.2, heights, 0.4, label=f"{where} step")
-        panel.set_xticks(range(len(STARTS)), [start.replace(" + ", "\n+ ").replace(" only", "\nonly") for start in STARTS])
-        panel.set_title(settings["env"], fontsize=10)
-        panel.set_ylabel("ΔQ, % of the largest value")
-        panel.legend()
+        lines.append("")
+        for row, reference in enumerate(REFERENCES):
+            for at, where in enumerate(WHERE):
+                of = [found[start, reference, where] for start in STARTS]
+                order = " > ".join(sorted(STARTS, key=lambda start: -found[start, reference, where].mean()))
+                papers = sum(bool(zero > burnt > stored) for zero, burnt, stored, _ in zip(*of))
+                lines.append(
+                    f"- {reference}, {where}: {order}; zero > burn-in only > stored in {papers} of {len(of[0])} seeds."
+                )
+                heights = [100 * seeds.mean() for seeds in of]
+                panels[row, column].bar(np.arange(len(STARTS)) + 0.4 * at - 0.2, heights, 0.4, label=f"{where} step")
+            names = [start.replace(" + ", "\n+ ").replace(" only", "\nonly") for start in STARTS]
+            panels[row, column].set_xticks(range(len(STARTS)), names)
+            panels[row, column].set_title(f"{settings['env']}, from {reference}", fontsize=10)
+            panels[row, column].set_ylabel("ΔQ, % of the largest value")
+            panels[row, column].legend()
+        lines.append("")
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / "state-staleness.png", dpi=120)
     return "\n".join([*lines, "![ΔQ](state-staleness.png)", "", "`python benchmarks/learning/state_staleness.py`", ""])
