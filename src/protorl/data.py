@@ -499,8 +499,8 @@ def visible(obs: Any) -> Any:
 
 
 def tree_map(function: Callable[..., T], first: object, *rest: Any) -> T | dict[str, T]:
-    """Apply `function` to an array, or to each of a dict or a NamedTuple of them, such as a `Seen`; None and () stay what they
-    are."""
+    """Apply `function` to an array, or to each of a dict or a NamedTuple of them, such as a `Seen`; None stays None, and so
+    does (), a carry of nothing."""
     if isinstance(first, dict):
         return {key: tree_map(function, value, *(other[key] for other in rest)) for key, value in first.items()}  # type: ignore[misc]
     if first is None:

@@ -12,6 +12,7 @@ from protorl.agents import Agent
 from protorl.data import EnvSpec
 from protorl.networks import Mixing, Monotone, Sum, TeamNetwork
 from protorl.networks.factory import CORES, INPUTS
+from protorl.networks.teams import team_of
 from protorl.recipes import presets
 from protorl.recipes.dqn import Annealing, QLearning
 from protorl.recipes.fields import hp
@@ -53,8 +54,8 @@ class Decomposition(Recipe):
 
     def networks(self, spec: EnvSpec) -> Mixing:
         """The network of each agent (`network`), or of all, and the mixer."""
-        assert spec.team is not None  # rows are teams
-        return Mixing(TeamNetwork(super().networks(spec.member), spec.team.size), self.mixer(spec))
+        team, _ = team_of(spec)
+        return Mixing(TeamNetwork(super().networks(spec.member), team.size), self.mixer(spec))
 
     def mixer(self, spec: EnvSpec) -> nn.Module:
         """From the agents' values [..., M] and the state to the team's [...]."""
@@ -88,6 +89,5 @@ class QMIX(Decomposition, Sequences, Annealing, Recurrent, QLearning, OffPolicy)
     )
 
     def mixer(self, spec: EnvSpec) -> Monotone:
-        assert isinstance(spec.obs, dict)
-        assert spec.team is not None
-        return Monotone(spec.obs["state"], spec.team.size, self.mixing_size, self.hyper_widths)
+        team, seen = team_of(spec)
+        return Monotone(seen["state"], team.size, self.mixing_size, self.hyper_widths)

@@ -244,6 +244,15 @@ TEAM_GAMES: Block = {
     "eval_every": 1_000,
 }  # fmt: skip
 
+# Our own, for Level-Based Foraging, where everything is seen and random actions are seldom paid: those are replayed more often,
+# and returns (of at most 1) are on a scale that is larger than what a new network says. Hypernetworks as in EPyMARL. Of an
+# evaluation's actions 5 % are random: two that wait for each other would do so for ever.
+FORAGING: Block = {
+    "steps": 1_000_000, "num_envs": 8, "core": "none", "widths": (64, 64), "sequence_length": 1, "period": 1, "n_step": 3,
+    "per_alpha": 0.6, "reward_scale": 10.0, "batch_size": 64, "update_every": 8, "epsilon_steps": 200_000, "eval_epsilon": 0.05,
+    "eval_every": 20_000,
+}  # fmt: skip
+
 # Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
 # noise, widths, warm-up), with the tau, batch and one learning rate that are the defaults of Stable-Baselines3 2.3 and later.
 ZOO_DDPG: Block = {
@@ -421,9 +430,9 @@ RND: dict[str, Block] = {
 MAPPO: dict[str, Block] = {"mpe2/*": {"steps": 300_000, "eval_every": 20_000, "checkpoint_every": 50_000}}
 MADDPG: dict[str, Block] = {"mpe2/*": {"steps": 300_000, "num_envs": 4, "eval_every": 20_000, "checkpoint_every": 50_000}}
 VDN: dict[str, Block] = {
-    "protorl/TwoStepGame-v0": TEAM_GAMES, "protorl/MatrixGame-v0": TEAM_GAMES,
+    "protorl/TwoStepGame-v0": TEAM_GAMES, "protorl/MatrixGame-v0": TEAM_GAMES, "Foraging-*": FORAGING,
 }  # fmt: skip
-QMIX: dict[str, Block] = VDN
+QMIX: dict[str, Block] = {**VDN, "Foraging-*": {**FORAGING, "hyper_widths": (64,)}}
 RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
 QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
 IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}
