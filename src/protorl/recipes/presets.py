@@ -230,8 +230,8 @@ R2D2_ATARI: Block = {
 }  # fmt: skip
 
 # Our own, for small tasks: short sequences and a small core. A value comes n steps nearer to the start with each copy of the
-# target: with 3 steps, and a copy every 3,200 agent steps, CartPole's values looked 50 steps ahead after 60,000, and its
-# returns came and went between 170 and 420. Every 640 steps and 5 steps it is 470, and a falling rate lets them stay.
+# target: 3 steps, and a copy every 3,200 agent steps, are 50 steps in 60,000, where CartPole's cart reaches its edge after 250;
+# 5 steps every 640 are 470. The falling rate lets what is reached stay (docs/algorithms/r2d2.md, "Scores").
 R2D2_SMALL: Block = {
     "steps": 100_000, "num_envs": 8, "widths": (64,), "core_size": 64, "lr": 1e-3, "anneal": True, "gamma": 0.99,
     "batch_size": 32, "capacity": 50_000, "warmup_steps": 1_000, "update_every": 32, "target_every": 20, "sequence_length": 20,
