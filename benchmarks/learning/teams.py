@@ -73,7 +73,8 @@ def played(recipe: Any, agent: Any, episodes: int, at_random: bool) -> dict[str,
     distance, collisions, lanes = [], [], env.spec.num_envs
     carry, draw = agent.initial_carry(lanes), np.random.default_rng(0)
     while len(returns) < episodes:
-        uniform = env.spec.action.uniform(draw.random((lanes, env.spec.action.numbers)))
+        available = env.seen.obs.get("action_mask") if isinstance(env.seen.obs, dict) else None
+        uniform = env.spec.action.uniform(draw.random((lanes, env.spec.action.numbers)), available)
         env.step(uniform if at_random else agent.act(env.seen, carry, explore=False).action)
         for world in worlds:
             at = np.array([agent.state.p_pos for agent in world.agents])
