@@ -12,12 +12,12 @@ table.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import keep, kept, key
 
 import protorl as prl
 from protorl.accelerate import accelerate
@@ -26,6 +26,7 @@ from protorl.recipes import RECIPES
 from protorl.recipes.fields import parse_settings
 
 RESULTS = Path(__file__).parent / "results"
+ROWS = RESULTS / "deep-sea.json"
 EPISODES = 10_000
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "dqn": ("dqn", {"epsilon_end": 0.1, "epsilon_steps": 20_000}),
@@ -80,24 +81,6 @@ def run(agent: str, size: int, seed: int, settings: dict[str, Any]) -> dict[str,
     }  # fmt: skip
 
 
-def keep(row: dict[str, Any]) -> None:
-    """Put a row among the results (other processes may add theirs meanwhile)."""
-    rows = [other for other in kept() if key(other) != key(row)]
-    RESULTS.mkdir(exist_ok=True)
-    lines = [json.dumps(one) for one in sorted([*rows, row], key=key)]
-    (RESULTS / "deep-sea.json").write_text("[\n " + ",\n ".join(lines) + "\n]\n")
-
-
-def kept() -> list[dict[str, Any]]:
-    path = RESULTS / "deep-sea.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    return rows
-
-
-def key(row: dict[str, Any]) -> tuple[str, int, int]:
-    return row["agent"], row["size"], row["seed"]
-
-
 def report() -> None:
     """results/deep-sea.md: episodes until solved, with 95 % bootstrap intervals."""
     lines = [
@@ -111,7 +94,7 @@ def report() -> None:
         "| agent | N | 2^N | seeds | solved | episodes found first | episodes to solve | return |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    rows = kept()
+    rows = kept(ROWS)
     for agent in AGENTS:
         for size in sorted({row["size"] for row in rows if row["agent"] == agent}):
             mine = [row for row in rows if (row["agent"], row["size"]) == (agent, size)]
@@ -144,12 +127,12 @@ def main() -> None:
         settings = parse_settings(RECIPES[AGENTS[agent][0]], arguments.set)
         for size in arguments.size:
             for seed in range(arguments.first, arguments.first + arguments.seeds):
-                if not (arguments.again or settings) and (agent, size, seed) in map(key, kept()):
+                if not (arguments.again or settings) and (agent, size, seed) in map(key, kept(ROWS)):
                     continue
                 row = run(agent, size, seed, settings)
                 print(row, flush=True)
                 if not settings:
-                    keep(row)
+                    keep(ROWS, row)
     report()
 
 

@@ -13,12 +13,12 @@ results/disco-maze.md is the table, results/disco-maze.png the plot.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import keep, kept, key
 
 import protorl as prl
 from protorl.accelerate import accelerate
@@ -29,6 +29,7 @@ from protorl.recipes import RECIPES
 from protorl.recipes.fields import parse_settings
 
 RESULTS = Path(__file__).parent / "results"
+ROWS = RESULTS / "disco-maze.json"
 EPISODES = 40
 
 
@@ -132,25 +133,9 @@ def run(agent: str, size: int, seed: int, settings: dict[str, Any]) -> dict[str,
     }  # fmt: skip
 
 
-def kept() -> list[dict[str, Any]]:
-    path = RESULTS / "disco-maze.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    return rows
-
-
-def key(row: dict[str, Any]) -> tuple[str, int, int]:
-    return row["agent"], row["size"], row["seed"]
-
-
-def keep(row: dict[str, Any]) -> None:
-    """Put a row among the results (other processes may add theirs meanwhile)."""
-    rows = sorted([*(other for other in kept() if key(other) != key(row)), row], key=key)
-    (RESULTS / "disco-maze.json").write_text("[\n " + ",\n ".join(map(json.dumps, rows)) + "\n]\n")
-
-
 def report() -> None:
     """results/disco-maze.md and .png."""
-    rows = kept()
+    rows = kept(ROWS)
     lines = [
         "# Disco maze",
         "",
@@ -208,13 +193,13 @@ def main() -> None:
             parser.error(f"{agent} is unknown: choose from {', '.join(AGENTS)}")
         settings = parse_settings(RECIPES[AGENTS[agent][0]], arguments.set)
         for seed in range(arguments.seeds):
-            if not (arguments.again or settings) and (agent, arguments.size, seed) in map(key, kept()):
+            if not (arguments.again or settings) and (agent, arguments.size, seed) in map(key, kept(ROWS)):
                 continue
             row = run(agent, arguments.size, seed, settings)
             print(row, flush=True)
             if not settings:
-                keep(row)
-    if kept():
+                keep(ROWS, row)
+    if kept(ROWS):
         report()
 
 

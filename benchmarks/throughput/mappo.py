@@ -14,18 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from spread import CYCLES, Turn, measured, simulator
 
 RESULTS = Path(__file__).parent / "results"
-ENVS, ROLLOUT, EPOCHS, WIDTH, GAMMA, LAMBDA, LR, CYCLES = 4, 100, 10, 64, 0.99, 0.95, 7e-4, 25
-
-Turn = Callable[[int], None]
+ENVS, ROLLOUT, EPOCHS, WIDTH, GAMMA, LAMBDA, LR = 4, 100, 10, 64, 0.99, 0.95, 7e-4
 
 
 def ours() -> Turn:
@@ -98,21 +94,6 @@ def theirs() -> Turn:
     return turn
 
 
-def simulator() -> Turn:
-    from mpe2 import simple_spread_v3
-
-    env, rng = simple_spread_v3.parallel_env(max_cycles=CYCLES), np.random.default_rng(0)
-    env.reset(seed=0)
-
-    def turn(steps: int) -> None:
-        for _ in range(steps):
-            env.step({agent: int(rng.integers(5)) for agent in env.agents})
-            if not env.agents:
-                env.reset()
-
-    return turn
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=800, help="of a turn")
@@ -120,24 +101,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     contenders = {"protorl": ours(), "torchrl": theirs(), "simulator": simulator()}
-    for turn in contenders.values():
-        turn(800)  # everything is compiled
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    cpu: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(asked.turns):
-        for name, turn in contenders.items():
-            begin, used = time.perf_counter(), time.process_time()
-            turn(asked.steps)
-            seconds[name].append((time.perf_counter() - begin) / asked.steps)
-            cpu[name].append((time.process_time() - used) / asked.steps)
-    found = {
-        name: {
-            "steps_per_second": round(1 / float(np.median(seconds[name]))),
-            "cpu_us_per_step": round(1e6 * float(np.median(cpu[name])), 1),
-            "each_us_per_step": [round(1e6 * value, 1) for value in cpu[name]],
-        }
-        for name in contenders
-    }
+    found = measured(contenders, 800, asked.steps, asked.turns)  # first everything is compiled
     print(json.dumps(found, indent=1))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "mappo.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -14,17 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
+from spread import CYCLES, Turn, measured, simulator
 
 RESULTS = Path(__file__).parent / "results"
-BATCH, CAPACITY, WIDTH, MIXING, GAMMA, LR, EPSILON, CYCLES = 128, 50_000, 64, 32, 0.99, 5e-4, 0.1, 25
-
-Turn = Callable[[int], None]
+BATCH, CAPACITY, WIDTH, MIXING, GAMMA, LR, EPSILON = 128, 50_000, 64, 32, 0.99, 5e-4, 0.1
 
 
 def ours(every: int) -> Turn:
@@ -104,22 +100,6 @@ def theirs(every: int) -> Turn:
     return turn
 
 
-def simulator() -> Turn:
-    from mpe2 import simple_spread_v3
-
-    env, rng = simple_spread_v3.parallel_env(max_cycles=CYCLES), np.random.default_rng(0)
-    env.reset(seed=0)
-
-    def turn(steps: int) -> None:
-        for _ in range(steps):
-            env.step({agent: int(rng.integers(5)) for agent in env.agents})
-            env.state()
-            if not env.agents:
-                env.reset()
-
-    return turn
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=8)
@@ -127,25 +107,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    contenders = {"protorl": ours(arguments.every), "torchrl": theirs(arguments.every), "simulator": simulator()}
-    for turn in contenders.values():
-        turn(1_600)  # the memory is filled, and everything compiled
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    cpu: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(arguments.turns):
-        for name, turn in contenders.items():
-            begin, used = time.perf_counter(), time.process_time()
-            turn(arguments.steps)
-            seconds[name].append((time.perf_counter() - begin) / arguments.steps)
-            cpu[name].append((time.process_time() - used) / arguments.steps)
-    found = {
-        name: {
-            "steps_per_second": round(1 / float(np.median(seconds[name]))),
-            "cpu_us_per_step": round(1e6 * float(np.median(cpu[name])), 1),
-            "each_us_per_step": [round(1e6 * value, 1) for value in cpu[name]],
-        }
-        for name in contenders
-    }
+    contenders = {"protorl": ours(arguments.every), "torchrl": theirs(arguments.every), "simulator": simulator(state=True)}
+    found = measured(contenders, 1_600, arguments.steps, arguments.turns)  # first the memory is filled, and everything compiled
     print(json.dumps(found, indent=1))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "mixing.json").write_text(json.dumps({"every": arguments.every, **found}, indent=1) + "\n")

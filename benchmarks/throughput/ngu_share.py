@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from window import Window, paired
 
 import protorl as prl
-from protorl.accelerate import accelerate
 from protorl.networks import Episode, PseudoCounts
 
 RESULTS = Path(__file__).parent / "results" / "ngu_share.json"
@@ -30,23 +30,6 @@ PAIRS: dict[str, dict[str, Any]] = {
     "CartPole-v1, 64-64": {"env": "CartPole-v1", "widths": (64, 64)},
     "disco maze of 11": {"env": "protorl/DiscoMaze-v0", "env_kwargs": {"size": 11}},
 }
-
-
-class Window:
-    """A training that goes on for so many agent steps at a time."""
-
-    def __init__(self, recipe: Any, steps: int = 512) -> None:
-        self.parts = recipe.build()
-        accelerate(self.parts.agent, recipe.accelerate)
-        self.steps = steps
-        for _ in range(3):
-            self()
-
-    def __call__(self) -> float:
-        """Microseconds per agent step."""
-        begin = time.process_time()
-        prl.train(*self.parts, steps=self.steps)
-        return 1e6 * (time.process_time() - begin) / self.steps
 
 
 def search(rounds: int) -> dict[str, float]:
@@ -69,10 +52,8 @@ def main() -> None:
     found: dict[str, Any] = {"search of 8 lanes, milliseconds": search(100)}
     print(found, flush=True)
     for name, fields in PAIRS.items():
-        pair = [Window(cls(**SHARED, **fields)) for cls in (prl.recipes.R2D2, prl.recipes.NGU)]
-        rounds = [(pair[0](), pair[1]()) for _ in range(arguments.rounds)]
-        plain, paid = (statistics.median(times) for times in zip(*rounds))
-        quotients = sorted(two / one for one, two in rounds)
+        pair = [Window(cls(**SHARED, **fields), SHARED["accelerate"], 512) for cls in (prl.recipes.R2D2, prl.recipes.NGU)]
+        plain, paid, quotients = paired(*pair, arguments.rounds)
         found[name] = {
             "r2d2, us per step": round(plain, 1), "ngu, us per step": round(paid, 1),
             "times": [round(q, 2) for q in (quotients[0], statistics.median(quotients), quotients[-1])],

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
+from window import Window, paired
+
 import protorl as prl
-from protorl.accelerate import accelerate
 
 ON_POLICY: dict[str, Any] = {
     "env": "CartPole-v1", "num_envs": 8, "rollout_steps": 128, "epochs": 4, "batch_size": 256, "widths": (64, 64),
@@ -40,23 +40,6 @@ PAIRS: dict[str, tuple[Callable[[], Any], Callable[[], Any], int]] = {
 """Without, with, and agent steps of a window."""
 
 
-class Window:
-    """A training that goes on for so many agent steps at a time."""
-
-    def __init__(self, recipe: Any, mode: str, steps: int) -> None:
-        self.parts = recipe.build()
-        accelerate(self.parts.agent, mode)
-        self.steps = steps
-        for _ in range(3):
-            self()
-
-    def __call__(self) -> float:
-        """Microseconds per agent step."""
-        begin = time.process_time()
-        prl.train(*self.parts, steps=self.steps)
-        return 1e6 * (time.process_time() - begin) / self.steps
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -64,9 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name, (without, with_it, steps) in PAIRS.items():
         pair = [Window(make(), arguments.mode, steps) for make in (without, with_it)]
-        rounds = [(pair[0](), pair[1]()) for _ in range(arguments.rounds)]
-        plain, paid = (statistics.median(times) for times in zip(*rounds))
-        quotients = sorted(two / one for one, two in rounds)
+        plain, paid, quotients = paired(*pair, arguments.rounds)
         print(
             f"{name}: {plain:.1f} and {paid:.1f} us per step, {statistics.median(quotients):.2f} "
             f"[{quotients[0]:.2f}, {quotients[-1]:.2f}] times",
