@@ -118,8 +118,8 @@ EXPERIMENTS = {
     "apex-ddpg-pendulum": Experiment(
         "apex-ddpg", "Pendulum-v1", "none", None, "own control: DDPG below", 3, {"workers": 2}),
     "apex-ddpg-halfcheetah": Experiment(
-        "apex-ddpg", "HalfCheetah-v5", "none", None, "own control: DDPG below, a third of the steps and updates", 2,
-        {"steps": 300_000, "workers": 2, **AOT}),
+        "apex-ddpg", "HalfCheetah-v5", "none", None, "own control: DDPG below, a third of the steps and as many updates", 3,
+        {"steps": 300_000, "update_every": 3, "workers": 2, **AOT}),
     "ppo-cartpole": Experiment("ppo", "CartPole-v1", "490 ± 6", 490, CLEANRL, 3, AOT),
     "ppo-acrobot": Experiment("ppo", "Acrobot-v1", "−86.4 ± 1.3", -86.4, CLEANRL, 3, AOT),
     "ppo-lunarlander": Experiment("ppo", "LunarLander-v3", "242 ± 32", 242, SB3_ZOO, 3, AOT),
