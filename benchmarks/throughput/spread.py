@@ -1,4 +1,5 @@
-"""What learners of teams are measured with: mpe2's simple_spread alone, and turns of several contenders in one process."""
+"""What learners of teams are measured with: simple_spread alone, mpe2's and VMAS's, and turns of several contenders in one
+process."""
 
 from __future__ import annotations
 
@@ -27,6 +28,23 @@ def simulator(state: bool = False) -> Turn:
             if state:
                 env.state()
             if not env.agents:
+                env.reset()
+
+    return turn
+
+
+def vectorised(envs: int) -> Turn:
+    """Random play in so many environments of VMAS's simple_spread at once."""
+    import torch
+    import vmas
+
+    env = vmas.make_env("simple_spread", envs, continuous_actions=False, max_steps=CYCLES, seed=0, terminated_truncated=True)
+    env.reset()
+
+    def turn(steps: int) -> None:
+        for _ in range(steps // envs):
+            *_, truncated, _ = env.step([torch.randint(5, (envs, 1)) for _ in env.agents])
+            if truncated.all():
                 env.reset()
 
     return turn

@@ -25,6 +25,7 @@ EXTRAS = {
     "ale_py": "atari",
     "cv2": "atari",
     "minigrid": "minigrid",
+    "popgym": "popgym",
     "pettingzoo": "multiagent",
     "mpe2": "multiagent",
     "lbforaging": "multiagent",

@@ -52,9 +52,13 @@ def on(cluster: Any, name: str = "apex-dqn", **fields: Any) -> Any:
     return small(name, **{"num_envs": 2, "workers": 2, "engine": "ray", "address": cluster.address, **fields})
 
 
-def test_in_lockstep_workers_on_two_nodes_are_the_process_itself(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["apex-dqn", "ngu"])
+def test_in_lockstep_workers_on_two_nodes_are_the_process_itself(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Also where actors carry embedding, episodic memory and predictor."""
     fields = {"num_envs": 4, "chunk_steps": 6, "lockstep": True}
-    wanted = train("apex-dqn", 300, **fields)
+    wanted = train(name, 300, **fields)
     versions: list[int] = []
     kept: list[Any] = []
 
@@ -70,7 +74,7 @@ def test_in_lockstep_workers_on_two_nodes_are_the_process_itself(cluster: Any, m
 
     monkeypatch.setattr(ray, "put", put)
     monkeypatch.setattr(prl.recipes.off_policy.OnRay, "__init__", noted)
-    assert_equal(wanted, train("apex-dqn", 300, workers=2, engine="ray", address=cluster.address, **fields))
+    assert_equal(wanted, train(name, 300, workers=2, engine="ray", address=cluster.address, **fields))
     assert len(versions) == len(set(versions)) > 5
 
 

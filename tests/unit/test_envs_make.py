@@ -66,13 +66,14 @@ def test_mistakes_get_one_sentence(arguments, message):
         ("LunarLander-v3", "Box2D", "box2d"),
         ("Hopper-v5", "mujoco", "mujoco"),
         ("MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
+        ("popgym-RepeatFirstEasy-v0", "popgym", "popgym"),
     ],
 )
 def test_a_missing_extra_is_named_with_its_command(id, module, extra, monkeypatch):
     for name in [n for n in sys.modules if n.split(".")[0] == module or n.startswith(f"gymnasium.envs.{extra}")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
-    for known in [k for k in gymnasium.registry if k == id and extra in ("atari", "minigrid")]:
+    for known in [k for k in gymnasium.registry if k == id and extra in ("atari", "minigrid", "popgym")]:
         monkeypatch.delitem(gymnasium.registry, known)
     with pytest.raises(ProtoRLError, match=rf'pip install "protorl\[{extra}\]"'):
         make_vec_envs(id)

@@ -44,7 +44,7 @@ def fake(n=1, **spaces_):
 
 
 def test_importing_envs_imports_no_simulator():
-    heavy = ("ale_py", "mujoco", "Box2D", "pygame", "cv2", "envpool", "minigrid")
+    heavy = ("ale_py", "mujoco", "Box2D", "pygame", "cv2", "envpool", "minigrid", "popgym")
     code = f"import sys, protorl.envs; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -58,7 +58,7 @@ FOREIGN_ONLY = {
     "rng": {"torch", "numpy"},
     "jit": {"numba"},
 }
-ONLY_IN_ENVS = {"gymnasium", "pettingzoo", "ale_py", "envpool", "mujoco", "Box2D", "minigrid", "mpe2"}
+ONLY_IN_ENVS = {"gymnasium", "pettingzoo", "ale_py", "envpool", "mujoco", "Box2D", "minigrid", "popgym", "mpe2"}
 
 
 def part_of(file: Path) -> str:

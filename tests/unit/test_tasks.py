@@ -158,6 +158,26 @@ def test_minigrids_memory_is_seen_by_its_wrapper() -> None:
     assert sum(ends) == len(env.episodes()) > 0
 
 
+@pytest.mark.parametrize(
+    ("task", "wrapper", "size"),
+    [
+        ("RepeatFirstEasy", (), 4),
+        ("PositionOnlyCartPoleEasy", (), 2),
+        ("AutoencodeEasy", ["gymnasium.wrappers:FlattenObservation"], 6),  # of Tuple(Discrete(2), Discrete(4))
+        ("CountRecallEasy", ["gymnasium.wrappers:FlattenObservation"], 4),  # of MultiDiscrete([2, 2])
+    ],
+)
+def test_popgyms_memory_is_seen(task: str, wrapper: list[str], size: int) -> None:
+    pytest.importorskip("popgym", reason='popgym is not installed: pip install "protorl[popgym]"')
+    if wrapper:
+        with pytest.raises(prl.ProtoRLError, match=r"--wrappers gymnasium\.wrappers:FlattenObservation"):
+            prl.make_vec_envs(f"popgym-{task}-v0")
+    env = prl.make_vec_envs(f"popgym-{task}-v0", 2, wrappers=wrapper)
+    assert env.spec.obs.shape == (size,)  # type: ignore[union-attr]
+    ends = [int(env.step(np.zeros(2, np.int64)).ended.sum()) for _ in range(120)]
+    assert sum(ends) == len(env.episodes()) > 0
+
+
 # Exploration ------------------------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mujoco": ("HalfCheetah, Hopper, Humanoid, ...", ("mujoco",)),
     "minatar": ("MinAtar's small games", ("minatar",)),
     "minigrid": ("MiniGrid and BabyAI", ("minigrid",)),
+    "popgym": ("POPGym: tasks of memory", ("popgym",)),
     "envpool": ("environments stepped in C++ (backend=envpool)", ("envpool",)),
     "multiagent": ("PettingZoo, MPE and Level-Based Foraging", ("pettingzoo", "mpe2", "lbforaging")),
     "vmas": ("VMAS: several agents, vectorised in torch", ("vmas",)),

@@ -42,7 +42,7 @@ CARTPOLES = {"CartPole-v0": 200, "CartPole-v1": 500}
 ATARI_NATIVE_FROM = 2  # games; one alone is faster in the light loop (see docs of make_vec_envs)
 MASKLESS = ("gymnasium.envs.classic_control", "gymnasium.envs.box2d", "ale_py", "minigrid", "minatar", "protorl.")
 """Modules whose environments tell of no masks: they need not be asked."""
-FAMILIES = ("MiniGrid-", "ALE/", "MinAtar/", "protorl/")
+FAMILIES = ("MiniGrid-", "popgym-", "ALE/", "MinAtar/", "protorl/")
 """How ids begin that another package registers."""
 
 
@@ -463,11 +463,12 @@ def _register(id: str) -> None:
     if id.startswith("protorl/"):
         for ours in ("protorl.envs.probes", "protorl.envs.tasks"):
             importlib.import_module(ours).register()
-    elif id.startswith(("MiniGrid-", "BabyAI-")):
+    elif id.startswith(("MiniGrid-", "BabyAI-", "popgym-")):
+        package, name = ("popgym", "POPGym") if id.startswith("popgym-") else ("minigrid", "MiniGrid")
         try:
-            importlib.import_module("minigrid")
+            importlib.import_module(package)
         except ImportError as error:
-            raise ProtoRLError(f'{id} needs MiniGrid: pip install "protorl[minigrid]"') from error
+            raise ProtoRLError(f'{id} needs {name}: pip install "protorl[{package}]"') from error
     elif id.startswith("MinAtar/"):
         try:
             importlib.import_module("minatar.gym").register_envs()

@@ -58,9 +58,11 @@ def _canonical_leaf(space: AnySpace) -> tuple[AnySpace, Leaf | None]:
     if isinstance(space, spaces.Discrete):
         return spaces.Box(0.0, 1.0, (int(space.n),), np.float32), OneHot(int(space.n), int(space.start))
     if not isinstance(space, spaces.Box):
+        flat = isinstance(space, (spaces.Tuple, spaces.MultiDiscrete, spaces.MultiBinary))
+        wrapper = "gymnasium.wrappers:FlattenObservation" if flat else "minigrid.wrappers:ImgObsWrapper"
         raise ProtoRLError(
             f"observation space {space} is not supported: use {SUPPORTED_OBS}, or a Gymnasium observation wrapper "
-            "that makes one of it, such as --wrappers minigrid.wrappers:ImgObsWrapper or wrappers=(...)"
+            f"that makes one of it, such as --wrappers {wrapper} or wrappers=(...)"
         )
     if space.dtype == np.bool_ and len(space.shape) == 3:
         height, width, channels = space.shape
