@@ -12,6 +12,7 @@ from gymnasium import spaces
 import protorl as prl
 from protorl.data import MASK, Chunk, ProtoRLError
 from protorl.envs import AsTeams, Lanes, make_env, make_vec_envs
+from protorl.envs.find_team import foraging
 from protorl.loops import evaluate
 from protorl.memory import NStep, Replay
 
@@ -300,6 +301,25 @@ def test_a_gymnasium_environment_of_tuples_is_a_team() -> None:
     assert step.reward.tolist() == [0.25, 0.5]
     assert step.terminated.all()
     assert env.episodes()[0].ret == 0.75
+
+
+def test_level_based_foraging_ends_where_all_is_eaten_and_is_cut_where_its_time_is_up() -> None:
+    pytest.importorskip("lbforaging", reason='lbforaging is not installed: pip install "protorl[multiagent]"')
+    id = "Foraging-8x8-2p-2f-coop-v3"
+    last = steps_of(make_vec_envs(id, 1), 50)
+    assert not any(step.ended.any() for step in last[:-1])
+    assert last[-1].ended.all()
+    assert not last[-1].terminated.any()
+    env = foraging(id)
+    env.reset(seed=0)
+    inner: Any = env.unwrapped
+    for place in zip(*np.nonzero(inner.field)):
+        *_, terminated, truncated, _ = env.step((0, 0))
+        assert not terminated
+        inner.field[place] = 0
+    *_, terminated, truncated, _ = env.step((0, 0))
+    assert terminated
+    assert not truncated
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def team_factory(
         need("lbforaging", env)
         if id not in gymnasium.registry:
             raise ProtoRLError(f"no environment is registered as {id!r}: {hint(id, gymnasium.registry)}")
-        return made(env, partial(gymnasium.make, id, disable_env_checker=True), more)
+        return made(env, partial(foraging, id), more)
     if env.startswith(ZOO) and env not in gymnasium.registry:
         return made(env, partial(from_registry, env), more)
     place, _, name = env.rpartition(":")
@@ -77,6 +77,21 @@ def made(id: str, make: Callable[..., object], kwargs: Mapping[str, Any]) -> Fac
             raise ProtoRLError(f"{id} cannot be made: {blamed(error)}") from error
 
     return one
+
+
+def foraging(id: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """An environment of Level-Based Foraging, whose time limit is one."""
+    return TimeIsUp(gymnasium.make(id, disable_env_checker=True, **kwargs))
+
+
+class TimeIsUp(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Level-Based Foraging says "terminated" also when its own time is up; that is so only where nothing is left to eat."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, over, cut, info = self.env.step(action)
+        left: Any = self.unwrapped
+        late = bool(over) and bool(left.field.any())
+        return obs, reward, bool(over) and not late, bool(cut) or late, info
 
 
 class Given:
