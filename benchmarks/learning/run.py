@@ -63,15 +63,6 @@ DOPAMINE_ATARI = "Dopamine, 5 seeds: training return of an iteration"
 DOPAMINE_PONG = DOPAMINE_ATARI + " (one game at a time there)"
 CLEANRL_PONG = "CleanRL documentation, 3 seeds: training return at 10M"
 FEW_TEAMS = "5 % of the actions of an evaluation are random (eval_epsilon)"
-IQL = {
-    "steps": 2_000_000, "num_envs": 8, "widths": (64, 64), "n_step": 3, "per_alpha": 0.6, "reward_scale": 10.0,
-    "batch_size": 64, "update_every": 16, "lr": 5e-4, "capacity": 200_000, "epsilon_steps": 400_000, "eval_epsilon": 0.05,
-    "eval_every": 40_000,
-}  # fmt: skip
-IPPO = {
-    "steps": 2_000_000, "num_envs": 16, "rollout_steps": 100, "epochs": 4, "batch_size": 800, "widths": (64, 64),
-    "entropy_coef": 0.01, "normalise_reward": True, "eval_epsilon": 0.0, "eval_every": 100_000,
-}  # fmt: skip
 EPYMARL = "Papoudakis et al. 2021 (EPyMARL): share of the possible return, 1.00 for most"
 ZOO = "SB3-contrib documentation, qrdqn.md: DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
 ZOO_QR = "SB3-contrib documentation, qrdqn.md: QR-DQN, zoo hyperparameters, 5 seeds (LunarLander-v2)"
@@ -198,8 +189,8 @@ EXPERIMENTS = {
         recipe, "Foraging-5x5-2p-1f-coop-v3", "none", None, "a smaller field: at most 1", 3,
         {"steps": 100_000, "epsilon_steps": 50_000, "accelerate": "eager"}, FEW_TEAMS)
        for recipe in ("vdn", "qmix")},
-    **{f"{recipe}-lbf-8x8-2p-2f-coop": Experiment(recipe, "Foraging-8x8-2p-2f-coop-v3", "1.00", 1, EPYMARL, 3, {**AOT, **more})
-       for recipe, more in (("dqn", IQL), ("ppo", IPPO), ("vdn", {}), ("qmix", {}))},
+    **{f"{recipe}-lbf-8x8-2p-2f-coop": Experiment(recipe, "Foraging-8x8-2p-2f-coop-v3", "1.00", 1, EPYMARL, 3, AOT)
+       for recipe in ("dqn", "ppo", "mappo", "vdn", "qmix")},
     "qmix-simple-spread": Experiment(
         "qmix", "mpe2/simple_spread_v3", "none", None, "other variants of the game cannot be compared", 3, AOT),
     "minatar-breakout": Experiment(

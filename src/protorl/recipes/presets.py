@@ -290,10 +290,17 @@ NGU_DOORKEY: Block = {
 # Our own, for Level-Based Foraging, where everything is seen and random actions are seldom paid: those are replayed more often,
 # and returns (of at most 1) are on a scale that is larger than what a new network says. Hypernetworks as in EPyMARL. Of an
 # evaluation's actions 5 % are random: two that wait for each other would do so for ever.
+FORAGING_DQN: Block = {
+    "steps": 1_000_000, "num_envs": 8, "widths": (128, 128), "n_step": 3, "per_alpha": 0.6, "reward_scale": 10.0,
+    "batch_size": 256, "update_every": 32, "lr": 5e-4, "epsilon_steps": 300_000, "eval_epsilon": 0.05, "eval_every": 50_000,
+    "checkpoint_every": 200_000,
+}  # fmt: skip
 FORAGING: Block = {
-    "steps": 1_000_000, "num_envs": 8, "core": "none", "widths": (64, 64), "sequence_length": 1, "period": 1, "n_step": 3,
-    "per_alpha": 0.6, "reward_scale": 10.0, "batch_size": 64, "update_every": 8, "epsilon_steps": 200_000, "eval_epsilon": 0.05,
-    "eval_every": 20_000,
+    **FORAGING_DQN, "core": "none", "sequence_length": 10, "burn_in": 0, "period": 10, "batch_size": 64,
+}  # fmt: skip
+FORAGING_PPO: Block = {
+    "steps": 1_500_000, "num_envs": 16, "rollout_steps": 50, "epochs": 4, "batch_size": 400, "widths": (128, 128), "lr": 5e-4,
+    "entropy_coef": 0.01, "eval_every": 100_000, "checkpoint_every": 500_000,
 }  # fmt: skip
 
 # Lillicrap et al. 2016, section 7, is the recipe's own. These are rl-baselines3-zoo's, hyperparams/ddpg.yml (learning rate,
@@ -447,6 +454,7 @@ PPO: dict[str, Block] = {
     "MiniGrid-MultiRoom-*": PPO_MINIGRID,
     "protorl/CartPoleNoVel-v0": ZOO_PPO_CARTPOLE_NOVEL, "protorl/PendulumNoVel-v0": ZOO_PPO_PENDULUM_NOVEL,
     "protorl/MemoryLength-v0": PPO_MEMORY, "protorl/TMaze-v0": PPO_MEMORY,
+    "Foraging-*": {**FORAGING_PPO, "normalise_reward": True},
     **atari(PPO_ATARI), **dict.fromkeys(MUJOCO, PPO_MUJOCO),
 }  # fmt: skip
 DDPG: dict[str, Block] = {
@@ -463,7 +471,9 @@ SAC: dict[str, Block] = {
     "Pendulum-v1": SAC_PENDULUM, "LunarLander*-v3": SAC_LUNARLANDER, "BipedalWalker-v3": SAC_BIPEDAL,
     **dict.fromkeys(MUJOCO, SAC_MUJOCO),
 }  # fmt: skip
-DQN: dict[str, Block] = {**ZOO_DQN, "protorl/DeepSea-v0": DQN_DEEP_SEA, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN)}
+DQN: dict[str, Block] = {
+    **ZOO_DQN, "protorl/DeepSea-v0": DQN_DEEP_SEA, "Foraging-*": FORAGING_DQN, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN),
+}  # fmt: skip
 DOUBLE_DQN: dict[str, Block] = {**DQN, **atari(NATURE_DOUBLE_DQN)}
 D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
 MUNCHAUSEN: dict[str, Block] = {**ZOO_DQN, **atari(MUNCHAUSEN_ATARI)}
@@ -483,7 +493,10 @@ RND: dict[str, Block] = {
     **atari(RND_ATARI),
 }  # fmt: skip
 # The recipes' own numbers are the papers', at a budget of an hour; MAPPO has 16 environments where the authors have 128.
-MAPPO: dict[str, Block] = {"mpe2/*": {"steps": 300_000, "eval_every": 20_000, "checkpoint_every": 50_000}}
+MAPPO: dict[str, Block] = {
+    "mpe2/*": {"steps": 300_000, "eval_every": 20_000, "checkpoint_every": 50_000},
+    "Foraging-*": {**FORAGING_PPO, "batch_size": 200},
+}
 MADDPG: dict[str, Block] = {"mpe2/*": {"steps": 300_000, "num_envs": 4, "eval_every": 20_000, "checkpoint_every": 50_000}}
 VDN: dict[str, Block] = {
     "protorl/TwoStepGame-v0": TEAM_GAMES, "protorl/MatrixGame-v0": TEAM_GAMES, "Foraging-*": FORAGING,
