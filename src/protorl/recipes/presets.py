@@ -454,7 +454,7 @@ PPO: dict[str, Block] = {
     "MiniGrid-MultiRoom-*": PPO_MINIGRID,
     "protorl/CartPoleNoVel-v0": ZOO_PPO_CARTPOLE_NOVEL, "protorl/PendulumNoVel-v0": ZOO_PPO_PENDULUM_NOVEL,
     "protorl/MemoryLength-v0": PPO_MEMORY, "protorl/TMaze-v0": PPO_MEMORY,
-    "Foraging-*": {**FORAGING_PPO, "normalise_reward": True},
+    "Foraging-*": {**FORAGING_PPO, "steps": 2_000_000, "normalise_reward": True},
     **atari(PPO_ATARI), **dict.fromkeys(MUJOCO, PPO_MUJOCO),
 }  # fmt: skip
 DDPG: dict[str, Block] = {
@@ -472,7 +472,8 @@ SAC: dict[str, Block] = {
     **dict.fromkeys(MUJOCO, SAC_MUJOCO),
 }  # fmt: skip
 DQN: dict[str, Block] = {
-    **ZOO_DQN, "protorl/DeepSea-v0": DQN_DEEP_SEA, "Foraging-*": FORAGING_DQN, **MINATAR, **atari(NATURE_DQN, machado=DOPAMINE_DQN),
+    **ZOO_DQN, "protorl/DeepSea-v0": DQN_DEEP_SEA, "Foraging-*": {**FORAGING_DQN, "steps": 2_000_000}, **MINATAR,
+    **atari(NATURE_DQN, machado=DOPAMINE_DQN),
 }  # fmt: skip
 DOUBLE_DQN: dict[str, Block] = {**DQN, **atari(NATURE_DOUBLE_DQN)}
 D3QN: dict[str, Block] = {**DQN, **atari(NATURE_D3QN)}
