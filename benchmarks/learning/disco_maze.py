@@ -49,7 +49,8 @@ AGENTS: dict[str, tuple[str, dict[str, Any], type[NGU] | None]] = {
     "rnd": ("r2d2", {"bonus": "rnd"}, None),
     "oracle": ("ngu", {}, Oracle),
 }
-"""By name: a recipe, what it has besides its preset, and another class of agent."""
+"""By name: a recipe, what it has besides its preset, and another class of agent. Nothing is compiled ahead of time, which takes
+as long as a good part of the training."""
 
 
 class Share:
@@ -117,7 +118,7 @@ def run(agent: str, size: int, seed: int, settings: dict[str, Any]) -> dict[str,
     recipe_class: Any = RECIPES[name]
     if cls is not None:
         recipe_class = type(agent.title(), (recipe_class,), {"__module__": __name__, "agent_class": cls})
-    fields = {"env": "protorl/DiscoMaze-v0", "env_kwargs": {"size": size}, **own, **settings}
+    fields = {"env": "protorl/DiscoMaze-v0", "env_kwargs": {"size": size}, "accelerate": "eager", **own, **settings}
     recipe = recipe_class(seed=seed, **fields)
     begin = time.monotonic()
     parts = recipe.build()

@@ -8,9 +8,10 @@ The paper's control: does Ape-X learn better with more actors because they explo
 exchanged faster? There, one actor's steps were added to the memory k times, which exchanges it as fast as k actors would, and
 did not help as they did. Here 1, 2, 4 and 8 environments act in this process, in turns with the learner: a training repeats bit
 for bit. Each keeps an epsilon of its own, from the ladder of eight, evenly spaced; copied k times: one environment, whose every
-row comes in k lanes of the memory. All make 4,000 updates, 16 whenever each environment has taken 32 steps; the memory has
-10,000 rows. After every 400 updates the greedy agent plays 10 episodes; the number of a seed is the mean of the last five
-evaluations. Every started seed gets a row in results/more-actors.json; the table is results/more-actors.md.
+row comes in k lanes of the memory. All make 4,000 updates, 16 whenever each environment has taken 32 steps. The memory has
+10,000 rows, so that eight environments exchange it seven times; or 100,000, which nothing ever leaves. After every 400 updates
+the greedy agent plays 10 episodes; the number of a seed is the mean of the last five evaluations. Every started seed gets a row
+in results/more-actors.json; the table is results/more-actors.md.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ from protorl.policies.discrete import apex_epsilons
 RESULTS = Path(__file__).parent / "results"
 LADDER, STEPS, WARM_UP, EVERY, EPISODES = 8, 8_000, 512, 800, 10
 """Epsilons; steps of each environment, how many before the first update and between evaluations; episodes of an evaluation."""
-GROUPS = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (1, 8)]
-"""Environments, and how often each of their rows is added."""
+SMALL, LARGE = 10_000, 100_000
+"""Rows of the memory."""
+GROUPS = [
+    *((SMALL, n, 1) for n in (1, 2, 4, 8)), *((SMALL, 1, n) for n in (2, 4, 8)), *((LARGE, n, 1) for n in (1, 2, 4, 8)),
+]  # fmt: skip
+"""Rows of the memory, environments, and how often each of their rows is added."""
 
 
 class MoreActors(prl.recipes.ApexDQN):
@@ -73,12 +78,12 @@ class Copied:
         return getattr(self.actors, name)
 
 
-def train(environments: int, times: int, seed: int) -> list[dict[str, float]]:
+def train(capacity: int, environments: int, times: int, seed: int) -> list[dict[str, float]]:
     """The curve of one training: updates, and the mean return of the greedy agent."""
     rows = environments * times
     recipe = MoreActors(
         env="CartPole-v1", seed=seed, num_envs=environments, workers=0, device="cpu", threads=1, steps=STEPS * rows,
-        capacity=10_000, warmup_steps=WARM_UP * rows, update_every=32 * rows, updates=16,
+        capacity=capacity, warmup_steps=WARM_UP * rows, update_every=32 * rows, updates=16,
     )  # fmt: skip
     torch.manual_seed(rng.integer(seed, "torch"))
     curve = []
@@ -99,18 +104,22 @@ def load() -> list[dict[str, Any]]:
     return rows
 
 
-def run(environments: int, times: int, seed: int) -> None:
+def group_of(row: dict[str, Any]) -> tuple[int, int, int]:
+    return row["capacity"], row["environments"], row["times"]
+
+
+def run(capacity: int, environments: int, times: int, seed: int) -> None:
     """Train one seed, unless it has its row."""
-    key = {"environments": environments, "times": times, "seed": seed}
+    key = {"capacity": capacity, "environments": environments, "times": times, "seed": seed}
     if any(key.items() <= row.items() for row in load()):
         return
     row: dict[str, Any] = dict(key)
     try:
-        curve = train(environments, times, seed)
+        curve = train(capacity, environments, times, seed)
         row |= {"score": float(np.mean([point["return"] for point in curve[-5:]])), "curve": curve}
     except Exception as error:
         row["failed"] = f"{type(error).__name__}: {error}"
-    rows = sorted([*load(), row], key=lambda r: (GROUPS.index((r["environments"], r["times"])), r["seed"]))
+    rows = sorted([*load(), row], key=lambda r: (GROUPS.index(group_of(r)), r["seed"]))
     (RESULTS / "more-actors.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     print({name: value for name, value in row.items() if name != "curve"}, flush=True)
 
@@ -125,9 +134,9 @@ def interval(differences: Array, draws: int = 20_000) -> tuple[float, float]:
 def report() -> str:
     """Each group's scores, and seed by seed what so many environments have more than one, and than its rows so many times."""
     rows = [row for row in load() if "failed" not in row]
-    scores = {group: {r["seed"]: r["score"] for r in rows if (r["environments"], r["times"]) == group} for group in GROUPS}
+    scores = {group: {r["seed"]: r["score"] for r in rows if group_of(r) == group} for group in GROUPS}
 
-    def more(one: tuple[int, int], other: tuple[int, int]) -> str:
+    def more(one: tuple[int, int, int], other: tuple[int, int, int]) -> str:
         if one == other or other not in scores:
             return ""
         both = scores[one].keys() & scores[other].keys()
@@ -138,20 +147,23 @@ def report() -> str:
     lines = [
         "# More actors at the same number of updates",
         "",
-        "Ape-X DQN on CartPole-v1, 4,000 updates, memory of 10,000 rows: mean return of the last five of ten evaluations.",
+        "Ape-X DQN on CartPole-v1, 4,000 updates: mean return of the last five of ten evaluations.",
         "Differences: seed by seed, with 95 % bootstrap intervals. The paper, figure 5: more actors help, and one actor's data",
         "added several times, which exchanges the memory as fast, does not help as much.",
         "",
-        "| environments | each row added | seeds | score of each seed | mean | more than one has | than its rows as often |",
-        "|--:|--:|--:|---|--:|---|---|",
+        "| memory | environments | rows added | seeds | each score | mean | more than one has | than its rows so often |",
+        "|--:|--:|--:|--:|---|--:|---|---|",
     ]
-    for (environments, times), found in scores.items():
+    for (capacity, environments, times), found in scores.items():
         if found:
             each = ", ".join(f"{found[seed]:.0f}" for seed in sorted(found))
             how = "once" if times == 1 else f"{times} times"
-            beside = more((environments, times), (1, 1)), more((environments, 1), (1, environments)) if times == 1 else ""
+            group, copied = (capacity, environments, times), (capacity, 1, environments)
+            beside = more(group, (capacity, 1, 1)), more(group, copied) if times == 1 else ""
             mean = np.mean(list(found.values()))
-            lines.append(f"| {environments} | {how} | {len(found)} | {each} | {mean:.0f} | {beside[0]} | {beside[1]} |")
+            lines.append(
+                f"| {capacity:,} | {environments} | {how} | {len(found)} | {each} | {mean:.0f} | {beside[0]} | {beside[1]} |"
+            )
     return "\n".join([*lines, "", "`python benchmarks/learning/more_actors.py`", ""])
 
 
@@ -162,8 +174,8 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only write the table")
     arguments = parser.parse_args()
     for seed in range(arguments.first, arguments.first + (0 if arguments.report else arguments.seeds)):
-        for environments, times in GROUPS:
-            run(environments, times, seed)
+        for group in GROUPS:
+            run(*group, seed)
     text = report()
     (RESULTS / "more-actors.md").write_text(text)
     print(text)
