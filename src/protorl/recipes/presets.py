@@ -216,7 +216,10 @@ APEX_PENDULUM: Block = {
     "eval_every": 1_000,
     "final_bound": 3e-3,
 }
-APEX_MUJOCO: Block = {"steps": 300_000, "lr": 1e-3, "actor_lr": None, "warmup_steps": 10_000}
+# As ZOO_DDPG; with hyperbolic tangents and the action in the second layer one of two seeds of HalfCheetah stayed on its back.
+APEX_MUJOCO: Block = {
+    "steps": 300_000, "lr": 1e-3, "actor_lr": None, "warmup_steps": 10_000, "activation": "relu", "action_layer": 1,
+}  # fmt: skip
 
 # Kapturowski et al. 2019, appendix, in agent steps (4 frames) and updates, with the sizes of one machine: 8 environments
 # where the paper has 256 actors, a memory of 1 million steps where it has 4. Its learner makes 5 updates a second whatever
