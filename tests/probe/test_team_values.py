@@ -137,9 +137,9 @@ def test_mappos_actors_know_who_they_are(share: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("central", [True, False])
-def test_a_central_critic_sees_what_the_other_one_does_and_a_local_one_its_mean(central: bool) -> None:
-    found = of_pairs(trained("maddpg", "OthersReward", 2_400, central=central), 0, PAIRS)
+@pytest.mark.parametrize(("name", "central"), [("maddpg", True), ("maddpg", False), ("matd3", True)])
+def test_a_central_critic_sees_what_the_other_one_does_and_a_local_one_its_mean(name: str, central: bool) -> None:
+    found = of_pairs(trained(name, "OthersReward", 2_400, central=central), 0, PAIRS)
     others = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
     np.testing.assert_allclose(found, others if central else np.full((4, 2), 0.5), atol=0.1)
 

@@ -15,6 +15,7 @@ from protorl.envs import AsTeams, Lanes, make_env, make_vec_envs
 from protorl.envs.find_team import foraging
 from protorl.loops import evaluate
 from protorl.memory import NStep, Replay
+from protorl.recipes import RECIPES
 
 
 class Zoo:
@@ -398,6 +399,9 @@ def test_images_get_planes_that_say_whose_they_are() -> None:
     seen = env.obs["obs"]
     assert seen.shape == (2, 5, 8, 8)
     assert [[int(plane.max()) for plane in row] for row in seen] == [[9, 9, 9, 255, 0], [9, 9, 9, 0, 255]]
+    for recipe in (RECIPES["dqn"], RECIPES["maddpg"]):
+        with pytest.raises(ProtoRLError, match="has none: use share=true"):
+            recipe(env="my.py:Pictures", share=False).build_agent(make_vec_envs(Pictures, as_teams=recipe.as_teams).spec)
 
 
 def test_a_mask_of_zeros_forbids_nothing() -> None:

@@ -41,7 +41,7 @@ from protorl.networks.policy_heads import (
     ValueOut,
 )
 from protorl.networks.scalers import ObsScaler, ReturnScaler, ScaledBase, scaled
-from protorl.networks.separate import Separate, separate
+from protorl.networks.separate import Separate, one_each, separate
 from protorl.networks.teams import CentralCritics, LocalCritics
 from protorl.networks.torch_optimizer import TorchOptimizer, build_optimizer, optimizer_class
 
@@ -115,6 +115,7 @@ __all__ = [
     "core_of",
     "in_numpy",
     "masked",
+    "one_each",
     "optimizer_class",
     "scaled",
     "separate",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from protorl.data import ProtoRLError, visible
+from protorl.data import EnvSpec, ProtoRLError, visible
 from protorl.networks.actor_critic import ActorCritic, QEnsemble
 from protorl.networks.cores import Core
 from protorl.networks.heads import IQNHead
@@ -86,3 +86,14 @@ def separate(members: Sequence[nn.Module]) -> nn.Module:
         actor: Any = Separate([pair.actor for pair in pairs])
         return ActorCritic(actor, Separate([pair.critic for pair in pairs]))
     return Separate(members)
+
+
+def one_each(spec: EnvSpec, build: Callable[[EnvSpec], nn.Module]) -> nn.Module:
+    """What `build(spec)` makes, once for each agent of a team whose rows are agents, as one. Raises ProtoRLError where nothing
+    in the observation says whose a row is; and as `Separate`."""
+    if spec.team is None or not spec.team.lanes or spec.team.size < 2 or spec.pixels:
+        raise ProtoRLError(
+            f"share=false gives each agent of a team networks of its own, by the place in its observation vector that says "
+            f"which one it is, and {spec.id} has none: use share=true"
+        )
+    return separate([build(spec) for _ in spec.team.agents])

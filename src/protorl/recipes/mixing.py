@@ -10,7 +10,7 @@ from torch import nn
 from protorl import agents
 from protorl.agents import Agent
 from protorl.data import EnvSpec
-from protorl.networks import Mixing, Monotone, Sum, TeamNetwork
+from protorl.networks import Mixing, Monotone, Sum
 from protorl.networks.factory import CORES, INPUTS
 from protorl.networks.teams import team_of
 from protorl.recipes import presets
@@ -18,15 +18,14 @@ from protorl.recipes.dqn import Annealing, QLearning
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
 from protorl.recipes.presets import Presets
-from protorl.recipes.recipe import Recipe
 from protorl.recipes.recurrent import Recurrent, Sequences
+from protorl.recipes.teams import Teams
 
 
-class Decomposition(Recipe):
+class Decomposition(Teams):
     """Learns what teams do together: one value, which a mixer makes of those of the agents. What VDN and QMIX share."""
 
     numbers: ClassVar[str] = "qmix"
-    as_teams: ClassVar[bool] = True
     agent_class: ClassVar[type[Agent]] = agents.VDN
 
     steps: int = hp(1_000_000, "length of the training", unit="agent steps, of teams", low=0)
@@ -54,8 +53,7 @@ class Decomposition(Recipe):
 
     def networks(self, spec: EnvSpec) -> Mixing:
         """The network of each agent (`network`), or of all, and the mixer."""
-        team, _ = team_of(spec)
-        return Mixing(TeamNetwork(super().networks(spec.member), team.size), self.mixer(spec))
+        return Mixing(self.for_each(spec, self.network), self.mixer(spec))
 
     def mixer(self, spec: EnvSpec) -> nn.Module:
         """From the agents' values [..., M] and the state to the team's [...]."""

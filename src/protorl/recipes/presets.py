@@ -505,7 +505,9 @@ MADDPG: dict[str, Block] = {"mpe2/*": {"steps": 300_000, "num_envs": 4, "eval_ev
 VDN: dict[str, Block] = {
     "protorl/TwoStepGame-v0": TEAM_GAMES, "protorl/MatrixGame-v0": TEAM_GAMES, "Foraging-*": FORAGING,
 }  # fmt: skip
-QMIX: dict[str, Block] = {**VDN, "Foraging-*": {**FORAGING, "hyper_widths": (64,)}}
+QMIX: dict[str, Block] = {
+    **VDN, "Foraging-*": {**FORAGING, "hyper_widths": (64,), "steps": 2_000_000, "lr": 3e-4, "epsilon_steps": 500_000},
+}  # fmt: skip
 RAINBOW: dict[str, Block] = {**RAINBOW_CONTROL, **atari(RAINBOW_ATARI)}
 QR_DQN: dict[str, Block] = {**ZOO_QRDQN, **atari(QRDQN_ATARI, machado=DOPAMINE_QRDQN)}
 IQN: dict[str, Block] = {**IQN_CONTROL, **atari(IQN_ATARI, machado=DOPAMINE_IQN)}

@@ -23,7 +23,7 @@ from protorl.data import ArraySpec, EnvSpec, ProtoRLError, visible
 from protorl.envs import RandomActions, VecEnv, make_vec_envs
 from protorl.memory import Replay
 from protorl.modules import absolute, call_of
-from protorl.networks import Optimizer, build_optimizer, optimizer_class, separate
+from protorl.networks import Optimizer, build_optimizer, one_each, optimizer_class
 from protorl.policies import Policy
 from protorl.recipes.fields import Fields, check, hints, hp, hp_field, unknown_field
 from protorl.recipes.presets import Presets, preset
@@ -223,14 +223,7 @@ class Recipe:
 
     def networks(self, spec: EnvSpec) -> nn.Module:
         """`network(spec)`, or one such for each agent of a team."""
-        if self.share:
-            return self.network(spec)
-        if spec.team is None or not spec.team.lanes or spec.team.size < 2 or spec.pixels:
-            raise ProtoRLError(
-                f"share=false gives each agent of a team networks of its own, by the place in its observation vector that says "
-                f"which one it is, and {spec.id} has none: use share=true"
-            )
-        return separate([self.network(spec) for _ in spec.team.agents])
+        return self.network(spec) if self.share else one_each(spec, self.network)
 
     def network(self, spec: EnvSpec) -> nn.Module:
         """All that is learned: a Network, or an ActorCritic."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from protorl.data import EnvSpec
-from protorl.networks import TeamNetwork, separate
+from protorl.networks import TeamNetwork, one_each
 from protorl.networks.teams import team_of
 from protorl.recipes.fields import hp
 from protorl.recipes.recipe import Recipe
@@ -22,10 +22,9 @@ class Teams(Recipe):
     share: bool = hp(True, "the actors are one network, told apart by their one-hot; no: each agent has its own")
 
     def networks(self, spec: EnvSpec) -> nn.Module:
-        team_of(spec)
         return self.network(spec)
 
     def for_each(self, spec: EnvSpec, build: Any) -> TeamNetwork:
         """What `build(spec of one agent)` makes, for all agents: once, or once for each."""
-        members = [build(spec.member) for _ in range(1 if self.share else spec.team.size)]  # type: ignore[union-attr]
-        return TeamNetwork(members[0] if self.share else separate(members), spec.team.size)  # type: ignore[union-attr]
+        team, _ = team_of(spec)
+        return TeamNetwork(build(spec.member) if self.share else one_each(spec.member, build), team.size)
