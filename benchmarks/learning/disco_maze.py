@@ -1,6 +1,7 @@
 """Disco maze: which novelty leads through a maze whose walls change colour every step (Badia et al. 2020, section 4.1).
 
-    python benchmarks/learning/disco_maze.py ngu random rnd oracle --seeds 1
+    python benchmarks/learning/disco_maze.py ngu random rnd oracle --seeds 1               # half an hour each
+    python benchmarks/learning/disco_maze.py ngu --size 7 --steps 200000                   # six minutes
     python benchmarks/learning/disco_maze.py --report                              # only write the table and the plot anew
 
 No reward: what counts is the share of the free cells that an episode sees. In turn, an agent is paid by the embedding that it
@@ -13,6 +14,7 @@ results/disco-maze.md is the table, results/disco-maze.png the plot.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from protorl.data import Array
 from protorl.envs.tasks.disco_maze import AGENT, MOVES
 from protorl.recipes import RECIPES
 from protorl.recipes.fields import parse_settings
+from protorl.recipes.presets import NGU_DISCO
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "disco-maze.json"
@@ -43,14 +46,17 @@ class Oracle(NGU):
         return found
 
 
+ALIKE = {
+    name: value for name, value in NGU_DISCO.items() if name in {field.name for field in dataclasses.fields(RECIPES["r2d2"])}
+}
 AGENTS: dict[str, tuple[str, dict[str, Any], type[NGU] | None]] = {
     "ngu": ("ngu", {}, None),
     "random": ("ngu", {"embedding": "random"}, None),
-    "rnd": ("r2d2", {"bonus": "rnd"}, None),
+    "rnd": ("r2d2", {**ALIKE, "gamma": 0.99, "bonus": "rnd"}, None),
     "oracle": ("ngu", {}, Oracle),
 }
-"""By name: a recipe, what it has besides its preset, and another class of agent. Nothing is compiled ahead of time, which takes
-as long as a good part of the training."""
+"""By name: a recipe, what it has besides its preset (R2D2: NGU's), and another class of agent. Nothing is
+compiled ahead of time, which takes as long as a good part of the training."""
 
 
 class Share:
@@ -112,14 +118,14 @@ def walk(size: int, avoids: bool, episodes: int = 200) -> float:
     return float(np.mean(shares))
 
 
-def run(agent: str, size: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+def run(agent: str, size: int, steps: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """One training; its row."""
     name, own, cls = AGENTS[agent]
     recipe_class: Any = RECIPES[name]
     if cls is not None:
         recipe_class = type(agent.title(), (recipe_class,), {"__module__": __name__, "agent_class": cls})
     fields = {"env": "protorl/DiscoMaze-v0", "env_kwargs": {"size": size}, "accelerate": "eager", **own, **settings}
-    recipe = recipe_class(seed=seed, **fields)
+    recipe = recipe_class(seed=seed, **{**fields, "steps": steps})
     begin = time.monotonic()
     parts = recipe.build()
     if hasattr(parts.agent, "exploits"):
@@ -184,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("agents", nargs="*", help=", ".join(AGENTS))
     parser.add_argument("--size", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=500_000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="run seeds again that have a row already")
     parser.add_argument("--set", nargs="*", default=[], help="field=value of the recipe: a trial, whose rows are not kept")
@@ -196,7 +203,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             if not (arguments.again or settings) and (agent, arguments.size, seed) in map(key, kept(ROWS)):
                 continue
-            row = run(agent, arguments.size, seed, settings)
+            row = run(agent, arguments.size, arguments.steps, seed, settings)
             print(row, flush=True)
             if not settings:
                 keep(ROWS, row)
