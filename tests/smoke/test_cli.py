@@ -398,3 +398,27 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert f"continue with `protorl resume {folder}`" in error
     assert "Traceback" not in error
     assert len(list((folder / "checkpoints").glob("step-*"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "game", "more"),
+    [
+        ("r2d2", "Pong", []),
+        ("r2d2", "Pong", ["--actors", 2]),
+        ("ngu", "MontezumaRevenge", []),
+        ("ngu", "MontezumaRevenge", ["--actors", 2]),
+        ("rnd", "MontezumaRevenge", ["--set", "num_envs=8", "--set", "rollout_steps=32", "--set", "warmup_rollouts=1"]),
+    ],
+)
+def test_presets_for_atari_that_remember_or_are_curious(recipe: str, game: str, more: list[Any], tmp_path: Path) -> None:
+    """The papers' networks and sequences; small batches of few steps."""
+    pytest.importorskip("ale_py", reason='needs Atari: pip install "protorl[atari]"')
+    few = ["batch_size=2", "warmup_steps=1_000", "update_every=40", "capacity=10_000"] if recipe != "rnd" else ["batch_size=64"]
+    small = [word for field in (*few, "eval_every=0", "accelerate=eager") for word in ("--set", field)]
+    words = protorl("train", recipe, "--env", f"ALE/{game}-v5", "--steps", 1_080, "--run-dir", tmp_path / "run", *small, *more)
+    done = subprocess.run(words, capture_output=True, text=True, env=ONE_THREAD, timeout=300)
+    assert done.returncode == 0, done.stderr
+    metrics = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert metrics["updates"][-1] >= 1
+    assert np.isfinite(metrics["loss"]).any()
