@@ -8,7 +8,7 @@ No reward: what counts is the share of the free cells that an episode sees. In t
 learns, by a random projection, by random network distillation alone, and by the agent's true place (an oracle); `walk` is
 chance that avoids walls, `uniform` plain chance. Every started seed has a row in results/disco-maze.json: the mean share of 40
 episodes without exploration after each tenth of the training, played by the policy that cares most for what is new.
-results/disco-maze.md is the table, results/disco-maze.png the plot.
+results/disco-maze.md is the table, results/disco-maze.png the plot; results/disco-maze.gif has an episode of `ngu`, seed 0.
 """
 
 from __future__ import annotations
@@ -78,6 +78,20 @@ class Share:
         return float(np.mean([*self.shares, *(len(cells) / self.free for cells in self.cells)]))
 
 
+def film(agent: Any, recipe: Any, path: Path, enlarged: int = 12) -> None:
+    """The first 200 steps of an episode, as a picture that moves."""
+    from PIL import Image
+
+    frames: list[Any] = []
+
+    def watch(env: Any) -> None:
+        frame = env.seen.obs[0].transpose(1, 2, 0)
+        frames.append(Image.fromarray(frame.repeat(enlarged, 0).repeat(enlarged, 1)))
+
+    prl.evaluate(agent, recipe.make_eval_env(1), 1, seed=0, watch=watch)
+    frames[0].save(path, save_all=True, append_images=frames[1:200], duration=80, loop=0)
+
+
 def places(obs: Array) -> tuple[Array, Array]:
     """Row and column [N, 2] of the one white cell of each observation [N, 3, S, S], and both as one number [N]."""
     white = (obs == np.array(AGENT, np.uint8).reshape(3, 1, 1)).all(1).reshape(len(obs), -1).argmax(1)
@@ -134,6 +148,8 @@ def run(agent: str, size: int, steps: int, seed: int, settings: dict[str, Any]) 
     monitor = Evaluations(recipe, parts.agent, size)
     prl.train(*parts, steps=recipe.steps, monitor=monitor)
     parts.actors.close()
+    if agent == "ngu" and seed == 0:
+        film(parts.agent, recipe, RESULTS / "disco-maze.gif")
     return {
         "agent": agent, "size": size, "seed": seed, "steps": recipe.steps, "shares": monitor.shares,
         "seconds": round(time.monotonic() - begin),
