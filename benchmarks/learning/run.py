@@ -191,8 +191,6 @@ EXPERIMENTS = {
        for recipe in ("vdn", "qmix")},
     **{f"{recipe}-lbf-8x8-2p-2f-coop": Experiment(recipe, "Foraging-8x8-2p-2f-coop-v3", "1.00", 1, EPYMARL, 3, AOT)
        for recipe in ("dqn", "ppo", "mappo", "vdn", "qmix")},
-    "qmix-simple-spread": Experiment(
-        "qmix", "mpe2/simple_spread_v3", "none", None, "other variants of the game cannot be compared", 3, AOT),
     "minatar-breakout": Experiment(
         "dqn", "MinAtar/Breakout-v0", "9.2 (training)", 9.2, MINATAR, 5, {"steps": 1_000_000, **AOT}),
     "minatar-freeway": Experiment(

@@ -33,11 +33,6 @@ from protorl.recipes import RECIPES
 
 RESULTS = Path(__file__).parent / "results"
 ENVS = {"spread": "mpe2/simple_spread_v3", "speaker": "mpe2/simple_speaker_listener_v4", "tag": "mpe2/simple_tag_v3"}
-VALUES: dict[str, Any] = {
-    "num_envs": 8, "core": "none", "sequence_length": 5, "burn_in": 0, "period": 5, "n_step": 3, "batch_size": 64,
-    "update_every": 32, "epsilon_steps": 20_000,
-}  # fmt: skip
-"""Of one value for the team: everything is seen, so nothing need be remembered."""
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("mappo", {}),
     "mappo": ("mappo", {}),
@@ -48,8 +43,8 @@ LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "maddpg": ("maddpg", {}),
     "ddpg, local critics": ("maddpg", {"central": False}),
     "matd3": ("matd3", {}),
-    "vdn": ("vdn", VALUES),
-    "qmix": ("qmix", VALUES),
+    "vdn": ("vdn", {}),
+    "qmix": ("qmix", {}),
 }  # fmt: skip
 """Learners by name: a recipe, and its settings besides the presets. IPPO has MAPPO's numbers; its batch is all of a rollout,
 too, and its rewards are scaled where MAPPO's values are."""
