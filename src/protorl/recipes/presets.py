@@ -285,6 +285,12 @@ NGU_SMALL: Block = {
     "warmup_steps": 1_000, "update_every": 32, "target_every": 100, "sequence_length": 20, "burn_in": 0, "period": 20,
     "mixtures": 8, "memory_size": 100, "predictor_features": 64,
 }  # fmt: skip
+# In deep sea every step leads where the episode has not been, and what the episodic reward makes of the distances between
+# embeddings is a taste that drowns all else (no treasure of 10 x 10 in 10 000 episodes). So its kernel is too wide to tell
+# places apart, and what is new in the agent's life decides.
+NGU_DEEP_SEA: Block = {
+    **NGU_SMALL, "update_every": 4, "sequence_length": 10, "period": 10, "kernel_epsilon": 1_000.0, "beta": 3.0,
+}  # fmt: skip
 NGU_DOORKEY: Block = {
     **NGU_SMALL, "steps": 500_000, "memory_size": 1_000, "sequence_length": 40, "period": 40, "eval_every": 50_000,
     "checkpoint_every": 200_000, "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
@@ -498,7 +504,7 @@ R2D2: dict[str, Block] = {
     **dict.fromkeys(MINATAR, R2D2_MINATAR), **atari(R2D2_ATARI),
 }  # fmt: skip
 NGU: dict[str, Block] = {
-    "protorl/DiscoMaze-*": NGU_DISCO, "protorl/DeepSea-*": NGU_SMALL, "protorl/MemoryLength-*": NGU_SMALL,
+    "protorl/DiscoMaze-*": NGU_DISCO, "protorl/DeepSea-*": NGU_DEEP_SEA, "protorl/MemoryLength-*": NGU_SMALL,
     "CartPole-v1": NGU_SMALL, "MiniGrid-*": NGU_DOORKEY, **atari(NGU_ATARI),
 }  # fmt: skip
 APEX_DDPG: dict[str, Block] = {"Pendulum-v1": APEX_PENDULUM, **dict.fromkeys(MUJOCO, APEX_MUJOCO)}
