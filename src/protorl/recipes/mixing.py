@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -18,12 +18,13 @@ from protorl.recipes.dqn import Annealing, QLearning
 from protorl.recipes.fields import hp
 from protorl.recipes.off_policy import OffPolicy
 from protorl.recipes.presets import Presets
+from protorl.recipes.recipe import Recipe
 from protorl.recipes.recurrent import Recurrent, Sequences
 from protorl.recipes.teams import Teams
 
 
-class Decomposition(Teams):
-    """Learns what teams do together: one value, which a mixer makes of those of the agents. What VDN and QMIX share."""
+class Decomposition(Recipe):
+    """One value for what a team does together, which a mixer makes of those of its agents. For recipes that are `Teams`, too."""
 
     numbers: ClassVar[str] = "qmix"
     agent_class: ClassVar[type[Agent]] = agents.VDN
@@ -51,7 +52,7 @@ class Decomposition(Teams):
     epsilon_steps: int = hp(50_000, "in which exploration falls", unit="agent steps", paper="50 000", low=1)
     epsilon_end: float = hp(0.05, "exploration in the end", paper="0.05", low=0.0, high=1.0)
 
-    def networks(self, spec: EnvSpec) -> Mixing:
+    def networks(self: Any, spec: EnvSpec) -> Mixing:
         """The network of each agent (`network`), or of all, and the mixer."""
         return Mixing(self.for_each(spec, self.network), self.mixer(spec))
 
@@ -63,7 +64,7 @@ class Decomposition(Teams):
         return {**super().hyperparameters(spec), "kappa": self.kappa}
 
 
-class VDN(Decomposition, Sequences, Annealing, Recurrent, QLearning, OffPolicy):
+class VDN(Decomposition, Teams, Sequences, Annealing, Recurrent, QLearning, OffPolicy):
     """VDN: the team's value is the sum of its agents'."""
 
     name: ClassVar[str] = "vdn"
@@ -74,7 +75,7 @@ class VDN(Decomposition, Sequences, Annealing, Recurrent, QLearning, OffPolicy):
         return Sum()
 
 
-class QMIX(Decomposition, Sequences, Annealing, Recurrent, QLearning, OffPolicy):
+class QMIX(Decomposition, Teams, Sequences, Annealing, Recurrent, QLearning, OffPolicy):
     """QMIX: the team's value is monotone in that of each agent, by weights which are made of the state."""
 
     name: ClassVar[str] = "qmix"
