@@ -191,7 +191,7 @@ def table(env: str) -> list[str]:
             mean = f"{np.mean(list(found.values())):.0f}"
             cells = f"{group.capacity:,}", group.environments, how, len(found), each, mean, *beside
             lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return lines
+    return lines if any(scores.values()) else []
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from protorl.recipes.teams import Teams
 
 
 class Decomposition(Recipe):
-    """One value for what a team does together, which a mixer makes of those of its agents. For recipes that are `Teams`, too."""
+    """One value for what a team does, which a mixer makes of those of its agents. For recipes that are `Teams`, too."""
 
     numbers: ClassVar[str] = "qmix"
     agent_class: ClassVar[type[Agent]] = agents.VDN
