@@ -138,8 +138,8 @@ def run(agent: str, size: int, steps: int, seed: int, settings: dict[str, Any]) 
     recipe_class: Any = RECIPES[name]
     if cls is not None:
         recipe_class = type(agent.title(), (recipe_class,), {"__module__": __name__, "agent_class": cls})
-    fields = {"env": "protorl/DiscoMaze-v0", "env_kwargs": {"size": size}, "accelerate": "eager", **own, **settings}
-    recipe = recipe_class(seed=seed, **{**fields, "steps": steps})
+    fields = {"env": "protorl/DiscoMaze-v0", "env_kwargs": {"size": size}, "accelerate": "eager", **own, "steps": steps}
+    recipe = recipe_class(seed=seed, **{**fields, **settings})
     begin = time.monotonic()
     parts = recipe.build()
     if hasattr(parts.agent, "exploits"):
@@ -148,7 +148,7 @@ def run(agent: str, size: int, steps: int, seed: int, settings: dict[str, Any]) 
     monitor = Evaluations(recipe, parts.agent, size)
     prl.train(*parts, steps=recipe.steps, monitor=monitor)
     parts.actors.close()
-    if agent == "ngu" and seed == 0:
+    if agent == "ngu" and seed == 0 and not settings:
         film(parts.agent, recipe, RESULTS / "disco-maze.gif")
     return {
         "agent": agent, "size": size, "seed": seed, "steps": recipe.steps, "shares": monitor.shares,
@@ -164,7 +164,8 @@ def report() -> None:
         "",
         "Share of the free cells of a new maze that an episode of at most 500 steps sees: mean of 40 episodes without",
         "exploration after each tenth of the training, of the policy that cares most for what is new; mean over seeds. No row",
-        "is a selection: `end` is the last evaluation. `python benchmarks/learning/disco_maze.py AGENT --seeds SEEDS`.",
+        "is a selection: `end` is the last evaluation.",
+        "Command: `python benchmarks/learning/disco_maze.py AGENT --size SIZE --steps STEPS`.",
         "",
         "| paid by | size | seeds | agent steps | share of cells, tenth by tenth | end |",
         "|---|---|---|---|---|---|",

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ SIDES = ("predators", "prey")
 MEASURES = ("return", "distance", "collisions", "catches", *(f"catches, {side} at random" for side in SIDES))
 
 
-def learned(name: str, env: str, steps: int, seed: int) -> tuple[Any, Any, tuple[str, ...]]:
-    """A recipe, its agent after so many steps of the team (none, of who plays at random), and the names of the team."""
+def learned(name: str, env: str, steps: int, seed: int) -> tuple[Any, Any]:
+    """A recipe, and its agent after so many steps of the team (none, of who plays at random)."""
     recipe_name, settings = LEARNERS[name]
     one = prl.make_vec_envs(env, 1)
-    agents, names = one.spec.num_envs, one.spec.team.agents
+    agents = one.spec.num_envs
     one.close()
     each = 1 if RECIPES[recipe_name].as_teams else agents
     if recipe_name == "ppo":
@@ -70,7 +71,7 @@ def learned(name: str, env: str, steps: int, seed: int) -> tuple[Any, Any, tuple
     if name != "random":
         prl.train(agent, memory, actors, steps=steps * each)
     actors.close()
-    return recipe, agent, names
+    return recipe, agent
 
 
 def touching(agents: list[Any], others: list[Any]) -> Array:
@@ -91,18 +92,23 @@ def tag(world: Any) -> dict[str, float]:
     return {"catches": touching(*sides).sum()}
 
 
-def played(recipe: Any, agent: Any, episodes: int, at_random: Array) -> dict[str, float]:
-    """Returns of whole episodes, and what is measured in the world; `at_random`: which agents of the team play so [M]."""
+MEASURED = {ENVS["spread"]: spread, ENVS["tag"]: tag}
+
+
+def played(recipe: Any, agent: Any, episodes: int, at_random: Callable[[str], bool]) -> dict[str, float]:
+    """Returns of whole episodes, and what is measured in the world; `at_random`: which agents of the team, by name, play so."""
     n = 20
     env = recipe.make_env(n, name="judged")
     worlds = [gate.env.unwrapped.world for gate in env._tables.gates]
-    measured = {"spread": spread, "tag": tag}.get(next(task for task, name in ENVS.items() if name == recipe.env))
+    measured = MEASURED.get(recipe.env)
     returns: list[float] = []
     members: dict[str, list[float]] = {}
     sums: dict[str, float] = {}
     steps, lanes, draw = 0, env.spec.num_envs, np.random.default_rng(0)
     carry = agent.initial_carry(lanes)
-    uniform_rows = np.broadcast_to(at_random, (n, len(at_random))) if recipe.as_teams else np.tile(at_random, n)
+    uniform_rows = np.tile([at_random(name) for name in env.spec.team.agents], (n, 1))
+    if not recipe.as_teams:
+        uniform_rows = uniform_rows.reshape(lanes)
     while len(returns) < episodes:
         available = env.seen.obs.get("action_mask") if isinstance(env.seen.obs, dict) else None
         uniform = env.spec.action.uniform(draw.random((lanes, env.spec.action.numbers)), available)
@@ -124,13 +130,13 @@ def played(recipe: Any, agent: Any, episodes: int, at_random: Array) -> dict[str
 
 def row(name: str, env: str, steps: int, seed: int, episodes: int) -> dict[str, Any]:
     begin = time.process_time()
-    recipe, agent, names = learned(name, env, steps, seed)
+    recipe, agent = learned(name, env, steps, seed)
     seconds = time.process_time() - begin
-    told = played(recipe, agent, episodes, np.full(len(names), name == "random"))
+    told = played(recipe, agent, episodes, lambda _: name == "random")
     if env == ENVS["tag"] and name != "random":
-        for side in SIDES:
-            at_random = np.array([one.startswith("adversary") == (side == "predators") for one in names])
-            told[f"catches, {side} at random"] = played(recipe, agent, episodes, at_random)["catches"]
+        predators = played(recipe, agent, episodes, lambda one: one.startswith("adversary"))
+        prey = played(recipe, agent, episodes, lambda one: not one.startswith("adversary"))
+        told |= {f"catches, {side} at random": found["catches"] for side, found in zip(SIDES, (predators, prey))}
     return {"learner": name, "seed": seed, "steps": steps, "cpu_seconds": round(seconds, 1), **told}
 
 
