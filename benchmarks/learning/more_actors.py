@@ -31,6 +31,7 @@ import protorl as prl
 from protorl import rng
 from protorl.accelerate import accelerate
 from protorl.actors import Actors
+from protorl.cli.plot import bootstrap_interval
 from protorl.data import Array, Chunk, EnvSpec, tree_map
 from protorl.policies import EpsilonGreedy
 from protorl.policies.discrete import apex_epsilons
@@ -138,13 +139,6 @@ def run(group: Group, seed: int) -> None:
     print({name: value for name, value in row.items() if name != "curve"}, flush=True)
 
 
-def interval(differences: Array, draws: int = 20_000) -> tuple[float, float]:
-    """Of their mean: the ends of the 95 % bootstrap interval over seeds."""
-    means = np.random.default_rng(0).choice(differences, (draws, len(differences))).mean(-1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def report() -> str:
     """Each group's scores, and seed by seed what so many environments have more than one, and than its rows so many times."""
     lines = [
@@ -172,7 +166,9 @@ def table(env: str) -> list[str]:
             return ""
         both = scores[group].keys() & scores[other].keys()
         gained = np.array([scores[group][seed] - scores[other][seed] for seed in sorted(both)])
-        low, high = interval(gained)
+        if len(gained) < 2:
+            return f"{gained.mean():+.0f}"
+        low, high = bootstrap_interval(gained)
         return f"{gained.mean():+.0f} [{low:+.0f}, {high:+.0f}]"
 
     lines = [
