@@ -3,6 +3,7 @@
     python benchmarks/throughput/run.py                    # everything: about 85 minutes on two cores
     python benchmarks/throughput/run.py ppo td3 --quick    # some of them
     python benchmarks/throughput/run.py sac --device cuda  # networks on the GPU; answers in results/cuda
+    python benchmarks/throughput/run.py pong-rnd --cleanrl VENV/bin/python ppo_rnd_envpool.py     # with_cleanrl.py says how
 
 Every contender is a process of its own, started and warmed up alone. Then all of them work in turns, A B C A B C ...: one
 works for a window while the others sleep, so that the machine's slow and fast moments fall on all alike. A ratio compares
@@ -32,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PACKAGES = (
     "protorl", "torch", "numpy", "numba", "gymnasium", "mujoco", "ale-py", "stable-baselines3", "sb3-contrib", "sbx-rl", "jax",
-    "skrl", "tianshou", "cpprb", "ray",
+    "envpool", "skrl", "tianshou", "cpprb", "ray",
 )  # fmt: skip
 PEERS = {
     "dqn": ("sb3", "sbx", "tianshou"),
@@ -41,6 +42,7 @@ PEERS = {
     "sac": ("sb3", "sbx", "tianshou"),
     "pong-dqn": ("sb3", "tianshou"),
     "pong-ppo": ("sb3",),
+    "pong-rnd": ("cleanrl",),
     "recurrent-ppo": ("sb3",),
     "replay": ("sb3", "tianshou", "cpprb"),
 }
@@ -52,12 +54,14 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "sac": CONTINUOUS,
     "pong-dqn": [{"env": "ALE/Pong-v5"}],
     "pong-ppo": [{"env": "ALE/Pong-v5"}],
+    "pong-rnd": [{"env": "ALE/Pong-v5"}],
     "recurrent-ppo": [{"env": "CartPole-v1"}],
 }
-BF16 = ("td3", "sac", "pong-dqn", "pong-ppo")
+BF16 = ("td3", "sac", "pong-dqn", "pong-ppo", "pong-rnd")
 """Where products are large enough for bfloat16 to pay."""
-NO_FLOOR = ("recurrent-ppo",)
-"""Where products of one step wait for those of the step before, so that how fast they are alone says little."""
+NO_FLOOR = ("recurrent-ppo", "pong-rnd")
+"""Where products of one step wait for those of the step before, so that how fast they are alone says little; and where the two
+have not the same networks."""
 REPLAY_CASES = {
     "uniform": ("add", "sample"),
     "uniform-3": ("add", "sample"),
@@ -144,9 +148,11 @@ def turns(contenders: Sequence[Contender], windows: int, seconds: float) -> None
         print(f"  turn {turn + 1} of {windows} done", flush=True)
 
 
-def commands_on_cpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def commands_on_cpu(bench: str, flags: Sequence[str], args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     """Peers, ProtoRL, and the floor."""
     commands = {name: (f"with_{name}.py", bench, *flags) for name in (*PEERS[bench], "protorl")}
+    if "cleanrl" in commands:
+        commands["cleanrl"] += ("--cleanrl", *args.cleanrl)
     if bench in BF16:
         commands["protorl, bf16"] = ("with_protorl.py", bench, *flags, "--precision", "bf16")
     if bench in NO_FLOOR:
@@ -154,7 +160,7 @@ def commands_on_cpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ..
     return commands | {f"floor, {dtype}": ("floor.py", bench, *flags, "--dtype", dtype) for dtype in ("float32", "bfloat16")}
 
 
-def commands_on_gpu(bench: str, flags: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def commands_on_gpu(bench: str, flags: Sequence[str], args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     """Stable-Baselines3 and ProtoRL with their networks on the GPU."""
     ours = ("with_protorl.py", bench, *flags)
     on_gpu = {mode: (*ours, "--device", "cuda", "--accelerate", mode) for mode in ("eager", "cudagraphs")}
@@ -169,7 +175,7 @@ def start(bench: str, case: dict[str, Any], args: argparse.Namespace) -> list[Co
     """The contenders of a table; on a GPU they may not be warm yet."""
     flags = [word for name, value in case.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     on_gpu = args.device == "cuda"
-    commands = (commands_on_gpu if on_gpu else commands_on_cpu)(bench, flags)
+    commands = (commands_on_gpu if on_gpu else commands_on_cpu)(bench, flags, args)
     return [
         Contender(name, *command, threads=threads, wait=not on_gpu)
         for name, command in commands.items()
@@ -206,7 +212,7 @@ def row(c: Contender, peer: Contender, best: dict[str, Contender]) -> dict[str, 
         "threads": c.threads,
         "steps_per_s": spread(rates(c)),
         "times_fastest_peer": times(peer),
-        "times_sb3": times(best["sb3"]),
+        **({"times_sb3": times(best["sb3"])} if "sb3" in best else {}),
         **({"times_sbx": times(best["sbx"])} if "sbx" in best else {}),
         **({"times_eager": times(best["protorl, eager"])} if "protorl, eager" in best else {}),
         "cpu_us_per_step": spread(cpu_us(c)),
@@ -490,6 +496,7 @@ TITLES = {
     "sac": "SAC, one update per step: environment steps per second while learning",
     "pong-dqn": "DQN on Pong, one update per four steps: environment steps per second while learning",
     "pong-ppo": "PPO on Pong, eight environments: environment steps per second while learning",
+    "pong-rnd": "RND on Pong, eight environments of EnvPool: environment steps per second while learning",
     "recurrent-ppo": "Recurrent PPO, eight environments: environment steps per second while learning",
     "replay": "Replay memories: microseconds per call",
     "overhead": "ProtoRL's own cost per step",
@@ -532,6 +539,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="length of a window (6)")
     parser.add_argument("--threads", type=int, nargs="+", help="thread counts to try in training (1 2); the better one counts")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the networks are (cpu)")
+    parser.add_argument(
+        "--cleanrl", nargs=2, metavar=("PYTHON", "SCRIPT"), help="for pong-rnd: where CleanRL's ppo_rnd_envpool.py is, and runs"
+    )
     parser.add_argument("--cases", type=int, help="so many of the bench's cases, from the first (all)")
     args = parser.parse_args()
     unknown = set(args.bench) - set(BENCHES)
@@ -544,6 +554,14 @@ def main() -> None:
     results = RESULTS if args.device == "cpu" else RESULTS / args.device
     results.mkdir(exist_ok=True)
     benches = args.bench if args.bench else [*CASES] if args.device == "cuda" else [*BENCHES]
+    words = list(sys.argv[1:])
+    if args.cleanrl is None:
+        if "pong-rnd" in args.bench:
+            parser.error("pong-rnd needs --cleanrl PYTHON SCRIPT: with_cleanrl.py says which")
+        benches = [bench for bench in benches if bench != "pong-rnd"]
+    else:
+        words = [{args.cleanrl[0]: "PYTHON", args.cleanrl[1]: "SCRIPT"}.get(word, word) for word in words]
+        args.cleanrl = [os.path.abspath(path) for path in args.cleanrl]  # a contender has a folder of its own
     if args.device == "cuda" and not set(benches) <= set(CASES):
         parser.error(f"only training runs on a GPU here: choose from {', '.join(CASES)}")
     if args.device == "cuda":  # all start together, since each compiles for long, and wait until all are warm
@@ -556,7 +574,7 @@ def main() -> None:
         result = {
             "bench": bench,
             "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-            "command": " ".join(["python", "benchmarks/throughput/run.py", *sys.argv[1:]]),
+            "command": " ".join(["python", "benchmarks/throughput/run.py", *words]),
             "windows": args.windows,
             "seconds": args.seconds,
             "machine": before,

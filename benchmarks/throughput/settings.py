@@ -175,6 +175,23 @@ class PongPPO(PPO):
 
 
 @dataclass(frozen=True)
+class PongRND(PongPPO):
+    """With random network distillation, as CleanRL's script has it: 512 features, and the predictor learns of a quarter."""
+
+    lr: float = 1e-4
+    gamma: float = 0.999
+    intrinsic_gamma: float = 0.99
+    entropy: float = 0.001
+    value: float = 0.25
+    clip_value: float = 0.1
+    predictor_share: float = 0.25
+
+    @property
+    def warm_up(self) -> int:
+        return 4 * self.cycle
+
+
+@dataclass(frozen=True)
 class RecurrentPPO(PPO):
     """One LSTM for policy and value, and one dense layer."""
 
@@ -184,7 +201,8 @@ class RecurrentPPO(PPO):
 
 Settings = DQN | PPO | TD3 | SAC
 BENCHES: dict[str, type[Settings]] = {
-    "dqn": DQN, "ppo": PPO, "td3": TD3, "sac": SAC, "pong-dqn": PongDQN, "pong-ppo": PongPPO, "recurrent-ppo": RecurrentPPO,
+    "dqn": DQN, "ppo": PPO, "td3": TD3, "sac": SAC, "pong-dqn": PongDQN, "pong-ppo": PongPPO, "pong-rnd": PongRND,
+    "recurrent-ppo": RecurrentPPO,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from contender import Pacer
-from settings import DQN, FOREVER, PPO, TD3, PongDQN, PongPPO, RecurrentPPO, Settings, parse
+from settings import DQN, FOREVER, PPO, TD3, PongDQN, PongPPO, PongRND, RecurrentPPO, Settings, parse
 
 import protorl as prl
 
@@ -48,14 +48,20 @@ def recipe(s: Settings, device: str = "cpu", accelerate: str = "aot", precision:
             epsilon_end=s.epsilon,
         )
     if isinstance(s, PPO):
-        remembers = {"core": "lstm", "core_size": s.lstm, "core_inputs": ()} if isinstance(s, RecurrentPPO) else {}
-        return prl.recipes.PPO(
+        own: dict[str, Any] = {"clip_value": None}  # the preset for CartPole clips
+        if isinstance(s, RecurrentPPO):
+            own |= {"core": "lstm", "core_size": s.lstm, "core_inputs": ()}
+        if isinstance(s, PongRND):
+            own = {
+                "clip_value": s.clip_value, "intrinsic_gamma": s.intrinsic_gamma, "predictor_share": s.predictor_share,
+                "normalise_advantage": True, "backend": "envpool", "warmup_rollouts": 1,
+            }  # fmt: skip
+        return (prl.recipes.RND if isinstance(s, PongRND) else prl.recipes.PPO)(
             **common,
-            **remembers,
+            **own,
             optimizer_eps=s.adam_eps,
             gae_lambda=s.gae_lambda,
             clip=s.clip,
-            clip_value=None,  # the preset for CartPole clips
             rollout_steps=s.rollout,
             epochs=s.epochs,
             value_coef=s.value,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -234,15 +235,16 @@ def test_both_values_are_learned_each_from_its_own_return() -> None:
 def test_a_share_of_the_examples_teaches_the_predictor() -> None:
     agent: Any = small("rnd", predictor_share=0.25).build().agent
     torch.manual_seed(0)
-    many = Batch({"weight": torch.ones(4_000)})
-    assert float(agent.drawn(many).share.mean()) == pytest.approx(0.25, abs=0.03)
-    assert set(agent.drawn(many).share.tolist()) == {0.0, 1.0}
+    for shape, count in (((16,), 4), ((5, 4), 5), ((1,), 1)):  # rows, sequences of rows, and never none
+        drawn = [agent.drawn(Batch({"weight": torch.ones(shape)})).shown.tolist() for _ in range(200)]
+        assert all(len(set(some)) == count for some in drawn)
+        assert set().union(*drawn) == set(range(math.prod(shape)))
     errors: list[Tensor] = []
     agent.predictor_optimizer.step = lambda loss: errors.append(loss.detach())
     batch = Batch({
         "obs": torch.randn(8, 4), "action": torch.zeros(8, dtype=torch.int64), "log_prob": torch.zeros(8),
         "advantage": torch.randn(8), "ret": torch.randn(8, 2), "value": torch.randn(8, 2), "weight": torch.ones(8),
-        "successor": torch.randn(8, 4), "share": tensor([1.0, 0, 0, 1, 0, 0, 0, 0]),
+        "successor": torch.randn(8, 4), "shown": tensor([3, 0]),
     })  # fmt: skip
     expected = agent.distillation(batch.successor)[[0, 3]].mean()
     update = agent.learn(batch)
@@ -361,4 +363,6 @@ def test_wrong_numbers_are_refused() -> None:
                 agent.network, agent.policy, agent.optimizer, distillation=agent.distillation, random=agent.random,
                 predictor_optimizer=agent.predictor_optimizer, **{name: 1.5},
             )  # fmt: skip
+    with pytest.raises(prl.ProtoRLError, match="predictor_share 0 leaves nothing to learn from"):
+        small("rnd", predictor_share=0.0).build()
     assert dataclasses.replace(prl.recipes.RND(env="CartPole-v1"), predictor_share=1.0).predictor_share == 1.0

@@ -39,14 +39,16 @@ class RND(PPO):
     network: as PPO's, with two values (`ValueHead(streams=2)`): of the reward, and of the intrinsic reward. distillation: says
     how new an observation is. predictor_optimizer: of `distillation.predictor`. random: actions of the warm-up.
     gae_lambda, and of the other stream intrinsic_lambda: λ. intrinsic_gamma: γ_I; γ_E comes with the batch. extrinsic_coef,
-    intrinsic_coef: c_E, c_I. predictor_share: of the examples of an update that θ learns from. warmup_rollouts: at first so
-    many rollouts are random and teach nobody but the moments of the distillation's observations. ppo: PPO's own arguments.
+    intrinsic_coef: c_E, c_I. predictor_share: of the examples of an update that θ learns from, in (0, 1]. warmup_rollouts: at
+    first so many rollouts are random and teach nobody but the moments of the distillation's observations. ppo: PPO's own
+    arguments.
 
     A variant overrides PPO's equations or `intrinsic`. Metrics, besides PPO's: predictor_loss (mean error of the share),
     intrinsic (mean intrinsic reward of the rollout, scaled). explained_variance is the mean of both streams'.
 
     Differs from the paper: (1) as PPO; (2) the warm-up's steps count as steps; (3) θ has an optimizer of its own, with PPO's
-    learning rate at the start.
+    learning rate at the start; (4) θ learns from as many examples of each update, drawn without replacement, where the authors'
+    code lets each of them in by chance: so the others need not go through the networks.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class RND(PPO):
         ):  # fmt: skip
             if not 0.0 <= value <= 1.0:
                 raise ProtoRLError(f"{name} {value} is not in [0, 1]")
+        if not predictor_share:
+            raise ProtoRLError("predictor_share 0 leaves nothing to learn from: use predictor_lr=0 for a predictor that stays")
         self.distillation, self.predictor_optimizer, self.random = distillation, predictor_optimizer, random
         self.intrinsic_gamma, self.intrinsic_lambda = intrinsic_gamma, intrinsic_lambda
         self.extrinsic_coef, self.intrinsic_coef = extrinsic_coef, intrinsic_coef
@@ -133,13 +137,15 @@ class RND(PPO):
         return super().value_error(value, batch).sum(-1)
 
     def drawn(self, batch: Batch) -> Batch:
-        """With the share of the examples that θ learns from, 0 or 1 each, as `weight`."""
-        share = torch.rand(batch.weight.shape, device=batch.weight.device) < self.predictor_share
-        return batch.replace(share=share.to(torch.float32))
+        """With the examples that θ learns from: places among all of them, [k], as int64."""
+        n = batch.weight.numel()
+        shown = torch.randperm(n, device=batch.weight.device)[: max(round(self.predictor_share * n), 1)]
+        return batch.replace(shown=shown)
 
     def learn(self, batch: Batch) -> Update:
         update = super().learn(batch)
-        loss = self.distillation.loss(batch.successor, batch.share * batch.weight)
+        frames = batch.successor.flatten(0, batch.weight.dim() - 1)
+        loss = self.distillation.loss(frames[batch.shown], batch.weight.flatten()[batch.shown])
         self.predictor_optimizer.step(loss)
         return update._replace(metrics={**update.metrics, "predictor_loss": loss.detach()})
 
