@@ -70,7 +70,7 @@ def run(agent: str, size: int, seed: int, settings: dict[str, Any]) -> dict[str,
     recipe = RECIPES[name](seed=seed, **fields)
     begin = time.monotonic()
     parts = recipe.build()
-    accelerate(parts.agent)
+    accelerate(parts.agent, "aot")  # a thousand updates and more, in ever the same shapes
     monitor = Episodes(parts.actors)
     prl.train(*parts, steps=2 * recipe.steps, monitor=monitor)
     parts.actors.close()
