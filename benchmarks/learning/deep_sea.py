@@ -30,6 +30,7 @@ ROWS = RESULTS / "deep-sea.json"
 EPISODES = 10_000
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "dqn": ("dqn", {"epsilon_end": 0.1, "epsilon_steps": 20_000}),
+    "noisy": ("dqn", {"noisy": True, "epsilon_start": 0.0, "epsilon_end": 0.0}),
     "dqn-rnd": ("dqn", {"bonus": "rnd"}),
     "ppo": ("ppo", {}),
     "rnd": ("rnd", {}),

@@ -159,9 +159,7 @@ def make_vec_envs(
     if factory is not None:
         return _teams(maker, factory, num_envs, backend, rows, as_teams)
     if as_teams:
-        raise ProtoRLError(
-            f"{id} has a single agent: use an environment of several, such as mpe2/simple_spread_v3, or leave as_teams out"
-        )
+        raise ProtoRLError(f"{id} has a single agent: use an environment of several, such as mpe2/simple_spread_v3")
     protocol = maker.atari_protocol(pool=backend == "envpool")
     if protocol is not None:
         made.spec = replace(made.spec, frame_skip=protocol.frame_skip)
