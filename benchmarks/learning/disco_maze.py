@@ -190,15 +190,16 @@ def plot(rows: list[dict[str, Any]]) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    size = min(row["size"] for row in rows)
-    figure, axes = pyplot.subplots(figsize=(6, 4))
-    for agent in AGENTS:
-        mine = [row for row in rows if (row["agent"], row["size"]) == (agent, size)]
-        if mine:
-            axes.plot(mine[0]["steps"] * np.arange(1, 11) / 10, np.mean([row["shares"] for row in mine], 0), label=agent)
-    axes.axhline(walk(size, True), color="gray", linestyle="--", label="walk")
-    axes.set(xlabel="agent steps", ylabel="share of the cells", title=f"Disco maze {size}x{size}", ylim=(0, 1))
-    axes.legend()
+    sizes = sorted({row["size"] for row in rows})
+    figure, panels = pyplot.subplots(1, len(sizes), figsize=(5 * len(sizes), 4), squeeze=False)
+    for size, axes in zip(sizes, panels[0]):
+        for agent in AGENTS:
+            mine = [row for row in rows if (row["agent"], row["size"]) == (agent, size)]
+            if mine:
+                axes.plot(mine[0]["steps"] * np.arange(1, 11) / 10, np.mean([row["shares"] for row in mine], 0), label=agent)
+        axes.axhline(walk(size, True), color="gray", linestyle="--", label="walk")
+        axes.set(xlabel="agent steps", ylabel="share of the cells", title=f"Disco maze {size}x{size}", ylim=(0, 1))
+        axes.legend()
     figure.tight_layout()
     figure.savefig(RESULTS / "disco-maze.png", dpi=100)
 
