@@ -196,9 +196,11 @@ def plot(rows: list[dict[str, Any]]) -> None:
         for agent in AGENTS:
             mine = [row for row in rows if (row["agent"], row["size"]) == (agent, size)]
             if mine:
-                axes.plot(mine[0]["steps"] * np.arange(1, 11) / 10, np.mean([row["shares"] for row in mine], 0), label=agent)
+                axes.plot(mine[0]["steps"] / 1e4 * np.arange(1, 11), np.mean([row["shares"] for row in mine], 0), label=agent)
         axes.axhline(walk(size, True), color="gray", linestyle="--", label="walk")
-        axes.set(xlabel="agent steps", ylabel="share of the cells", title=f"Disco maze {size}x{size}", ylim=(0, 1))
+        axes.set(
+            xlabel="agent steps, in thousands", ylabel="share of the cells", title=f"Disco maze {size}x{size}", ylim=(0, 1)
+        )
         axes.legend()
     figure.tight_layout()
     figure.savefig(RESULTS / "disco-maze.png", dpi=100)
