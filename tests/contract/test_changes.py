@@ -49,8 +49,8 @@ OTHER: dict[str, Any] = {
     "noise_clip": 0.01, "munchausen_tau": 0.5, "munchausen_low": -1e-6, "target_every": 3, "log_std": 0.5,
     "eval_max_steps": 5, "action_gradient_clip": 1e-6, "epsilon_after": 1_000, "wrappers": ("gymnasium.wrappers:ClipReward",),
     "kernel_epsilon": 10.0, "cluster_distance": 5.0, "pseudo_count": 2.0, "max_similarity": 0.5, "novelty_max": 1.0,
-    "core_inputs": ("reward",), "eta": 0.1, "predictor_lr": 0.5, "predictor_share": 0.75, "sequence_steps": 8,
-    "core_span": 9,
+    "novelty_steps": 1, "core_inputs": ("reward",), "eta": 0.1, "predictor_lr": 0.5, "predictor_share": 0.75,
+    "sequence_steps": 8, "core_span": 9,
 }  # fmt: skip
 """Values that a field certainly did not have; of all others a little more, or the other choice."""
 

@@ -345,14 +345,15 @@ def test_the_targets_are_the_papers(scale: str) -> None:
             later = 0.95 * min(1.0, float(likely)) * more
 
 
-def test_embedding_and_predictor_learn_from_the_last_steps_of_each_sequence() -> None:
-    agent, memory, _ = built()
+@pytest.mark.parametrize("count", [5, 8])  # the paper's, and all of them
+def test_embedding_and_predictor_learn_from_the_last_steps_of_each_sequence(count: int) -> None:
+    agent, memory, _ = built(novelty_steps=count)
     batch = memory.sample()
     now, then, action, weight = agent.recent(batch)
     for b in range(len(batch)):
         steps = int(batch.mask[:, b].sum())
-        assert weight[:, b].tolist() == [1.0] * min(steps, 5) + [0.0] * max(5 - steps, 0)
-        for i in range(min(steps, 5)):
+        assert weight[:, b].tolist() == [1.0] * min(steps, count) + [0.0] * max(count - steps, 0)
+        for i in range(min(steps, count)):
             t = 5 + steps - 1 - i
             assert torch.equal(now[i, b], batch.seen.obs[t, b])
             assert torch.equal(then[i, b], batch.seen.obs[t + 1, b])

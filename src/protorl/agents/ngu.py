@@ -41,8 +41,6 @@ from protorl.networks.numpy_forms import Form
 from protorl.parts import Aside
 from protorl.policies import Mixture
 
-FRAMES = 5
-"""The last steps of each sequence from which embedding and predictor learn."""
 STEP = np.dtype(np.float32)
 
 
@@ -134,7 +132,8 @@ class NGU(R2D2):
     frame is; predictor_optimizer: of `distillation.predictor`. counts: k, ε, ξ, c, s_max. beta, gamma, gamma_min: of mixtures
     (`mixture_betas`, `mixture_gammas`), whose size is `policy.arms.n`. lam: λ. target_epsilon: of π. most: L. memory_size:
     embeddings of an episode that are kept, the newest. distance_decay: of the running mean of squared distances (`Running`).
-    The rest as R2D2, its memory's view a `Sequence` of n_step = 1.
+    novelty_steps: the last steps of each sequence from which embedding and predictor learn. The rest as R2D2, its memory's
+    view a `Sequence` of n_step = 1.
 
     Columns, besides R2D2's: `arm`, its `beta` and `gamma`, and `mu`, the probability with which the action was chosen;
     `intrinsic`, r^i of the observation that the step led to; `measured` [2], the squared distance and the error that came into
@@ -165,6 +164,7 @@ class NGU(R2D2):
         most: float = 5.0,
         memory_size: int = 30_000,
         distance_decay: float = 0.9999,
+        novelty_steps: int = 5,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -176,7 +176,7 @@ class NGU(R2D2):
         self.betas = mixture_betas(arms.n, beta).numpy()
         self.gammas = mixture_gammas(arms.n, gamma, gamma_min).numpy()
         self.lam, self.target_epsilon, self.most, self.memory_size = lam, target_epsilon, most, memory_size
-        self.distances, self.errors = Running(distance_decay), Running()
+        self.distances, self.errors, self.novelty_steps = Running(distance_decay), Running(), novelty_steps
         self.still = Still(inverse.embedding)
         self.exploits = 0
 
@@ -316,10 +316,10 @@ class NGU(R2D2):
         return update
 
     def recent(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The last steps of each sequence: frames before and after, actions, and weights, [FRAMES, B, ...]; the weight is 0
-        where a sequence is shorter."""
+        """The last steps of each sequence: frames before and after, actions, and weights, [novelty_steps, B, ...]; the
+        weight is 0 where a sequence is shorter."""
         steps = self.kept(batch.mask).sum(0).long()
-        rows = steps - 1 - torch.arange(FRAMES, device=steps.device).unsqueeze(-1)
+        rows = steps - 1 - torch.arange(self.novelty_steps, device=steps.device).unsqueeze(-1)
         weight = (rows >= 0).to(torch.float32)
         rows = self.burn_in + rows.clamp(min=0)
         which = torch.arange(len(steps), device=steps.device)

@@ -24,8 +24,8 @@ TUNABLE = frozenset({
     "action_gradient_clip", "address", "engine", "publish_every", "eta", "start", "intrinsic_gamma",
     "intrinsic_lambda", "extrinsic_coef", "intrinsic_coef", "predictor_lr", "predictor_share", "bonus_coef",
     "beta", "gamma_min", "retrace_lambda", "target_epsilon", "neighbours", "kernel_epsilon", "cluster_distance",
-    "pseudo_count", "max_similarity", "distance_mean", "distance_decay", "novelty_max", "embedding_lr", "embedding_l2",
-    "others", "temperature", "logit_penalty",
+    "pseudo_count", "max_similarity", "distance_mean", "distance_decay", "novelty_max", "novelty_steps", "embedding_lr",
+    "embedding_l2", "others", "temperature", "logit_penalty",
 })  # fmt: skip
 """Numbers that are read while a training runs, and those of the run itself. A field of one's own is among them if it says so:
 `prl.hp(..., tunable=True)`."""
