@@ -146,8 +146,7 @@ EXPERIMENTS = {
         "r2d2", "protorl/CartPoleNoVel-v0", "none", None, "own control: no memory", 3,
         {"core": "none", "accelerate": "eager", "eval_every": 10_000}),
     "ppo-lstm-cartpolenovel": Experiment(
-        "ppo", "protorl/CartPoleNoVel-v0", "500", 500, SB3_LSTM, 3, {"accelerate": "eager", "eval_every": 20_000},
-        "measured when an LSTM began with torch's gates; since then its forget bias is larger by 1"),
+        "ppo", "protorl/CartPoleNoVel-v0", "500", 500, SB3_LSTM, 3, {"accelerate": "eager", "eval_every": 20_000}),
     "ppo-cartpolenovel": Experiment(
         "ppo", "protorl/CartPoleNoVel-v0", "none", None, "own control: no memory", 3,
         {"core": "none", "accelerate": "eager", "eval_every": 20_000}),
