@@ -290,8 +290,8 @@ NGU_SMALL: Block = {
     "mixtures": 8, "memory_size": 100, "predictor_features": 64, "novelty_steps": 20,
 }  # fmt: skip
 # In deep sea every step leads where the episode has not been, and what the episodic reward makes of the distances between
-# embeddings is a taste that drowns all else (no treasure of 10 x 10 in 10 000 episodes). So its kernel is too wide to tell
-# places apart, and what is new in the agent's life decides.
+# embeddings is a taste of its own (10 x 10, seed 0: solved after 2 469 episodes instead of 716). So its kernel is too wide to
+# tell places apart, and what is new in the agent's life decides.
 NGU_DEEP_SEA: Block = {
     **NGU_SMALL, "update_every": 4, "sequence_length": 10, "period": 10, "kernel_epsilon": 1_000.0, "beta": 3.0,
     "novelty_steps": 10,
