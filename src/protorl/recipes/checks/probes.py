@@ -56,6 +56,8 @@ ON_POLICY: dict[str, Any] = {
 }  # fmt: skip
 SOFT: dict[str, Any] = {"alpha": 1e-3, "alpha_lr": None}
 """Where a temperature is learned: known values do not count the entropy."""
+MIXED: dict[str, Any] = {"beta": 0.0, "gamma_min": GAMMA}
+"""Where a mixture of policies is learned: nor do they count what most of them pay themselves, each with its own discount."""
 BANDIT: dict[str, Any] = {"widths": (64,), "activation": "relu", "lr": 1e-2, "actor_lr": 5e-3, "log_std": -1.0}
 CLOSE = 0.1
 
@@ -97,7 +99,9 @@ def probed(recipe: Any, quick: bool) -> Iterator[Finding]:
 def probe(recipe: Any, question: Question, kind: str, most: int, patience: float = 8.0) -> Verdict:
     """The known answer comes within `most` updates."""
     known = {field.name for field in dataclasses.fields(recipe)}
-    fields = {**QUICKLY, **(ON_POLICY if "rollout_steps" in known else {}), **(SOFT if set(SOFT) <= known else {})}
+    fields = {**QUICKLY, **(ON_POLICY if "rollout_steps" in known else {})}
+    for more in (SOFT, MIXED):
+        fields |= more if set(more) <= known else {}
     fields |= BANDIT if question.probe == "GaussianBandit" else {}
     fields = {name: value for name, value in fields.items() if name in known}
     continuous = kind == "box" and not question.action
