@@ -178,21 +178,26 @@ GRID_WRAPPERS = ("minigrid.wrappers:ImgObsWrapper", "gymnasium.wrappers:DtypeObs
 PPO_SMALL_TASK: Block = {
     "num_envs": 8, "rollout_steps": 40, "epochs": 4, "batch_size": 80, "lr": 1e-3, "entropy_coef": 0.001, "steps": 200_000,
 }  # fmt: skip
-RND_SMALL_TASK: Block = {**PPO_SMALL_TASK, "predictor_features": 64, "predictor_share": 1.0}
 PPO_MINIGRID: Block = {
     "num_envs": 16, "rollout_steps": 128, "epochs": 4, "batch_size": 256, "lr": 5e-4, "entropy_coef": 0.01,
     "normalise_obs": True, "steps": 500_000, "eval_every": 50_000, "checkpoint_every": 200_000,
     "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
 }  # fmt: skip
-# Advantages as they are, as in the paper: once all is known they are next to nothing, and scaled to one they would be noise.
+# Advantages as they are, as in the paper: once all is known they are next to nothing, and scaled to one they would be noise, or
+# in deep sea the cost of a step (30 x 30, seed 0: 417 of 465 cells after 2 000 episodes, and 425 after 10 000).
+RND_SMALL_TASK: Block = {
+    **PPO_SMALL_TASK, "predictor_features": 64, "predictor_share": 1.0, "normalise_advantage": False, "entropy_coef": 0.003,
+    "rollout_steps": 60,
+}  # fmt: skip
 RND_MINIGRID: Block = {
     **PPO_MINIGRID, "entropy_coef": 0.001, "predictor_features": 64, "normalise_advantage": False,
 }  # fmt: skip
 
+# A memory that keeps a treasure found once, and a bonus that it outweighs: each step is paid about `bonus_coef` for ever.
 DQN_DEEP_SEA: Block = {
-    "steps": 200_000, "lr": 1e-3, "batch_size": 64, "capacity": 10_000, "warmup_steps": 200, "target_every": 50,
+    "steps": 200_000, "lr": 1e-3, "batch_size": 64, "capacity": 50_000, "warmup_steps": 200, "target_every": 50,
     "update_every": 1, "epsilon_steps": 1_000, "epsilon_end": 0.02, "widths": (64, 64), "predictor_lr": 1e-3,
-    "predictor_features": 64,
+    "predictor_features": 64, "bonus_coef": 0.1,
 }  # fmt: skip
 
 # Horgan et al. 2018, appendix C, in agent steps (4 frames) and updates, with the sizes of one machine: 8 environments where the
