@@ -40,15 +40,15 @@ class RND(PPO):
     how new an observation is. predictor_optimizer: of `distillation.predictor`. random: actions of the warm-up.
     gae_lambda, and of the other stream intrinsic_lambda: λ. intrinsic_gamma: γ_I; γ_E comes with the batch. extrinsic_coef,
     intrinsic_coef: c_E, c_I. predictor_share: of the examples of an update that θ learns from, in (0, 1]. warmup_rollouts: at
-    first so many rollouts are random and teach nobody but the moments of the distillation's observations. ppo: PPO's own
-    arguments.
+    first so many rollouts are random and teach nobody but the moments of the distillation's observations. normalise_advantage:
+    as PPO's, but not at first: once all is known and paid alike, scaled to one it would be noise. ppo: PPO's own arguments.
 
     A variant overrides PPO's equations or `intrinsic`. Metrics, besides PPO's: predictor_loss (mean error of the share),
     intrinsic (mean intrinsic reward of the rollout, scaled). explained_variance is the mean of both streams'.
 
-    Differs from the paper: (1) as PPO; (2) the warm-up's steps count as steps; (3) θ has an optimizer of its own, with PPO's
-    learning rate at the start; (4) θ learns from as many examples of each update, drawn without replacement, where the authors'
-    code lets each of them in by chance: so the others need not go through the networks.
+    Differs from the paper: (1) as PPO, but for the advantages; (2) the warm-up's steps count as steps; (3) θ has an optimizer
+    of its own, with PPO's learning rate at the start; (4) θ learns from as many examples of each update, drawn without
+    replacement, where the authors' code lets each of them in by chance: so the others need not go through the networks.
     """
 
     def __init__(
@@ -66,9 +66,10 @@ class RND(PPO):
         intrinsic_coef: float = 1.0,
         predictor_share: float = 0.25,
         warmup_rollouts: int = 1,
+        normalise_advantage: bool = False,
         **ppo: Any,
     ) -> None:
-        super().__init__(network, policy, optimizer, **ppo)
+        super().__init__(network, policy, optimizer, normalise_advantage=normalise_advantage, **ppo)
         for name, value in (
             ("intrinsic_gamma", intrinsic_gamma), ("intrinsic_lambda", intrinsic_lambda), ("predictor_share", predictor_share),
         ):  # fmt: skip

@@ -164,10 +164,10 @@ PPO_ATARI: Block = {
 # (run_atari.py, ppo_agent.py) adds: half of each squared error, advantages as they are, no clip of values or of the gradient's
 # norm, 50 random rollouts at first. The tables' sticky actions, whole games and 18 000 frames (4 500 steps) are `machado`'s but
 # for that limit. CleanRL's ppo_rnd_envpool.py differs by: anneal, normalise_advantage, value_coef 0.25 with clip_value 0.1,
-# max_grad_norm 0.5, optimizer_eps 1e-5 (`RND_CLEANRL`).
+# max_grad_norm 0.5, optimizer_eps 1e-5.
 RND_ATARI: Block = {
     "steps": 30_000 * 128 * 128, "num_envs": 128, "rollout_steps": 128, "epochs": 4, "batch_size": 4_096, "lr": 1e-4,
-    "gamma": 0.999, "gae_lambda": 0.95, "clip": 0.1, "value_coef": 0.5, "entropy_coef": 0.001, "normalise_advantage": False,
+    "gamma": 0.999, "gae_lambda": 0.95, "clip": 0.1, "value_coef": 0.5, "entropy_coef": 0.001,
     "max_grad_norm": None, "optimizer_eps": 1e-8, "clip_reward": 1.0, "protocol": "machado", "warmup_rollouts": 50,
     "env_kwargs": {"time_limit": 4_500}, "eval_every": 10_000_000, "checkpoint_every": 10_000_000,
 }  # fmt: skip
@@ -183,15 +183,10 @@ PPO_MINIGRID: Block = {
     "normalise_obs": True, "steps": 500_000, "eval_every": 50_000, "checkpoint_every": 200_000,
     "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
 }  # fmt: skip
-# Advantages as they are, as in the paper: once all is known they are next to nothing, and scaled to one they would be noise, or
-# in deep sea the cost of a step (30 x 30, seed 0: 417 of 465 cells after 2 000 episodes, and 425 after 10 000).
 RND_SMALL_TASK: Block = {
-    **PPO_SMALL_TASK, "predictor_features": 64, "predictor_share": 1.0, "normalise_advantage": False, "entropy_coef": 0.003,
-    "rollout_steps": 60,
+    **PPO_SMALL_TASK, "predictor_features": 64, "predictor_share": 1.0, "entropy_coef": 0.003, "rollout_steps": 60,
 }  # fmt: skip
-RND_MINIGRID: Block = {
-    **PPO_MINIGRID, "entropy_coef": 0.001, "predictor_features": 64, "normalise_advantage": False,
-}  # fmt: skip
+RND_MINIGRID: Block = {**PPO_MINIGRID, "entropy_coef": 0.001, "predictor_features": 64}
 
 # A memory that keeps a treasure found once, and a bonus that it outweighs: each step is paid about `bonus_coef` for ever.
 DQN_DEEP_SEA: Block = {

@@ -27,6 +27,7 @@ class RND(Proximal, OneTrunk, Recurrent, OnPolicy):
     agent_class: ClassVar[type[Agent]] = agents.RND
     reward_streams: ClassVar[int | None] = 2
 
+    normalise_advantage: bool = hp(False, "advantages with mean 0 and deviation 1 in each minibatch", paper="not mentioned")
     intrinsic_gamma: float = hp(0.99, "discount of the intrinsic reward, per agent step", paper="0.99", low=0.0, high=1.0)
     intrinsic_lambda: float = hp(
         0.95, "lambda of the advantage estimation of the intrinsic reward", paper="0.95", low=0.0, high=1.0
