@@ -52,7 +52,7 @@ class OffPolicy(Recipe):
     per_beta_end: float = hp(1.0, "importance exponent in the end", low=0.0, high=1.0)
     first_priority: str = hp("largest", FIRST_PRIORITY, choices=FIRST_PRIORITIES)
     bonus: str = hp("none", "added to the reward: rnd is for what is new (Burda et al. 2018)", choices=("none", "rnd"))
-    bonus_coef: float = hp(1.0, "weight of the bonus, in deviations of the predictor's error", low=0.0)
+    bonus_coef: float = hp(1.0, "weight of the bonus: about what each step is paid", unit="reward", low=0.0)
     predictor_lr: float = hp(1e-4, "learning rate of the bonus's predictor", low=0.0)
     predictor_features: int = hp(128, "numbers that the predictor predicts, width of its dense layers", low=1)
     chunk_steps: int = hp(16, "steps of each environment that workers, and td, hand over together", unit="agent steps", low=1)
