@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ class Evaluations(prl.Monitor):
         print(self.steps, self.shares[-1], flush=True)
 
 
+@cache
 def walk(size: int, avoids: bool, episodes: int = 200) -> float:
     """The mean share that chance sees."""
     env = prl.make_env("protorl/DiscoMaze-v0", size=size).unwrapped

@@ -1,6 +1,7 @@
 """R2D2 on CartPole at the settings of deep_rl_zoo's, beside what was measured of that on a machine of this kind.
 
     python benchmarks/throughput/r2d2.py                   # a minute, and half of one to compile; writes results/r2d2.json
+    python benchmarks/throughput/r2d2.py --set core=gru    # a trial, which is printed and not kept
 
 deep_rl_zoo (`r2d2/run_classic.py`: layers of 64 and 128, an LSTM of 128, dueling, 32 sequences of 15 steps, 5-step targets, 16
 actors) was measured at 1,550 to 1,837 steps and 39 to 53 updates a second with actors and learner side by side on two cores: 35
@@ -20,6 +21,7 @@ import torch
 from window import Window
 
 import protorl as prl
+from protorl.recipes.fields import parse_settings
 
 RESULTS = Path(__file__).parent / "results" / "r2d2.json"
 THEIRS = (1_550, 1_837)
@@ -36,9 +38,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=9)
     parser.add_argument("--steps", type=int, default=16_000, help="of a window")
+    parser.add_argument("--set", nargs="*", default=[], help="field=value of the recipe: a trial, whose figures are not kept")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    window = Window(prl.recipes.R2D2(**SETTINGS), "aot", asked.steps)
+    trial = parse_settings(prl.recipes.R2D2, asked.set)
+    window = Window(prl.recipes.R2D2(**{**SETTINGS, **trial}), "aot", asked.steps)
     rates = [round(1e6 / window()) for _ in range(asked.windows)]
     speed = statistics.median(rates)
     found = {
@@ -46,7 +50,8 @@ def main() -> None:
         "times_deep_rl_zoo": [round(speed / theirs, 1) for theirs in reversed(THEIRS)],
     }  # fmt: skip
     print(json.dumps(found, indent=1))
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if not trial:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

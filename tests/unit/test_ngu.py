@@ -345,9 +345,9 @@ def test_the_targets_are_the_papers(scale: str) -> None:
             later = 0.95 * min(1.0, float(likely)) * more
 
 
-@pytest.mark.parametrize("count", [5, 8])  # the paper's, and all of them
-def test_embedding_and_predictor_learn_from_the_last_steps_of_each_sequence(count: int) -> None:
-    agent, memory, _ = built(novelty_steps=count)
+@pytest.mark.parametrize(("asked", "count"), [(5, 5), (8, 8), (None, 8)])  # the paper's, and all of them
+def test_embedding_and_predictor_learn_from_the_last_steps_of_each_sequence(asked: int | None, count: int) -> None:
+    agent, memory, _ = built(novelty_steps=asked)
     batch = memory.sample()
     now, then, action, weight = agent.recent(batch)
     for b in range(len(batch)):

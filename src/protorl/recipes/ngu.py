@@ -65,10 +65,13 @@ class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
     distance_decay: float = hp(0.9999, "of that running mean, with each step", paper="a running average", low=1e-9, high=1.0)
     memory_size: int = hp(1_000, "embeddings of an episode, per environment", unit="agent steps", paper="30 000", low=1)
     novelty_max: float = hp(5.0, "L, the greatest factor for life-long novelty", paper="5", low=1.0)
-    novelty_steps: int = hp(
-        5, "last steps of each sequence that embedding and predictor learn from; at most all", unit="agent steps", paper="5",
+    novelty_steps: int | None = hp(
+        5,
+        "last steps of each sequence that embedding and predictor learn from; none: all",
+        unit="agent steps",
+        paper="5",
         low=1,
-    )  # fmt: skip
+    )
     embedding_features: int = hp(32, "numbers of an embedding", paper="32", low=1)
     embedding: str = hp(
         "learned", "of observations: by inverse dynamics, or as at the beginning, a random projection", paper="learned",
@@ -124,7 +127,7 @@ class NGU(Replayed, Sequences, Ladder, Recurrent, QLearning, OffPolicy):
             "most": self.novelty_max,
             "memory_size": self.memory_size,
             "distance_decay": self.distance_decay,
-            "novelty_steps": min(self.novelty_steps, self.sequence_length),
+            "novelty_steps": min(self.novelty_steps or self.sequence_length, self.sequence_length),
         }
 
     def inverse(self, spec: EnvSpec, frame: tuple[int, ...]) -> InverseDynamics:

@@ -287,18 +287,17 @@ NGU_DISCO: Block = {
 NGU_SMALL: Block = {
     "steps": 200_000, "num_envs": 8, "widths": (64, 64), "core_size": 64, "lr": 1e-3, "batch_size": 32, "capacity": 50_000,
     "warmup_steps": 1_000, "update_every": 32, "target_every": 100, "sequence_length": 20, "burn_in": 0, "period": 20,
-    "mixtures": 8, "memory_size": 100, "predictor_features": 64, "novelty_steps": 20,
+    "mixtures": 8, "memory_size": 100, "predictor_features": 64, "novelty_steps": None,
 }  # fmt: skip
 # In deep sea every step leads where the episode has not been, and what the episodic reward makes of the distances between
 # embeddings is a taste of its own (10 x 10, seed 0: solved after 2 469 episodes instead of 716). So its kernel is too wide to
 # tell places apart, and what is new in the agent's life decides.
 NGU_DEEP_SEA: Block = {
     **NGU_SMALL, "update_every": 4, "sequence_length": 10, "period": 10, "kernel_epsilon": 1_000.0, "beta": 3.0,
-    "novelty_steps": 10,
 }  # fmt: skip
 NGU_DOORKEY: Block = {
-    **NGU_SMALL, "steps": 500_000, "memory_size": 1_000, "sequence_length": 40, "period": 40, "novelty_steps": 40,
-    "eval_every": 50_000, "checkpoint_every": 200_000, "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
+    **NGU_SMALL, "steps": 500_000, "memory_size": 1_000, "sequence_length": 40, "period": 40, "eval_every": 50_000,
+    "checkpoint_every": 200_000, "package_to_import": "minigrid", "wrappers": GRID_WRAPPERS,
 }  # fmt: skip
 
 # Our own, for Level-Based Foraging, where everything is seen and random actions are seldom paid: those are replayed more often,

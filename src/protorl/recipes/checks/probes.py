@@ -101,7 +101,8 @@ def probe(recipe: Any, question: Question, kind: str, most: int, patience: float
     known = {field.name for field in dataclasses.fields(recipe)}
     fields = {**QUICKLY, **(ON_POLICY if "rollout_steps" in known else {})}
     for more in (SOFT, MIXED):
-        fields |= more if set(more) <= known else {}
+        if set(more) <= known:
+            fields |= more
     fields |= BANDIT if question.probe == "GaussianBandit" else {}
     fields = {name: value for name, value in fields.items() if name in known}
     continuous = kind == "box" and not question.action
